@@ -1,0 +1,101 @@
+# Everything a newcomer needs: `make demo` and `make test` set themselves up with Python >= 3.11.
+#
+#   make demo                      the crawl of the standard library's documentation
+#   make demo ARGS=--sequential    the same work without the supervisor, to compare
+#   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
+#   make test PYTHON=python3.12    the suite on another Python, in an environment of its own
+#   make lint types docs bench ci  what their names say
+#
+# An environment is made by `python -m venv` from the hashed files in requirements/, and made again
+# only when those or pyproject.toml change. Plain pip 23 is enough.
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: help demo test coverage lint format types docs bench wheel ci lock clean
+
+# The first interpreter that is new enough and can make environments, or the one asked for.
+ifdef PYTHON
+  VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+else
+  PYTHON := $(shell scripts/find-python --first)
+  VENV ?= .venv
+endif
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+help:
+	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.demo
+	$(BIN)/asyncworkers demo $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The oldest and the newest Python: code may differ between them behind `sys.version_info`.
+types: $(VENV)/.lint
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.13
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --pythonversion 3.13
+
+docs: $(VENV)/.docs
+	$(BIN)/zensical build --strict --clean
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.inproc $(ARGS)
+
+wheel: $(VENV)/.demo
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+ci:
+	.ci/run
+
+# Resolve again for every Python and platform at once; `make lock ARGS=--upgrade` takes newer ones.
+# dev.txt holds all of it, and keeps the versions of the other files together.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' pyproject.toml $(ARGS)
+SUBSET = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' pyproject.toml --constraints requirements/dev.txt
+lock: $(VENV)/.lock
+	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
+	rm -f requirements/demo.txt requirements/test.txt requirements/lint.txt
+	rm -f requirements/docs.txt requirements/bench.txt requirements/lock.txt
+	$(SUBSET) --all-extras --group build -o requirements/demo.txt
+	$(SUBSET) --all-extras --group build --group test -o requirements/test.txt
+	$(SUBSET) --all-extras --group build --group test --group lint -o requirements/lint.txt
+	$(SUBSET) --all-extras --group build --group docs -o requirements/docs.txt
+	$(SUBSET) --all-extras --group build --group bench -o requirements/bench.txt
+	$(SUBSET) --group build --group lock -o requirements/lock.txt
+
+clean:
+	rm -rf .venv .venv-* build dist site .cache .coverage* htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv and ensurepip was found;" \
+		"install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is older than Python 3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One environment may hold several of these sets: their versions agree, see `lock`.
+$(VENV)/.%: requirements/%.txt pyproject.toml | $(VENV)/.created
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,41 @@
+"""Every asynchronous test runs once per event loop: stock asyncio, uvloop, and eager on request.
+
+`ASYNCWORKERS_EAGER=1` adds stock asyncio with the eager task factory on Python 3.12 and later
+(uvloop does not support that factory). Tests marked `slow` run on stock asyncio only. A test that
+is about one kind of loop says so: `@pytest.mark.asyncio(loop_factories=["uvloop"])`.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+
+import pytest
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def eager_event_loop() -> asyncio.AbstractEventLoop:
+    """Make a stock loop whose tasks run their first step at once, as some users set it up."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def loop_factories() -> dict[str, LoopFactory]:
+    """Return the loops of this run by name."""
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if sys.platform != "win32":
+        import uvloop
+
+        factories["uvloop"] = uvloop.new_event_loop
+    if sys.version_info >= (3, 12) and os.environ.get("ASYNCWORKERS_EAGER") == "1":
+        factories["eager"] = eager_event_loop
+    return factories
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
+    """Tell pytest-asyncio on which loops to run `item`."""
+    if item.get_closest_marker("slow"):
+        return {"asyncio": asyncio.new_event_loop}
+    return loop_factories()
