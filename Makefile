@@ -13,18 +13,20 @@
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage lint format types docs bench wheel ci lock clean
 
-# The first interpreter that is new enough and can make environments, or the one asked for.
+# The environment of the default Python is .venv; one that was asked for has its own.
 ifdef PYTHON
-  VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  override PYTHON := $(shell scripts/find-python "$(PYTHON)")
+  VENV ?= .venv-$(TAG)
+  TAG := $(shell $(or $(PYTHON),false) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 else
-  PYTHON := $(shell scripts/find-python --first)
+  PYTHON := $(shell scripts/find-python "")
   VENV ?= .venv
 endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help:
-	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.demo
 	$(BIN)/asyncworkers demo $(ARGS)
@@ -87,10 +89,8 @@ clean:
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/.created:
-	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv and ensurepip was found;" \
+	@test -n "$(PYTHON)" || { echo "No such Python >= 3.11 with venv and ensurepip was found:" \
 		"install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than Python 3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 

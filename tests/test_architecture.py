@@ -1,0 +1,189 @@
+"""The floors of the package, read from its syntax trees: who imports whom, and what is banned."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import asyncworkers
+
+PACKAGE = Path(__file__).parents[1] / "asyncworkers"
+
+# A room imports only lower floors. Only the words of floor 0 and the doors know their neighbors.
+# The package itself (its __init__, the promise) stands between the rooms and the doors.
+FLOORS = {
+    **dict.fromkeys(("_checks", "errors", "outcome", "policies", "events"), 0),
+    "function": 1,
+    "job": 2,
+    "bridge": 3,
+    "_engine": 4,
+    "queue": 5,
+    "stream": 6,
+    "supervisor": 7,
+    "run": 8,
+    "": 9,
+    **dict.fromkeys(("cli", "__main__", "demo", "progress"), 10),
+    "testing": 11,
+}
+WORDS, PROMISE, DOORS = 0, 9, 10
+
+CORE_LIBRARIES = {"anyio", "uvloop"}
+LIBRARIES = {
+    "demo": {"aiohttp", "rich"},
+    "progress": {"rich"},
+    "testing": {"hypothesis", "pytest", "pytest_asyncio"},
+}
+
+# Time, chance and identity come from the loop's clock seam, so that a simulation owns them.
+CLOCK = "asyncworkers._engine.clock"
+NOT_DETERMINISTIC = {
+    *("time.time", "time.time_ns", "datetime.datetime.now", "datetime.datetime.utcnow"),
+    *("datetime.datetime.today", "datetime.date.today", "uuid.uuid1", "uuid.uuid4"),
+    *("os.urandom", "random.*", "secrets.*"),
+}
+# Each of these costs more than a job does, or loses a cancellation.
+TOO_DEAR = {"asyncio.wait_for", "asyncio.wait", "asyncio.Condition", "asyncio.Semaphore"}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Return the tree of every module of the package by its dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return found
+
+
+MODULES = modules()
+
+
+def room(module: str) -> str:
+    """Return the top-level name under the package, `""` for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports(module: str) -> Iterator[tuple[str, str]]:
+    """Yield `(module, name)` for each import at any depth; name is `""` for a whole module."""
+    is_package = (PACKAGE.parent / module.replace(".", "/")).is_dir()
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = module.split(".")[: None if is_package else -1]
+                above = above[: len(above) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield (inner, "") if inner in MODULES else (base, alias.name)
+
+
+def internal_imports() -> Iterator[tuple[str, str, str]]:
+    """Yield `(importer, imported module, name)` for each import of ours by ours."""
+    for module in MODULES:
+        for target, name in imports(module):
+            if target.split(".")[0] == "asyncworkers":
+                yield module, target, name
+
+
+def references(module: str) -> Iterator[tuple[str, int]]:
+    """Yield the full dotted name and the line of everything imported that the module mentions.
+
+    A call adds `()` to the name of what it calls.
+    """
+    aliases = {}
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                head = alias.name.partition(".")[0]
+                aliases[alias.asname or head] = alias.name if alias.asname else head
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            aliases |= {(a.asname or a.name): f"{node.module}.{a.name}" for a in node.names}
+            yield from ((f"{node.module}.{a.name}", node.lineno) for a in node.names)
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Attribute | ast.Call):
+            written = (
+                ast.unparse(node.func) + "()" if isinstance(node, ast.Call) else ast.unparse(node)
+            )
+            head = re.split(r"\W", written)[0]
+            if head in aliases:
+                yield aliases[head] + written.removeprefix(head), node.lineno
+
+
+def banned(module: str, names: set[str]) -> list[str]:
+    """Return where `module` mentions one of `names`; `random.Random` as a type is allowed."""
+    return [
+        f"{module}:{line} {name}"
+        for name, line in references(module)
+        if name != "random.Random" and (name in names or f"{name.split('.')[0]}.*" in names)
+    ]
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    """A new room has to be given its place before it can be used, and no place stands empty."""
+    assert {room(module) for module in MODULES} == set(FLOORS)
+
+
+def test_imports_go_down() -> None:
+    """No module imports a higher floor, or a neighbor it should not know."""
+    wrong = []
+    for module, target, _ in internal_imports():
+        here, there = FLOORS[room(module)], FLOORS[room(target)]
+        same = room(module) == room(target) or here in (WORDS, DOORS)
+        if there > here or (there == here and not same):
+            wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_there_is_no_cycle() -> None:
+    """The graph of imports can be sorted, imports for type checkers and in functions included."""
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for module, target, _ in internal_imports():
+        graph[module].add(target)
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_bridges_are_strangers() -> None:
+    """One kind of bridge knows the protocol, never another kind."""
+    kinds = {m for m in MODULES if room(m) == "bridge"} - {"asyncworkers.bridge"}
+    kinds.discard("asyncworkers.bridge.protocol")
+    assert [(m, t) for m, t, _ in internal_imports() if m in kinds and t in kinds] == []
+
+
+def test_doors_use_what_users_may_use() -> None:
+    """Command line, demo and progress import public names only."""
+    wrong = []
+    for module, target, name in internal_imports():
+        if FLOORS[room(module)] != DOORS or room(module) == room(target):
+            continue
+        if any(part.startswith("_") for part in [*target.split("."), name]):
+            wrong.append(f"{module} imports {target} {name}")
+        if target == "asyncworkers" and name and name not in asyncworkers.__all__:
+            wrong.append(f"{module} imports {name}, which the package does not promise")
+    assert wrong == []
+
+
+def test_libraries_stay_in_their_rooms() -> None:
+    """An extra is imported only by the room named after it; the core has its own two."""
+    wrong = []
+    for module in MODULES:
+        allowed = CORE_LIBRARIES | LIBRARIES.get(room(module), set()) | {"asyncworkers"}
+        used = {target.split(".")[0] for target, _ in imports(module)}
+        wrong += [f"{module} imports {x}" for x in used - allowed - sys.stdlib_module_names]
+    assert wrong == []
+
+
+def test_time_and_chance_come_from_the_clock() -> None:
+    """Below the doors, nothing but the clock seam reads the wall clock or draws a number."""
+    core = [m for m in MODULES if FLOORS[room(m)] < DOORS and m != CLOCK]
+    assert [hit for module in core for hit in banned(module, NOT_DETERMINISTIC)] == []
+
+
+def test_no_expensive_primitive() -> None:
+    """The package never uses the asyncio helpers that cost more than a job."""
+    ours = [m for m in MODULES if room(m) not in ("demo", "testing")]
+    assert [hit for module in ours for hit in banned(module, TOO_DEAR)] == []
