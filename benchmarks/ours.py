@@ -1,0 +1,1 @@
+"""The rows of asyncworkers, through its public API only."""

@@ -1,0 +1,185 @@
+"""The references: what people write by hand, and the floors nobody can go below."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contestants import Pool, Work, batch, pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+BASE = "hand-written loop"
+IDEAL = "bare coroutines"
+
+
+async def stop(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel workers and wait until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pool(BASE, "reference")
+@asynccontextmanager
+async def hand_written(workers: int) -> AsyncIterator[Pool]:
+    """An unbounded `asyncio.Queue`, N workers, a future a job; results are awaited in order.
+
+    Nothing else: no states, no times, no limits, one context and one task for all jobs of a worker.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[Work, int, asyncio.Future[int]]] = asyncio.Queue()
+
+    async def worker() -> None:
+        while True:
+            work, number, future = await queue.get()
+            try:
+                result = await work(number)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    async def burst(work: Work, count: int) -> list[int]:
+        futures: list[asyncio.Future[int]] = []
+        for number in range(count):
+            future: asyncio.Future[int] = loop.create_future()
+            queue.put_nowait((work, number, future))
+            futures.append(future)
+        return [await future for future in futures]
+
+    async def call(work: Work, number: int) -> int:
+        future: asyncio.Future[int] = loop.create_future()
+        queue.put_nowait((work, number, future))
+        return await future
+
+    tasks = [asyncio.create_task(worker()) for _ in range(workers)]
+    yield Pool(burst, call)
+    await stop(tasks)
+
+
+@pool(f"{BASE}, timeout", "reference")
+@asynccontextmanager
+async def hand_written_timeout(workers: int) -> AsyncIterator[Pool]:
+    """The hand-written loop with the timeout the standard library offers around each job."""
+    async with hand_written(workers) as inner:
+
+        def timed(work: Work) -> Work:
+            async def with_timeout(number: int) -> int:
+                async with asyncio.timeout(30):
+                    return await work(number)
+
+            return with_timeout
+
+        async def call(work: Work, number: int) -> int:
+            assert inner.call is not None
+            return await inner.call(timed(work), number)
+
+        yield Pool(lambda work, count: inner.burst(timed(work), count), call)
+
+
+@pool(f"{BASE}, no results", "reference")
+@asynccontextmanager
+async def hand_written_no_results(workers: int) -> AsyncIterator[Pool]:
+    """An unbounded `asyncio.Queue` and N workers; `queue.join()` says when all is done."""
+    queue: asyncio.Queue[tuple[Work, int]] = asyncio.Queue()
+
+    async def worker() -> None:
+        while True:
+            work, number = await queue.get()
+            await work(number)
+            queue.task_done()
+
+    async def burst(work: Work, count: int) -> None:
+        for number in range(count):
+            queue.put_nowait((work, number))
+        await queue.join()
+
+    tasks = [asyncio.create_task(worker()) for _ in range(workers)]
+    yield Pool(burst)
+    await stop(tasks)
+
+
+@pool("deque floor", "reference")
+@asynccontextmanager
+async def deque_floor(workers: int) -> AsyncIterator[Pool]:
+    """The hand-written loop with a bare deque for a queue; idle workers sleep on a future."""
+    loop = asyncio.get_running_loop()
+    waiting: deque[tuple[Work, int, asyncio.Future[int]]] = deque()
+    idle: list[asyncio.Future[None]] = []
+
+    async def worker() -> None:
+        while True:
+            while waiting:
+                work, number, future = waiting.popleft()
+                future.set_result(await work(number))
+            wake: asyncio.Future[None] = loop.create_future()
+            idle.append(wake)
+            await wake
+
+    def put(work: Work, number: int) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = loop.create_future()
+        waiting.append((work, number, future))
+        if idle:
+            idle.pop().set_result(None)
+        return future
+
+    async def burst(work: Work, count: int) -> list[int]:
+        futures = [put(work, number) for number in range(count)]
+        return [await future for future in futures]
+
+    async def call(work: Work, number: int) -> int:
+        return await put(work, number)
+
+    tasks = [asyncio.create_task(worker()) for _ in range(workers)]
+    yield Pool(burst, call)
+    await stop(tasks)
+
+
+@batch(IDEAL, "reference")
+async def bare_coroutines(work: Work, count: int, workers: int) -> list[int]:
+    """N coroutines share an iterator and a list: no queue, no futures. The floor of every map."""
+    numbers = iter(range(count))
+    results = [-1] * count
+
+    async def worker(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            results[number] = await work(number)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(workers, count)):
+            group.create_task(worker(numbers))
+    return results
+
+
+@batch("TaskGroup + Semaphore", "reference")
+async def taskgroup_semaphore(work: Work, count: int, workers: int) -> list[int]:
+    """A task a job; the semaphore is taken before the task is made, so that few exist at once."""
+    semaphore = asyncio.Semaphore(workers)
+
+    def release(_: asyncio.Task[Any]) -> None:
+        semaphore.release()
+
+    tasks: list[asyncio.Task[int]] = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await semaphore.acquire()
+            task = group.create_task(work(number))
+            task.add_done_callback(release)
+            tasks.append(task)
+    return [task.result() for task in tasks]
+
+
+@batch("gather + Semaphore", "reference")
+async def gather_semaphore(work: Work, count: int, workers: int) -> list[int]:
+    """The recipe of every tutorial: all tasks at once, each waiting for the semaphore."""
+    semaphore = asyncio.Semaphore(workers)
+
+    async def limited(number: int) -> int:
+        async with semaphore:
+            return await work(number)
+
+    return await asyncio.gather(*(limited(number) for number in range(count)))
