@@ -1,0 +1,135 @@
+"""Checks of arguments: each returns the clean value or raises, naming argument and value."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+__all__ = ["duration", "flag", "function_name", "iterable", "moment_or_duration", "nearest", "number", "one_of", "queue_name", "shown", "tags", "whole"]
+
+LONGEST = 10 * 366 * 86_400.0
+"""No duration may exceed ten years, in seconds: longer ones are nearly always a wrong unit."""
+
+_FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
+_QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Show a value in an error message: short, on one line, and safe if its repr raises."""
+    try:
+        text = ascii(value)
+    except BaseException as error:  # a hostile repr must not replace the error being reported
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def whole(argument: str, value: Any, low: int, high: int) -> int:
+    """A whole number within bounds; a bool or a float is a mistake, not a number."""
+    if type(value) is not int:
+        raise TypeError(f"{argument} must be an int, not {shown(value)}")
+    if not low <= value <= high:
+        raise ValueError(f"{argument} must be between {low} and {high}, not {shown(value)}")
+    return value
+
+
+def duration(argument: str, value: Any, *, zero: bool = True) -> float:
+    """Seconds as a float, from a number or a timedelta: finite, not negative, at most ten years."""
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+    else:
+        raise TypeError(f"{argument} must be seconds or a timedelta, not {shown(value)}")
+    if not (0 <= seconds <= LONGEST) or (seconds == 0 and not zero):
+        least = "0" if zero else "more than 0"
+        raise ValueError(f"{argument} must be {least} to {LONGEST:.0f} seconds, not {shown(value)}")
+    return seconds
+
+
+def moment_or_duration(argument: str, value: Any) -> float | datetime:
+    """Seconds from now, or an aware datetime; a naive one is refused, it names no instant."""
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{argument} must be an aware datetime, not {shown(value)}")
+        return value
+    return duration(argument, value)
+
+
+def _text(argument: str, value: Any, rule: re.Pattern[str]) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{argument} must be a str, not {shown(value)}")
+    if not rule.fullmatch(value):
+        raise ValueError(f"{argument} must match {rule.pattern}, not {shown(value)}")
+    return value
+
+
+def function_name(argument: str, value: Any) -> str:
+    """The name of a job function: letters, digits and `_.:<>-`, at most 128."""
+    return _text(argument, value, _FUNCTION_NAME)
+
+
+def queue_name(argument: str, value: Any) -> str:
+    """The name of a queue: lower-case letters, digits and `_.-`, at most 64."""
+    return _text(argument, value, _QUEUE_NAME)
+
+
+def tags(argument: str, value: Any) -> tuple[str, ...]:
+    """Up to 16 printable tags of 1 to 64 characters each."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{argument} must be an iterable of str, not {shown(value)}")
+    found: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType]
+    if len(found) > 16:
+        raise ValueError(f"{argument} must hold at most 16 tags, not {len(found)}")
+    for tag in found:
+        if type(tag) is not str:
+            raise TypeError(f"{argument} must hold str only, not {shown(tag)}")
+        if not (1 <= len(tag) <= 64 and tag.isprintable()):
+            raise ValueError(f"{argument} must hold 1 to 64 printable characters, not {shown(tag)}")
+    return found
+
+
+def flag(argument: str, value: Any) -> bool:
+    """True or False, nothing that is merely truthy."""
+    if type(value) is not bool:
+        raise TypeError(f"{argument} must be a bool, not {shown(value)}")
+    return value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelled name: the nearest known ones."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"known are {', '.join(map(repr, names))}{hint}"
+
+
+def one_of(argument: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if type(value) is not str:
+        raise TypeError(f"{argument} must be a str, not {shown(value)}")
+    if value not in allowed:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}")
+    return value
+
+
+def number(argument: str, value: Any) -> float:
+    """A finite number; bools and texts are mistakes."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{argument} must be a number, not {shown(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"{argument} must be finite, not {shown(value)}")
+    return value
+
+
+def iterable(argument: str, value: Any) -> Iterable[Any]:
+    """Something to iterate that is no text."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{argument} must be an iterable, not {shown(value)}")
+    return value  # pyright: ignore[reportUnknownVariableType]

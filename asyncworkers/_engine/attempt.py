@@ -1,0 +1,180 @@
+"""An attempt is one execution of a job, as its worker has it in hand: begun, cancelled, lent, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import types
+from typing import Any, Protocol
+
+from asyncworkers.bridge import Bridge, CancelToken
+from asyncworkers.errors import JobFailed
+from asyncworkers.job import Job
+from asyncworkers.outcome import Cancelled, Failed, Outcome, TimedOut
+
+__all__ = ["UNFINISHED", "Attempt", "Lender", "failure", "unfinished"]
+
+UNFINISHED = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
+"""Types of values that a job returns only when somebody forgot an `await` or a loop."""
+
+
+class Lender(Protocol):
+    """What an attempt needs of its queue to lend its slot and take it back."""
+
+    hub: Any
+
+    def lend_slot(self) -> None: ...
+    def take_slot_back(self) -> None: ...
+
+
+class Attempt:
+    """The execution that a worker has in hand; the worker uses it again for its next job.
+
+    One object a worker, not one a job, because making one costs a tenth of the whole job.
+    `serial` grows with every use, so that whoever remembers an attempt can tell if it is over.
+
+    Facts about cancelling, which the rules here follow:
+    - `task.cancel()` throws at the next step of the task. So it may be called only while the
+      task is inside this attempt, which is when `job` is set: all of this is synchronous.
+    - On Python 3.11 a cancellation that was not delivered yet cannot be taken back. So a task
+      that was ever cancelled never runs another job: its worker ends and a new one is started.
+    - The first reason to cancel is the outcome, whatever the function makes of it afterwards.
+    """
+
+    __slots__ = (
+        "_token",
+        "bridge",
+        "hub",
+        "index",
+        "item",
+        "job",
+        "lends",
+        "number",
+        "off_duty",
+        "queue",
+        "retired",
+        "serial",
+        "since",
+        "supply",
+        "task",
+        "verdict",
+        "waits_for",
+    )
+
+    def __init__(self, queue: Lender, number: int, bridge: Bridge | None) -> None:
+        self.queue = queue
+        self.hub = queue.hub
+        self.number = number  # of the worker, for people
+        self.bridge = bridge
+        self.task: asyncio.Task[Any] | None = None
+        self.job: Job[Any] | None = None
+        self.supply: Any = None  # the stream's supply that the worker works through, if it does
+        self.item: Any = None  # of that supply, its index, and when the worker's turn with it began
+        self.index = 0
+        self.since = 0.0
+        self.serial = 0
+        self.verdict: Cancelled | TimedOut | None = None
+        self.retired = False  # the job was settled without waiting for its code to end
+        self.off_duty = False  # the worker no longer counts as one of its queue's
+        self.lends = 0
+        self.waits_for: list[Job[Any]] = []
+        self._token: CancelToken | None = None
+
+    def running_job(self) -> Job[Any] | None:
+        """The job at hand; that of a stream's item is made here, if nobody has asked before."""
+        if self.job is None and self.supply is not None:
+            return self.supply.make_running_job(self)
+        return self.job
+
+    @property
+    def token(self) -> CancelToken:
+        """The token of the job at hand, made when first asked for."""
+        if self._token is None:
+            self._token = CancelToken()
+            if self.verdict is not None:
+                self._token.cancel(_reason(self.verdict))
+        return self._token
+
+    def cancel(self, verdict: Cancelled | TimedOut) -> bool:
+        """End the attempt with this outcome; False if it already has one or is over."""
+        if self.verdict is not None or self.job is None or self.task is None:
+            return False
+        self.verdict = verdict
+        if self._token is not None:
+            self._token.cancel(_reason(verdict))
+        self.task.cancel(_reason(verdict))
+        return True
+
+    def clear(self) -> None:
+        """Let go of the job; a slot it still lends (to a subtask that waits on) is taken back."""
+        self.job = None
+        self._token = None
+        if self.lends:
+            self.lends = 0
+            self.waits_for.clear()
+            self.queue.take_slot_back()
+
+    def lend(self, awaited: Job[Any] | None) -> None:
+        """The job waits for another job, or for room, so its slot may serve somebody meanwhile."""
+        if awaited is not None:
+            self.waits_for.append(awaited)
+        self.lends += 1
+        if self.lends == 1:
+            self.queue.lend_slot()
+
+    def take_back(self, awaited: Job[Any] | None, serial: int) -> None:
+        """The wait is over; the last one to end takes the slot back, and never has to wait for it."""
+        if serial != self.serial or not self.lends:
+            return
+        if awaited is not None:
+            self.waits_for.remove(awaited)
+        self.lends -= 1
+        if not self.lends:
+            self.queue.take_slot_back()
+
+
+def _reason(verdict: Cancelled | TimedOut) -> str:
+    match verdict:
+        case Cancelled(reason):
+            return reason
+        case TimedOut(timeout):
+            return f"ran longer than {timeout:g} s"
+
+
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OURS = (os.path.join(_HERE, "_engine") + os.sep, os.path.join(_HERE, "bridge") + os.sep)
+
+
+def failure(error: BaseException) -> Failed:
+    """What a function raised, as whoever awaits the job will see it.
+
+    An ordinary exception is itself. What would end a task, a thread or the loop if it were raised
+    again (SystemExit, KeyboardInterrupt, a CancelledError nobody asked for, StopIteration, ...)
+    comes as a JobFailed with the original as its cause.
+    """
+    _drop_our_frames(error)
+    if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return Failed(error)
+    kind = type(error).__name__
+    if isinstance(error, asyncio.CancelledError):
+        failed = JobFailed("the job was cancelled by its own code: nobody asked asyncworkers to")
+    else:
+        failed = JobFailed(f"the job raised {kind}, which must not leave it")
+    failed.__cause__ = error
+    return Failed(failed)
+
+
+def unfinished(value: Any, name: str) -> Failed:
+    """The failure of a job that returned something still to be awaited or iterated."""
+    kind = type(value).__name__
+    if isinstance(value, types.CoroutineType):
+        value.close()
+    return Failed(TypeError(f"{name} returned a {kind}, not a value: an await or a loop is missing"))
+
+
+def _drop_our_frames(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    if trace is not None:
+        BaseException.with_traceback(error, trace)

@@ -1,0 +1,107 @@
+"""Every wait has an answer: sentences on what a job or a queue is waiting for, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncworkers.errors import JobCancelled
+from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
+
+__all__ = ["Explained", "explain_job", "explain_queue"]
+
+
+class Explained(Protocol):
+    """What the sentences need of a queue."""
+
+    name: str
+    kind: str
+    workers: int
+    paused: bool
+    lent: int
+    clock: Any
+    hub: Any
+    crew: set[Any]
+
+    @property
+    def queued(self) -> int: ...
+    @property
+    def idle(self) -> int: ...
+    @property
+    def held_threads(self) -> list[str]: ...
+
+
+def explain_job(job: Job[Any], queue: Explained) -> str:
+    """What the job is waiting for, what it is doing, or how it ended."""
+    if job._state == SCHEDULED:
+        return _why_scheduled(job, queue)
+    if job._state == QUEUED:
+        return f"queued: {_why_queued(job, queue)}"
+    if job._state == RUNNING:
+        return _why_running(job, queue)
+    seconds = job._finished - job._created
+    if job._state == SUCCEEDED:
+        return f"succeeded {seconds:.3g} s after it was submitted"
+    failure: Failure = job._value
+    if isinstance(failure.error, JobCancelled):
+        return f"cancelled: {failure.error.reason}"
+    kind = type(failure.error).__name__
+    return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job._tries}: {kind}"
+
+
+def _why_scheduled(job: Job[Any], queue: Explained) -> str:
+    assert job._rare is not None  # whatever is scheduled has a due time there
+    wait = max(0.0, job._rare.due - queue.clock.now())
+    if job._rare.last_error is None:
+        return f"scheduled: its delay ends in {wait:.3g} s"
+    retry = job._policies.retry
+    attempts = retry.attempts if retry is not None else 1
+    return (
+        f"scheduled: attempt {job._tries + 1} of {attempts} starts in {wait:.3g} s, "
+        f"because the last one raised {job._rare.last_error}"
+    )
+
+
+def _why_queued(job: Job[Any], queue: Explained) -> str:
+    if queue.paused:
+        return f"queue {queue.name!r} is paused"
+    held = queue.held_threads
+    if held and len(held) >= queue.workers:
+        return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
+    busy = len(queue.crew) - queue.idle - queue.lent
+    if queue.workers == 0:
+        return f"queue {queue.name!r} has no workers"
+    if busy >= queue.workers:
+        return f"all {queue.workers} workers of queue {queue.name!r} are busy, {queue.queued} jobs wait"
+    return f"a worker of queue {queue.name!r} is about to take it, {queue.queued} jobs wait"
+
+
+def _why_running(job: Job[Any], queue: Explained) -> str:
+    seconds = queue.clock.now() - job._started
+    text = f"running: attempt {job._tries}, for {seconds:.3g} s"
+    attempt: Any = job._runner
+    if attempt is None:
+        return text
+    if attempt.verdict is not None:
+        return f"{text}; was told to stop and has not ended yet"
+    if attempt.waits_for:
+        return f"{text}; its slot is lent while it awaits {_listed([str(j) for j in attempt.waits_for])}"
+    return text
+
+
+def explain_queue(queue: Explained) -> str:
+    """One line: what the queue does, and what keeps its jobs waiting."""
+    busy = max(0, len(queue.crew) - queue.idle - queue.lent)
+    facts = [f"{busy} of {queue.workers} workers busy", f"{queue.queued} jobs queued"]
+    if queue.lent:
+        facts.append(f"{queue.lent} slots lent by jobs that await jobs")
+    if queue.paused:
+        facts.append("paused")
+    held = queue.held_threads
+    if held:
+        facts.append(f"{len(held)} threads held by abandoned attempts of {_listed(held)}")
+    return f"{queue.name}: {', '.join(facts)}"
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

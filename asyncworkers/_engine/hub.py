@@ -1,0 +1,136 @@
+"""What all queues of one supervisor share: its loop, its clock, its listeners and its unfinished jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from asyncworkers._engine.clock import Clock
+from asyncworkers.errors import WrongLoop, WrongProcess
+from asyncworkers.events import Listeners
+from asyncworkers.job import Failure, Job
+
+__all__ = ["Hub"]
+
+class Reader(Protocol):
+    """What the hub needs of a stream that is being read."""
+
+    def busy(self) -> bool: ...
+    def abort(self, reason: str) -> None: ...
+
+
+class ServedQueue(Protocol):
+    """What the hub needs of its queues."""
+
+    told: bool
+    crew: set[Any]
+    zombies: set[Any]
+
+    def close(self) -> None: ...
+
+
+class Hub:
+    """Shared by the queues, streams and workers of one supervisor, in one event loop.
+
+    `jobs` holds every job that has not ended, by number, and so keeps it alive.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listeners: Listeners,
+        name: str,
+        crashed: Callable[[str, BaseException], None],
+    ) -> None:
+        self.loop = loop
+        self.clock = Clock(loop)
+        self.listeners = listeners
+        self.name = name
+        self.crashed = crashed
+        self.pid = os.getpid()
+        self.jobs: dict[int, Job[Any]] = {}
+        self.queues: tuple[ServedQueue, ...] = ()
+        self.readers: set[Reader] = set()  # of streams that are not finished
+        self.numbers = itertools.count(1)
+        self.prefix = f"{self.clock.random.getrandbits(32):08x}"
+        self.failures: weakref.WeakSet[Failure] = weakref.WeakSet()
+        self.stopping: str | None = None  # why nothing is started or tried again any more
+        self._quiet: list[asyncio.Future[None]] = []
+
+    def is_here(self) -> bool:
+        """Whether this is called in the supervisor's event loop."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
+    def check_loop(self) -> None:
+        """Raise WrongLoop unless called in this supervisor's event loop."""
+        if not self.is_here():
+            raise WrongLoop(
+                f"supervisor {self.name!r} belongs to another event loop or thread: "
+                "use submit_threadsafe, or call_soon_threadsafe of its loop"
+            )
+
+    def check_process(self) -> None:
+        """Raise WrongProcess in a process that was forked after the supervisor was entered."""
+        if os.getpid() != self.pid:
+            raise WrongProcess(
+                f"supervisor {self.name!r} runs in process {self.pid}, this is {os.getpid()}: "
+                "make and enter another one here"
+            )
+
+    def refresh(self) -> None:
+        """Note who wants to hear of each job, where the workers look."""
+        for queue in self.queues:
+            queue.told = bool(self.listeners) or bool(self._quiet)
+
+    def is_quiet(self) -> bool:
+        """Whether nothing goes on by itself any more."""
+        return not self.jobs and not any(reader.busy() for reader in self.readers)
+
+    def job_ended(self) -> None:
+        """Called after each end while somebody waits for quiet."""
+        if self._quiet and self.is_quiet():
+            for future in self._quiet:
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait_quiet(self, seconds: float | None) -> bool:
+        """Wait until nothing goes on any more, at most so many seconds; whether it came so."""
+        if self.is_quiet():
+            return True
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._quiet.append(future)
+        self.refresh()
+        timer = None if seconds is None else self.loop.call_later(seconds, _resolve, future)
+        try:
+            await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._quiet.remove(future)
+            self.refresh()
+        return self.is_quiet()
+
+    def give_up(self) -> None:
+        """Nobody holds the supervisor any more: cancel what it left."""
+        self.stopping = "the supervisor was never left, and is gone"
+        for queue in self.queues:
+            queue.close()
+        for task in self.tasks():
+            task.cancel("the supervisor is gone")
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks of all workers, those of abandoned attempts included."""
+        attempts = (attempt for queue in self.queues for attempt in (*queue.crew, *queue.zombies))
+        return [attempt.task for attempt in attempts if attempt.task is not None]
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

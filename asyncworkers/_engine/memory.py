@@ -1,0 +1,738 @@
+"""The in-memory queue: an asyncio queue that also keeps due times, priorities and limits, and settles."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any, Literal, Protocol, assert_never
+
+from asyncworkers import events
+from asyncworkers._engine.agenda import Agenda
+from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.explain import explain_job, explain_queue
+from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.line import Line, RankedLine, rank
+from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut, WouldDeadlock
+from asyncworkers.job import (
+    CANCELLED,
+    ENDED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SCHEDULED,
+    STATES,
+    SUCCEEDED,
+    Failure,
+    Job,
+    Progress,
+    outcome_of,
+    running_job,
+)
+from asyncworkers.outcome import (
+    Cancel,
+    Cancelled,
+    Complete,
+    Decision,
+    Fail,
+    Outcome,
+    Release,
+    RetryAfter,
+    TimedOut,
+)
+from asyncworkers.policies import decide
+
+__all__ = ["MemoryQueue", "Supply"]
+
+logger = logging.getLogger("asyncworkers")
+
+REAP_AFTER = 10.0
+"""Seconds after which workers that had nothing to do all that time are let go."""
+
+LENT_AT_MOST = 1_000
+"""Jobs of one queue that may wait inside `submit` for room in a full queue, all at once."""
+
+
+class Supply(Protocol):
+    """What stands in line for a stream: it makes jobs of the stream's items when workers ask."""
+
+    @property
+    def items(self) -> deque[Any]: ...
+    def refill(self) -> bool: ...
+    def place(self) -> tuple[int, float]: ...
+
+
+class MemoryQueue:
+    """A line of jobs and the crew of workers that serve it.
+
+    Synchronous code owns this state: no method awaits between reading it and writing it.
+
+    - `spare` counts the workers that may still be hired: capacity, plus slots lent by jobs that
+      await other jobs, minus the workers there are. Below zero there are too many: idle ones are
+      let go at once, others when they come to take their next job. So a job that resumes never
+      waits, and nothing new starts until the surplus is gone.
+    - An idle worker waits on a future of its own and is woken without being handed a job: it
+      takes one itself, if there still is one. A wake-up that a cancelled worker cannot use is
+      passed on. So no job is ever in between, where it could be lost.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        *,
+        kind: Literal["loop", "threads"],
+        workers: int,
+        maxsize: int | None,
+        isolation: Literal["shared", "task"],
+        unwind: float,
+        ageing: float | None,
+        hire: Callable[[MemoryQueue, int], Attempt],
+    ) -> None:
+        self.hub = hub
+        self.clock = hub.clock
+        self.jobs = hub.jobs
+        self.name = name
+        self.kind = kind
+        self.workers = workers
+        self.maxsize = maxsize
+        self.isolation = isolation
+        self.unwind = unwind
+        self.ageing = ageing
+        self.told = False  # whether anybody wants to hear of each job
+        self.paused = False
+        self.spare = workers
+        self.lent = 0
+        self.crew: set[Attempt] = set()
+        self.zombies: set[Attempt] = set()  # retired, but their code still runs
+        self.jobs_a_turn = 64
+        self.submitted = self.succeeded = self.failed = self.cancelled = 0
+        self.retried = self.timed_out = self.abandoned = 0
+        self._hire_worker = hire
+        self._hired = 0
+        self._line: Line = deque()
+        self._supplies: set[Any] = set()
+        self._dead = 0  # entries of the line whose job is not queued any more
+        self.held = False
+        self._idle: list[asyncio.Future[bool]] = []
+        self._least_idle = 0
+        self._reaper: asyncio.TimerHandle | None = None
+        self._limit = sys.maxsize if maxsize is None else maxsize
+        self._putters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._promised = 0  # room given to putters that have not used it yet
+        self._putting_jobs = 0
+        loop, now = hub.loop, hub.clock.now
+        self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
+        self._unwinds: Agenda[Attempt] = Agenda(loop, now, self._abandon, _is_running)
+        self._due: Agenda[Job[Any]] = Agenda(loop, now, self._come_due, _is_scheduled)
+        self._expiries: Agenda[Job[Any]] = Agenda(loop, now, self._expire, _is_unfinished)
+
+    # ---- what its jobs ask
+
+    def job_id(self, job: Job[Any]) -> str:
+        """The job's number with the supervisor's prefix, which no other supervisor shares."""
+        return f"{self.hub.prefix}-{job._number}"
+
+    def utc(self, moment: float) -> datetime:
+        """A moment of the loop's clock as a date."""
+        return self.clock.utc(moment)
+
+    def create_future(self) -> asyncio.Future[None]:
+        """A future of the supervisor's loop; raises WrongLoop anywhere else."""
+        self.hub.check_loop()
+        return self.hub.loop.create_future()
+
+    def explain_job(self, job: Job[Any]) -> str:
+        """One sentence on what the job is waiting for or doing."""
+        return explain_job(job, self)
+
+    def lender(self, job: Job[Any]) -> Attempt | None:
+        """The attempt that is about to await the job, if a job of this supervisor is.
+
+        Raises WouldDeadlock if the job already waits, through others perhaps, for that attempt's.
+        """
+        parent = running_job()
+        if parent is None or not isinstance(parent._runner, Attempt):
+            return None
+        attempt = parent._runner
+        if attempt.hub is not self.hub:
+            return None
+        if _waits_for(job, parent):
+            raise WouldDeadlock(f"{parent!r} awaits {job!r}, which waits for it to end")
+        return attempt
+
+    def cancel(self, job: Job[Any], reason: str) -> bool:
+        """End a waiting job now and a running one as soon as it lets us; False if it has ended."""
+        self.hub.check_loop()
+        if job._state >= ENDED:
+            return False
+        if job._state == RUNNING:
+            if isinstance(job._runner, Attempt):
+                self.cancel_attempt(job._runner, Cancelled(reason))
+        else:
+            self._withdraw(job, Cancelled(reason))
+        return True
+
+    # ---- accepting jobs
+
+    def is_full(self) -> bool:
+        """Whether a job must wait for room, be it only because others do already."""
+        if not self._putters and len(self._line) + self._promised < self._limit:
+            return False  # the line is never shorter than what waits, so this is the quick answer
+        return not self.has_room(1)
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many jobs may be put now."""
+        return not self._putters and self._in_line() + self._promised + count <= self._limit
+
+    def _in_line(self) -> int:
+        return len(self._line) - self._dead - len(self._supplies)
+
+    def put(self, job: Job[Any]) -> None:
+        """Accept an ordinary job: it waits in line and a worker is told."""
+        self.jobs[job._number] = job
+        self.submitted += 1
+        self._line.append(job)
+        if self._idle:
+            self.staff()
+        elif self.spare > 0:
+            self._hire()
+        if self.told:
+            self.tell_submitted(job)
+
+    def put_special(self, job: Job[Any], delay: float, expires: float | None) -> None:
+        """Accept a job that has a delay, an end of its time, a priority or a parent."""
+        self.jobs[job._number] = job
+        self.submitted += 1
+        if self.told:
+            self.tell_submitted(job)
+        if expires is not None:
+            job._uncommon().expires_at = moment = job._created + expires
+            self._expiries.add(moment, job)
+        if delay > 0:
+            self._schedule(job, delay)
+        else:
+            self._line_up(job)
+
+    def put_many(self, jobs: Iterable[Job[Any]]) -> None:
+        """Accept many ordinary jobs, as `put` does one."""
+        for job in jobs:
+            self.jobs[job._number] = job
+            self.submitted += 1
+            self._line.append(job)
+            if self.told:
+                self.tell_submitted(job)
+        self.staff()
+
+    def list_supply(self, supply: Supply) -> None:
+        """Put a stream's supply in line, if it is not there; it stays while it has items."""
+        if supply not in self._supplies:
+            self._supplies.add(supply)
+            self._line.append(supply)
+        self.staff()
+
+    async def wait_for_room(self, count: int = 1) -> None:
+        """Wait, first come first served, until there is room for so many jobs; it is then kept.
+
+        The caller calls `use_room` and puts its jobs, without awaiting in between. A job that
+        waits here lends its slot, or a full queue whose workers all submit to it would stand still.
+        """
+        parent = running_job()
+        attempt = parent._runner if parent is not None else None
+        serial = 0
+        if isinstance(attempt, Attempt):
+            if self._putting_jobs >= LENT_AT_MOST:
+                raise WouldDeadlock(
+                    f"{LENT_AT_MOST} jobs already wait inside submit for room in queue {self.name!r}: "
+                    "raise its maxsize, or submit fewer jobs from inside jobs"
+                )
+            self._putting_jobs += 1
+            serial = attempt.serial
+            attempt.lend(None)
+        future = self.hub.loop.create_future()
+        putter = (future, count)
+        self._putters.append(putter)
+        try:
+            await future
+        except BaseException:
+            if putter in self._putters:
+                self._putters.remove(putter)
+            elif not future.cancelled() and future.exception() is None:
+                self.use_room(count)  # it was ours already: somebody else may have it
+            self._offer_room()
+            raise
+        finally:
+            if isinstance(attempt, Attempt):
+                self._putting_jobs -= 1
+                attempt.take_back(None, serial)
+
+    def use_room(self, count: int) -> None:
+        """The room that `wait_for_room` kept is taken now."""
+        self._promised -= count
+
+    def refuse_putters(self, error: Exception) -> None:
+        """Everybody who waits for room gets this error."""
+        putters, self._putters = self._putters, deque()
+        for future, _ in putters:
+            if not future.done():
+                future.set_exception(error)
+
+    # ---- what its workers ask
+
+    def take(self) -> Any:
+        """The next job or supply of jobs, for a worker that is ready to run it; None if there is none."""
+        while self._line and not self.held:
+            entry = self._line.popleft()
+            if entry.__class__ is Job:
+                if entry._state == QUEUED:
+                    if self._putters:
+                        self._offer_room()
+                    return entry
+                self._dead -= 1
+            elif entry.refill():
+                self._line.append(entry)  # a stream and the jobs beside it take turns
+                return entry
+            else:
+                self._supplies.discard(entry)
+        return None
+
+    async def wait_ready(self, attempt: Attempt) -> bool:
+        """Wait until there may be something to take. False: this worker is not needed any more."""
+        future: asyncio.Future[bool] = self.hub.loop.create_future()
+        self._idle.append(future)
+        if self._reaper is None:
+            self._start_reaper()
+        try:
+            needed = await future
+        except BaseException:
+            if future in self._idle:
+                self._idle.remove(future)
+            elif not future.cancelled() and future.result():
+                self.staff()  # the wake-up cannot be used by us: pass it on
+            raise
+        if not needed:
+            attempt.off_duty = True
+        return needed
+
+    def excuse(self, attempt: Attempt) -> bool:
+        """Whether this worker is one too many; if so it counts no more and must end."""
+        if self.spare >= 0:
+            return False
+        self.spare += 1
+        attempt.off_duty = True
+        return True
+
+    # ---- settling
+
+    def complete(self, job: Job[Any], value: Any, moment: float, attempt: Attempt) -> None:
+        """Settle the ordinary case: the job succeeded. The attempt has let go of it already."""
+        job._value = value
+        job._state = SUCCEEDED
+        job._finished = moment
+        job._runner = None
+        job._context = None
+        self.succeeded += 1
+        del self.jobs[job._number]
+        if self.told:
+            self._tell_succeeded(job, attempt)
+        if job._waiters is not None:
+            job._wake()
+
+    def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
+        """Judge how the attempt ended, tell of it, and settle."""
+        if isinstance(outcome, TimedOut):
+            self.timed_out += 1
+        decision = decide(outcome, job._policies.retry, job._tries, self.clock.random.random())
+        if isinstance(decision, RetryAfter) and self.hub.stopping:
+            decision = Cancel(self.hub.stopping)
+        attempt.clear()
+        job._runner = None
+        job._finished = moment
+        if self.told:
+            self._tell_ended(job, attempt, outcome, decision)
+        self.settle(job, decision, moment)
+
+    def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
+        """Do what was decided about a job that is not running any more."""
+        match decision:
+            case Complete(value):
+                self.succeeded += 1
+                self._end(job, SUCCEEDED, value, moment)
+            case RetryAfter(delay, error):
+                self._retry(job, delay, error)
+            case Fail(error):
+                self.failed += 1
+                if job._tries > 1:
+                    _note(error, f"attempt {job._tries} of {_attempts(job)}")
+                self._end(job, FAILED, self._failure(job, error), moment)
+            case Cancel(reason, expired):
+                self.cancelled += 1
+                kind = JobExpired if expired else JobCancelled
+                failure = self._failure(job, kind(f"job {job.name} was cancelled: {reason}", reason))
+                failure.unread = False  # whoever cancelled it knows
+                self._end(job, CANCELLED, failure, moment)
+            case Release():
+                job._tries -= 1
+                job._state = QUEUED
+                self._line.appendleft(job)
+            case _:
+                assert_never(decision)
+
+    def _end(self, job: Job[Any], state: int, value: Any, moment: float) -> None:
+        job._value = value
+        job._state = state
+        job._finished = moment
+        job._context = None
+        del self.jobs[job._number]
+        if self.told:
+            self._emit(events.JobSettled, job, job._tries, STATES[state].value)
+            self.hub.job_ended()
+        if job._waiters is not None:
+            job._wake()
+
+    def _failure(self, job: Job[Any], error: Exception) -> Failure:
+        failure = Failure(error, outcome_of(error), self.job_id(job), job.name)
+        self.hub.failures.add(failure)
+        return failure
+
+    def _retry(self, job: Job[Any], delay: float, error: Exception) -> None:
+        self.retried += 1
+        rare = job._uncommon()
+        rare.last_error = f"{type(error).__name__}"
+        self._schedule(job, delay)
+        if rare.expires_at is not None:  # the entry may have come due while the job was running
+            self._expiries.add(rare.expires_at, job)
+
+    def _withdraw(self, job: Job[Any], outcome: Cancelled) -> None:
+        """End a job that waits."""
+        if job._state == QUEUED:
+            self._dead += 1
+            if self._dead > 64 and self._dead * 2 > len(self._line):
+                self._forget_dead()
+        self.settle(job, Cancel(outcome.reason, outcome.expired), self.clock.now())
+        self._offer_room()
+
+    # ---- ending attempts early
+
+    def cancel_attempt(self, attempt: Attempt, verdict: Cancelled | TimedOut) -> None:
+        """Cancel a running attempt; if its code has not ended after `unwind` seconds, abandon it."""
+        if attempt.cancel(verdict):
+            self._unwinds.add(self.clock.now() + self.unwind, attempt, attempt.serial)
+
+    def _time_out(self, attempt: Attempt, _serial: float) -> None:
+        if attempt.job is not None and attempt.job._policies.timeout is not None:
+            self.cancel_attempt(attempt, TimedOut(attempt.job._policies.timeout))
+
+    def _abandon(self, attempt: Attempt, _serial: float = 0) -> None:
+        """Settle the job although its code runs on; that worker is retired and replaced."""
+        job, verdict = attempt.job, attempt.verdict
+        if job is None or verdict is None or attempt.task is None:
+            return
+        attempt.retired = True
+        self.zombies.add(attempt)
+        self.count_abandoned(job, attempt)
+        self._dismiss(attempt)
+        self.conclude(job, attempt, verdict, self.clock.now())
+        attempt.task.cancel("abandoned")  # once more: the first may have been swallowed by accident
+
+    def count_abandoned(self, job: Job[Any], attempt: Attempt) -> None:
+        """An attempt was left behind: say so."""
+        self.abandoned += 1
+        logger.warning("abandoned attempt %d of %r: it did not end when cancelled", job._tries, job)
+        if self.told:
+            self._emit(events.AttemptAbandoned, job, job._tries)
+
+    def abandon_all(self) -> None:
+        """Abandon every attempt that still runs."""
+        for attempt in tuple(self.crew):
+            self._abandon(attempt)
+
+    def thread_held(self, attempt: Attempt) -> None:
+        """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
+        held = self.held_threads
+        if len(held) >= self.workers:
+            logger.warning("queue %r has no thread left: abandoned attempts of %s hold them", self.name, ", ".join(held))
+            self.emit(events.QueueExhausted, self.name, tuple(held))
+
+    @property
+    def held_threads(self) -> list[str]:
+        """The names of abandoned calls that still hold a thread of this queue."""
+        bridges = (attempt.bridge for attempt in self.crew)
+        return [bridge.abandoned for bridge in bridges if bridge is not None and bridge.abandoned is not None]
+
+    # ---- the crew
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait in line, those of streams included."""
+        waiting = sum(len(supply.items) for supply in self._supplies)
+        return len(self._line) - len(self._supplies) - self._dead + waiting
+
+    @property
+    def running(self) -> int:
+        """Attempts under way."""
+        return sum(attempt.job is not None or attempt.supply is not None for attempt in self.crew)
+
+    @property
+    def scheduled(self) -> int:
+        """Jobs of this queue that wait for their time."""
+        return sum(job._state == SCHEDULED and job._home is self for job in self.jobs.values())
+
+    @property
+    def idle(self) -> int:
+        """Workers that have nothing to do."""
+        return len(self._idle)
+
+    def make_running_jobs(self) -> None:
+        """Make the Jobs of streams' items that are running, so that they are listed."""
+        for attempt in self.crew:
+            attempt.running_job()
+
+    def explain(self) -> str:
+        """One line: what the queue does, and what keeps its jobs waiting."""
+        return explain_queue(self)
+
+    def examples(self, most: int) -> list[Job[Any]]:
+        """A few unfinished jobs of this queue, the oldest first."""
+        return list(itertools.islice((job for job in self.jobs.values() if job._home is self), most))
+
+    def waiting_jobs(self) -> Iterator[Job[Any]]:
+        """The jobs in line, in the order in which they are to run."""
+        return (entry for entry in self._line if entry.__class__ is Job and entry._state == QUEUED)
+
+    def staff(self) -> None:
+        """Wake or hire workers, one for each thing that waits, as far as there are any."""
+        if self.held:
+            return
+        wanted = self.queued if self._supplies else len(self._line)
+        while wanted > 0 and self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(True)
+                wanted -= 1
+        self._least_idle = min(self._least_idle, len(self._idle))
+        while wanted > 0 and self.spare > 0:
+            self._hire()
+            wanted -= 1
+
+    def _hire(self) -> None:
+        self.spare -= 1
+        self._hired += 1
+        attempt = self._hire_worker(self, self._hired)
+        self.crew.add(attempt)
+        self.jobs_a_turn = max(8, 512 // len(self.crew))
+
+    def lend_slot(self) -> None:
+        """A job waits for another one: its slot may serve somebody else meanwhile."""
+        self.lent += 1
+        self.spare += 1
+        self.staff()
+
+    def take_slot_back(self) -> None:
+        """The job goes on, so nothing new starts until there are as few running as there should be."""
+        self.lent -= 1
+        self.spare -= 1
+        self._let_go()
+
+    def resize(self, workers: int) -> None:
+        """Change the capacity; what runs goes on to its end."""
+        self.spare += workers - self.workers
+        self.workers = workers
+        self._let_go()
+        self.staff()
+
+    def hold(self, held: bool) -> None:
+        """Start no job while held."""
+        self.held = held
+        self.staff()
+
+    def _let_go(self) -> None:
+        while self.spare < 0 and self._idle:
+            future = self._idle.pop(0)
+            if not future.done():
+                future.set_result(False)
+                self.spare += 1
+
+    def _start_reaper(self) -> None:
+        self._least_idle = len(self._idle)
+        self._reaper = self.hub.loop.call_later(REAP_AFTER, self._reap)
+
+    def _reap(self) -> None:
+        """Let go of the workers that had nothing to do since the last look."""
+        self._reaper = None
+        for future in [future for future in self._idle if not future.done()][: self._least_idle]:
+            self._idle.remove(future)
+            future.set_result(False)
+            self.spare += 1
+        if self._idle:
+            self._start_reaper()
+
+    def _dismiss(self, attempt: Attempt) -> None:
+        """This worker counts no more; another one may be hired in its place."""
+        self.crew.discard(attempt)
+        if not attempt.off_duty:
+            attempt.off_duty = True
+            self.spare += 1
+        self.staff()
+
+    def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        """A worker's task is over: for a reason of its own, by a crash, or cancelled by a stranger."""
+        self.zombies.discard(attempt)
+        job = attempt.job
+        crash = None if task.cancelled() else task.exception()
+        if job is not None and not attempt.retired:
+            error = crash or asyncio.CancelledError("the worker was cancelled")
+            self.conclude(job, attempt, failure(error), self.clock.now())
+        was_on_duty = attempt in self.crew
+        self._dismiss(attempt)
+        if was_on_duty and (crash is not None or task.cancelled()) and self.hub.stopping is None:
+            self._tell_replaced(attempt, job, crash)
+            if crash is not None:
+                self.hub.crashed(self.name, crash)
+
+    def close(self) -> None:
+        """Send every idle worker home and stop every timer; nothing is accepted afterwards."""
+        self.held = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        idle, self._idle = self._idle, []
+        for future in idle:
+            if not future.done():
+                future.set_result(False)
+        for agenda in (self.timeouts, self._unwinds, self._due, self._expiries):
+            agenda.close()
+
+    # ---- the line
+
+    def _line_up(self, job: Job[Any]) -> None:
+        job._state = QUEUED
+        if type(self._line) is deque and _place(job)[0]:
+            self._line = RankedLine(self._line, _place, self.clock.now, self.ageing)
+        self._line.append(job)
+        self.staff()
+
+    def _forget_dead(self) -> None:
+        """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
+        alive = [entry for entry in self._line if entry.__class__ is not Job or entry._state == QUEUED]
+        ranked = not isinstance(self._line, deque)
+        self._line = RankedLine(alive, _place, self.clock.now, self.ageing) if ranked else deque(alive)
+        self._dead = 0
+
+    def _schedule(self, job: Job[Any], delay: float) -> None:
+        job._state = SCHEDULED
+        due = self.clock.now() + delay
+        job._uncommon().due = due
+        self._due.add(due, job, due)
+
+    def _come_due(self, job: Job[Any], _due: float) -> None:
+        self._line_up(job)
+
+    def _expire(self, job: Job[Any], _stamp: float) -> None:
+        if job._state < RUNNING:
+            self._withdraw(job, Cancelled("it expired before it could start", expired=True))
+
+    def _offer_room(self) -> None:
+        while self._putters:
+            future, count = self._putters[0]
+            if self._in_line() + self._promised + count > self._limit:
+                return
+            self._putters.popleft()
+            if not future.done():
+                self._promised += count
+                future.set_result(None)
+
+    def report(self, job: Job[Any], progress: Progress) -> None:
+        """A running job says how far it is, perhaps from a thread."""
+        job._uncommon().progress = progress
+        if not self.hub.listeners:
+            return
+        if self.hub.is_here():
+            self._emit(events.JobProgressed, job, progress.done, progress.total, progress.message)
+        else:
+            self.hub.loop.call_soon_threadsafe(self.report, job, progress)
+
+    # ---- telling
+
+    def emit(self, event: Callable[..., events.Event], *details: Any) -> None:
+        """Tell of something that concerns this queue as a whole."""
+        if self.hub.listeners:
+            self.hub.listeners.emit(event(self.clock.now(), *details))
+
+    def _emit(self, event: Callable[..., events.Event], job: Job[Any], *details: Any) -> None:
+        if self.hub.listeners:
+            name = (self.job_id(job), job.name, self.name)
+            self.hub.listeners.emit(event(self.clock.now(), *name, *details))
+
+    def tell_submitted(self, job: Job[Any]) -> None:
+        """A job was accepted."""
+        self._emit(events.JobSubmitted, job)
+
+    def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
+        """An attempt has begun."""
+        self._emit(events.AttemptStarted, job, job._tries, attempt.number)
+
+    def _tell_ended(self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision) -> None:
+        error = getattr(outcome, "error", None)
+        seconds = self.clock.now() - job._started
+        kinds = type(outcome).__name__, type(decision).__name__, error and type(error).__name__
+        self._emit(events.AttemptEnded, job, job._tries, attempt.number, seconds, *kinds)
+
+    def _tell_succeeded(self, job: Job[Any], attempt: Attempt) -> None:
+        seconds = job._finished - job._started
+        details = job._tries, attempt.number, seconds, "Succeeded", "Complete", None
+        self._emit(events.AttemptEnded, job, *details)
+        self._emit(events.JobSettled, job, job._tries, "succeeded")
+        self.hub.job_ended()
+
+    def _tell_replaced(self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None) -> None:
+        cause = "cancelled from outside" if crash is None else f"crashed: {type(crash).__name__}"
+        culprit = None if job is None else self.job_id(job)
+        logger.error("worker %d of queue %r was %s", attempt.number, self.name, cause, exc_info=crash)
+        self.emit(events.WorkerReplaced, self.name, attempt.number, cause, culprit)
+
+
+def _place(entry: Any) -> tuple[int, float]:
+    """Where an entry belongs in a ranked line, and since when it waits."""
+    if entry.__class__ is Job:
+        return rank(entry._policies.priority, entry._depth()), entry._created
+    return entry.place()
+
+
+def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
+    """Whether the job is the goal, or awaits it through any number of others."""
+    seen: set[int] = set()
+    open_jobs = [job]
+    while open_jobs:
+        one = open_jobs.pop()
+        if one is goal:
+            return True
+        if one._number not in seen and one._runner is not None:
+            seen.add(one._number)
+            open_jobs.extend(one._runner.waits_for)
+    return False
+
+
+def _attempts(job: Job[Any]) -> int:
+    return 1 if job._policies.retry is None else job._policies.retry.attempts
+
+
+def _note(error: BaseException, text: str) -> None:
+    if text not in getattr(error, "__notes__", ()):  # the same object may fail many attempts
+        BaseException.add_note(error, text)
+
+
+def _is_running(attempt: Attempt, serial: float) -> bool:
+    return attempt.serial == serial and attempt.job is not None
+
+
+def _is_scheduled(job: Job[Any], due: float) -> bool:
+    return job._state == SCHEDULED and job._rare is not None and job._rare.due == due
+
+
+def _is_unfinished(job: Job[Any], _stamp: float) -> bool:
+    return job._state < ENDED

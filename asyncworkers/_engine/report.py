@@ -1,0 +1,140 @@
+"""What a supervisor tells about itself: its figures while it works, and the report of a drain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from asyncworkers._engine.memory import MemoryQueue
+
+__all__ = ["DrainReport", "QueueStats", "Stats", "queue_stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """The figures of one queue at one moment. Counts are totals since the supervisor started.
+
+    `workers` is its capacity, `running` the attempts under way (those that lend their slot
+    included), `queued` and `scheduled` the jobs that wait, `lent` the slots of jobs that await
+    jobs. `retried` counts attempts that will be repeated, `timed_out` and `abandoned` attempts;
+    `succeeded`, `failed` and `cancelled` count jobs that have ended. `held_threads` is the
+    number of threads that abandoned attempts still hold, `zombies` that of their tasks.
+    """
+
+    name: str
+    workers: int
+    running: int
+    queued: int
+    scheduled: int
+    lent: int
+    paused: bool
+    submitted: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    retried: int
+    timed_out: int
+    abandoned: int
+    held_threads: int
+    zombies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The figures of all queues of a supervisor at one moment; sums are properties."""
+
+    queues: dict[str, QueueStats]
+
+    def _sum(self, figure: str) -> int:
+        return sum(getattr(queue, figure) for queue in self.queues.values())
+
+    @property
+    def submitted(self) -> int:
+        """Jobs accepted since the supervisor started."""
+        return self._sum("submitted")
+
+    @property
+    def succeeded(self) -> int:
+        """Jobs that returned a value."""
+        return self._sum("succeeded")
+
+    @property
+    def failed(self) -> int:
+        """Jobs that failed for good."""
+        return self._sum("failed")
+
+    @property
+    def cancelled(self) -> int:
+        """Jobs that were cancelled or expired."""
+        return self._sum("cancelled")
+
+    @property
+    def retried(self) -> int:
+        """Attempts that were, or will be, repeated."""
+        return self._sum("retried")
+
+    @property
+    def running(self) -> int:
+        """Attempts under way now."""
+        return self._sum("running")
+
+    @property
+    def queued(self) -> int:
+        """Jobs waiting for a worker now."""
+        return self._sum("queued")
+
+    @property
+    def scheduled(self) -> int:
+        """Jobs waiting for their time now."""
+        return self._sum("scheduled")
+
+
+def queue_stats(queue: MemoryQueue) -> QueueStats:
+    """Read one queue's figures."""
+    return QueueStats(
+        name=queue.name,
+        workers=queue.workers,
+        running=queue.running,
+        queued=queue.queued,
+        scheduled=queue.scheduled,
+        lent=queue.lent,
+        paused=queue.paused,
+        submitted=queue.submitted,
+        succeeded=queue.succeeded,
+        failed=queue.failed,
+        cancelled=queue.cancelled,
+        retried=queue.retried,
+        timed_out=queue.timed_out,
+        abandoned=queue.abandoned,
+        held_threads=len(queue.held_threads),
+        zombies=len(queue.zombies),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What became of the jobs a supervisor still had when it was told to drain.
+
+    Each field holds the jobs' ids: `done` ended by themselves while it waited (well or not),
+    `cancelled` were running when the grace ended and were cancelled, `not_started` were waiting
+    then and were cancelled without an attempt, and `abandoned` did not end when cancelled: their
+    tasks or threads may still run. `seconds` is how long all of it took.
+    """
+
+    done: tuple[str, ...]
+    cancelled: tuple[str, ...]
+    not_started: tuple[str, ...]
+    abandoned: tuple[str, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        counts = (
+            f"{len(self.done)} done, {len(self.cancelled)} cancelled, "
+            f"{len(self.not_started)} not started, {len(self.abandoned)} abandoned"
+        )
+        return f"drained in {self.seconds:.2f} s: {counts}" + _named("abandoned", self.abandoned)
+
+
+def _named(word: str, ids: Iterable[str]) -> str:
+    names = list(ids)
+    return f" ({word}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""

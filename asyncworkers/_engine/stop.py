@@ -1,0 +1,115 @@
+"""How a supervisor comes to its end: finish what there is, then cancel, then abandon; never hang."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from contextvars import Context
+from typing import Any
+
+from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.report import DrainReport
+from asyncworkers.events import TasksLeaked
+from asyncworkers.job import QUEUED, RUNNING, SCHEDULED, Job, running
+
+__all__ = ["cancel_waiting", "close", "finish", "stop"]
+
+logger = logging.getLogger("asyncworkers")
+
+LAST_UNWIND = 0.75
+"""Seconds that cancelled attempts get to end when the supervisor stops, if their queue gives more."""
+
+LAST_MOMENT = 0.2
+"""Seconds for the tasks themselves to end after that, before they are left to the loop."""
+
+
+async def finish(hub: Hub, grace: float | None) -> DrainReport:
+    """Wait for all jobs, as long as `grace` says (None: for ever); then stop them, in bounded time."""
+    began = hub.clock.now()
+    numbers = dict.fromkeys(hub.jobs)
+    if await hub.wait_quiet(grace):
+        left: dict[int, Job[Any]] = {}
+    else:
+        left = dict(hub.jobs)
+    running = [job for job in left.values() if job._state == RUNNING]
+    waiting = [job for job in left.values() if job._state < RUNNING]
+    abandoned: list[Job[Any]] = []
+    if left or not hub.is_quiet():
+        stop(hub, hub.stopping or "the grace of the drain was over")
+        patience = min([LAST_UNWIND, *(queue.unwind for queue in _queues(hub))])
+        if not await hub.wait_quiet(patience):
+            abandoned = [job for job in hub.jobs.values() if job._state == RUNNING]
+            for queue in _queues(hub):
+                queue.abandon_all()
+    return DrainReport(
+        done=tuple(f"{hub.prefix}-{number}" for number in numbers if number not in left),
+        cancelled=tuple(job.id for job in running if job not in abandoned),
+        not_started=tuple(job.id for job in waiting),
+        abandoned=tuple(job.id for job in abandoned),
+        seconds=hub.clock.now() - began,
+    )
+
+
+def stop(hub: Hub, reason: str) -> None:
+    """Cancel everything: what waits ends now, what runs as soon as it lets us."""
+    hub.stopping = reason
+    for reader in tuple(hub.readers):
+        reader.abort(reason)
+    for job in tuple(hub.jobs.values()):
+        job._home.cancel(job, reason)
+
+
+def cancel_waiting(queue: MemoryQueue, reason: str) -> None:
+    """Cancel what has not started in this queue."""
+    for job in tuple(queue.jobs.values()):
+        if job._home is queue and job._state in (SCHEDULED, QUEUED):
+            queue.cancel(job, reason)
+
+
+async def close(hub: Hub) -> None:
+    """Send the workers home and end what jobs left behind; what does not end is left to the loop."""
+    for queue in hub.queues:
+        queue.close()
+    workers = [task for task in hub.tasks() if not task.done()]
+    for queue in hub.queues:
+        for attempt in (*queue.crew, *queue.zombies):
+            if attempt.task is not None and (attempt.retired or attempt.bridge is not None):
+                attempt.task.cancel("the supervisor closed")
+    leaked = _cancel_leaked_tasks(hub)
+    if workers or leaked:
+        await asyncio.wait([*workers, *leaked], timeout=LAST_MOMENT)
+
+
+def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:
+    """Cancel the tasks that jobs started and left behind, and say whose they were."""
+    current = asyncio.current_task()
+    ours = set(hub.tasks())
+    found: dict[int, tuple[Job[Any], list[asyncio.Task[Any]]]] = {}
+    for task in asyncio.all_tasks(hub.loop):
+        job = None if task in ours or task is current else job_of_task(task)
+        if job is not None and getattr(job._home, "hub", None) is hub:
+            found.setdefault(job._number, (job, []))[1].append(task)
+    for job, tasks in found.values():
+        logger.warning("%r left %d tasks behind, which are cancelled now", job, len(tasks))
+        if hub.listeners:
+            hub.listeners.emit(TasksLeaked(hub.clock.now(), job.id, job.name, len(tasks)))
+        for task in tasks:
+            task.cancel("the job that started it is over, and its supervisor closes")
+    return [task for _, tasks in found.values() for task in tasks]
+
+
+def job_of_task(task: asyncio.Task[Any]) -> Job[Any] | None:
+    """The job in whose context a task was started; None if it was not started by a job."""
+    if sys.version_info >= (3, 12):
+        contexts = [task.get_context()]
+    else:  # Python 3.11 has no other way to the context of a task
+        contexts = [one for one in gc.get_referents(task) if isinstance(one, Context)]
+    job = contexts[0].get(running) if contexts else None
+    return job if isinstance(job, Job) else None
+
+
+def _queues(hub: Hub) -> list[MemoryQueue]:
+    return [queue for queue in hub.queues if isinstance(queue, MemoryQueue)]

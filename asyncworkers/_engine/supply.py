@@ -1,0 +1,281 @@
+"""A supply makes jobs of a stream's items when workers ask, and runs the simplest without making a Job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
+from asyncworkers._engine.line import rank
+from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.worker import TURN, conclude, learn_that_it_sets_context
+from asyncworkers.function import Policies, name_of
+from asyncworkers.job import RUNNING, SUCCEEDED, Job, running
+
+__all__ = ["Plan", "Supply"]
+
+CHUNK = 64
+"""Items taken from the iterable at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the jobs of a stream have in common."""
+
+    queue: MemoryQueue
+    function: Callable[..., Any]
+    policies: Policies
+    context: Context | None
+    delay: float
+    parent: Job[Any] | None
+
+
+class Supply:
+    """The items of one `map` on their way through a queue, never more than `window` at a time.
+
+    It stands in the queue's line as one entry. A worker that takes it runs items back to back
+    until its turn is over, which spares each item the way through the line. As long as nothing
+    but the item's value is wanted, no Job is made for it: the worker's attempt remembers which
+    item it is at, and `make_running_job` makes the Job when somebody asks for it, be it in the
+    middle of the run (to list it, to cancel or retry it, or because its code asks who it is).
+
+    Values go to `results`, by index, or to `deliver`; ends that are not values, and all of them
+    if `as_jobs` is set, go to `deliver_job`. `changed` is called when the last item has ended.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        window: int,
+        iterator: Iterator[Any] | None,
+        results: list[Any] | None,
+        deliver: Callable[[int, Any], None],
+        deliver_job: Callable[[int, Job[Any]], None],
+        as_jobs: bool,
+        broken: Callable[[BaseException], None],
+        finished: Callable[[], None],
+    ) -> None:
+        self.queue = plan.queue
+        self.window = window
+        self.items: deque[Any] = deque()
+        self.pulled = self.taken = self.ended = 0  # items got, started, and done with
+        self.read = 0  # items whose end the reader has taken away, if there is one
+        self.exhausted = False
+        self._plan = plan
+        self._iterator = iterator
+        self._results = results
+        self._deliver = deliver
+        self._deliver_job = deliver_job
+        self._as_jobs = as_jobs
+        self._broken = broken
+        self._finished = finished
+        self._jobs: dict[Job[Any], int] = {}
+        self._context = copy_context()  # the iterable's code runs in its owner's context
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for people."""
+        return self._plan.policies.name or name_of(self._plan.function)
+
+    # ---- items
+
+    def add(self, item: Any) -> None:
+        """An item has come from an asynchronous iterable."""
+        self.items.append(item)
+        self.pulled += 1
+        self.queue.submitted += 1
+        self.queue.list_supply(self)
+
+    def room(self) -> int:
+        """How many more items may be taken from the iterable now."""
+        gone = self.ended if self._results is not None else self.read
+        return self.window - (self.pulled - gone)
+
+    def refill(self) -> bool:
+        """Take items from the iterable if there are none left and there is room; are there any now?"""
+        if not self.items and not self.exhausted and self._iterator is not None:
+            room = min(self.room(), CHUNK)
+            if room > 0:
+                self._context.run(self._pull, self._iterator, room)
+                self.queue.staff()
+        return bool(self.items)
+
+    def _pull(self, iterator: Iterator[Any], most: int) -> None:
+        items, trouble = self.items, None
+        try:
+            for _ in range(most):
+                items.append(next(iterator))
+        except StopIteration:
+            self.exhausted = True
+        except BaseException as error:
+            self.exhausted = True
+            trouble = error
+        self.queue.submitted += len(items)
+        self.pulled += len(items)
+        if trouble is not None:
+            self._broken(trouble)
+
+    def _refill_between(self, attempt: Attempt) -> bool:
+        """Refill while the attempt is between two items, so that the last one is not taken for running."""
+        attempt.supply = None
+        more = self.refill()
+        attempt.supply = self
+        return more
+
+    def is_finished(self) -> bool:
+        """Whether every item there was or will be has ended."""
+        return self.exhausted and not self.items and self.taken == self.ended
+
+    def busy(self) -> bool:
+        """Whether it will go on by itself, without its reader's help."""
+        return self.taken > self.ended or bool(self.items)
+
+    def stop(self, reason: str, after: int = -1) -> None:
+        """Start nothing more, and cancel what runs of the items after the given index."""
+        self.exhausted = True
+        self.queue.submitted -= len(self.items)
+        self.items.clear()
+        for attempt in tuple(self.queue.crew):
+            if attempt.supply is self:
+                attempt.running_job()
+        for job, index in tuple(self._jobs.items()):
+            if index > after:
+                job.cancel(reason)
+        if self.is_finished():
+            self._finished()
+
+    # ---- running them
+
+    def place(self) -> tuple[int, float]:
+        """Where it stands in a ranked line; it never ages, for it takes turns anyway."""
+        depth = 0 if self._plan.parent is None else self._plan.parent._depth() + 1
+        return rank(self._plan.policies.priority, depth), self.queue.clock.now()
+
+    def next_job(self) -> Job[Any] | None:
+        """Make the next item's Job, for a worker that is about to run it."""
+        while self.items:
+            job = self._make_job(self.items.popleft(), self.taken)
+            self.taken += 1
+            plan = self._plan
+            if not plan.delay and plan.policies.expires is None:
+                self.queue.jobs[job._number] = job
+                self.queue.tell_submitted(job)
+                return job
+            self.queue.submitted -= 1  # counted when it was pulled, and again by the queue
+            self.queue.put_special(job, plan.delay, plan.policies.expires)
+            self.refill()
+        return None
+
+    def make_running_job(self, attempt: Attempt) -> Job[Any]:
+        """Make the Job of the item that this attempt is running already."""
+        job = self._make_job(attempt.item, attempt.index)
+        job._state = RUNNING
+        job._tries = 1
+        job._started = attempt.since
+        job._runner = attempt
+        attempt.job = job
+        self.queue.jobs[job._number] = job
+        return job
+
+    def _make_job(self, item: Any, index: int) -> Job[Any]:
+        plan, hub = self._plan, self.queue.hub
+        job: Job[Any] = Job(
+            next(hub.numbers), self.queue, plan.policies, plan.function, (item,), None, plan.context, hub.clock.now()
+        )
+        if plan.parent is not None:
+            rare = job._uncommon()
+            rare.parent, rare.depth = plan.parent, plan.parent._depth() + 1
+        self._jobs[job] = index
+        if self._results is not None and index == len(self._results):
+            self._results.append(None)
+        job._watch(self._job_ended)
+        return job
+
+    def _job_ended(self, job: Job[Any]) -> None:
+        index = self._jobs.pop(job)
+        self.ended += 1
+        if self._as_jobs or job._state != SUCCEEDED:
+            self._deliver_job(index, job)
+        elif self._results is not None:
+            self._results[index] = job._value
+        else:
+            self._deliver(index, job._value)
+        if self._results is not None and not self.items and not self.exhausted:
+            self.queue.list_supply(self)  # there is room for another item now
+        if self.is_finished():
+            self._finished()
+
+    def _is_simple(self) -> bool:
+        plan = self._plan
+        policies = plan.policies
+        return (
+            plan.context is None
+            and policies.timeout is None
+            and policies.expires is None
+            and not plan.delay
+            and not policies.sets_context
+            and not self._as_jobs
+            and not self.queue.told
+        )
+
+    async def work(self, queue: MemoryQueue, attempt: Attempt) -> Job[Any] | None:
+        """Run items back to back for a turn; or answer with a Job that the worker is to run."""
+        if not self._is_simple():
+            return self.next_job()
+        assert attempt.task is not None
+        now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
+        items, function, results = self.items, self._plan.function, self._results
+        attempt.since = now()
+        left, turn_ends = queue.jobs_a_turn, attempt.since + TURN
+        attempt.supply = self
+        try:
+            while (items or self._refill_between(attempt)) and queue.spare >= 0 and not queue.held:
+                attempt.item = item = items.popleft()
+                attempt.index = index = self.taken
+                attempt.serial = serial = attempt.serial + 1
+                self.taken = index + 1
+                if results is not None:
+                    results.append(None)
+                mark((attempt, serial))
+                try:
+                    value = await function(item)
+                except BaseException as error:
+                    self._conclude(attempt, error, None)
+                    if isinstance(error, GeneratorExit):  # perhaps our own end: await nothing more
+                        raise
+                    return None
+                if attempt.job is not None or value.__class__ in UNFINISHED:
+                    self._conclude(attempt, None, value)
+                    return None
+                self.ended += 1
+                queue.succeeded += 1
+                if results is not None:
+                    results[index] = value
+                else:
+                    self._deliver(index, value)
+                if cancelling():
+                    return None
+                if len(copy_context()) != 1:
+                    learn_that_it_sets_context(self._plan.policies)
+                    return None
+                left -= 1
+                if left <= 0 or (not left & 7 and now() > turn_ends):
+                    break
+        finally:
+            attempt.supply = attempt.item = None
+            if self.is_finished():
+                self._finished()
+        if left <= 0 or items:
+            await asyncio.sleep(0)
+        return None
+
+    def _conclude(self, attempt: Attempt, error: BaseException | None, value: Any) -> None:
+        job = attempt.running_job()
+        attempt.supply = None
+        if job is not None:
+            outcome = None if error is None else failure(error)
+            conclude(self.queue, attempt, job, outcome, value, self.queue.clock.now())

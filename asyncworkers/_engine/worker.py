@@ -1,0 +1,226 @@
+"""A worker is the coroutine that takes a job from its queue, runs one attempt, decides and settles."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, cast
+
+from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
+from asyncworkers._engine.drive import drive
+from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
+from asyncworkers.bridge.protocol import Work
+from asyncworkers.function import PLAIN_COROUTINE, Policies
+from asyncworkers.job import RUNNING, Job, running
+from asyncworkers.outcome import Outcome, Release, Succeeded
+
+__all__ = ["conclude", "hire", "learn_that_it_sets_context"]
+
+TURN = 0.005
+"""Seconds a worker may go on without giving way to the rest of the loop."""
+
+BACK_OFF = 0.5
+"""Seconds until a thread that could not be started is tried again."""
+
+
+def hire(queue: MemoryQueue, number: int) -> Attempt:
+    """Start a worker for the queue; it begins at the loop's next turn, in an empty context."""
+    attempt = Attempt(queue, number, _make_bridge(queue, number))
+    name = f"asyncworkers {queue.name} worker {number}"
+    task = queue.hub.loop.create_task(work(queue, attempt), name=name, context=Context())
+    attempt.task = task
+    task.add_done_callback(partial(queue.worker_ended, attempt), context=Context())
+    return attempt
+
+
+def _make_bridge(queue: MemoryQueue, number: int) -> Bridge | None:
+    if queue.kind == "loop":
+        return None
+    if queue.clock.simulated:
+        return InlineBridge()
+    name = f"asyncworkers-{queue.hub.name}-{queue.name}-{number}"
+    return ThreadBridge(name, queue.clock.hold, queue.clock.release)
+
+
+async def work(queue: MemoryQueue, attempt: Attempt) -> None:
+    """Take, attempt, decide, settle, until the queue has no more use for this worker.
+
+    This is the path of each job, so it is one function: what every job needs is done here in
+    line, and what few jobs need is a call away behind one check. Jobs run one after the other in
+    this worker's task and context, which is empty but for `running`. What could tell the next job
+    from the first is checked after each: a cancelled task or a changed context ends the worker,
+    and the queue hires another.
+    """
+    if attempt.task is None:  # an eager task factory began us inside `submit`: not there
+        await asyncio.sleep(0)
+    task = cast("asyncio.Task[None]", attempt.task)
+    now, cancelling, mark = queue.clock.now, task.cancelling, running.set
+    in_line = attempt.bridge is None and queue.isolation == "shared"
+    mark(None)
+    moment = now()
+    left, turn_ends = queue.jobs_a_turn, moment + TURN
+    while not (queue.spare < 0 and queue.excuse(attempt)):
+        job = queue.take()
+        if job is None:
+            mark(None)
+            if not await queue.wait_ready(attempt):
+                break
+            moment = now()
+            left, turn_ends = queue.jobs_a_turn, moment + TURN
+            continue
+        if job.__class__ is not Job:
+            job = await job.work(queue, attempt) if in_line else job.next_job()
+            if job is None:
+                if cancelling() or len(copy_context()) != 1:
+                    break
+                moment = now()
+                continue
+        # Begin the attempt.
+        attempt.job = job
+        attempt.serial += 1
+        job._runner = attempt
+        job._state = RUNNING
+        job._tries += 1
+        job._started = moment
+        mark(job)
+        timeout = job._policies.timeout
+        if timeout is not None:
+            queue.timeouts.add(moment + timeout, attempt, attempt.serial)
+        if queue.told:
+            queue.tell_started(job, attempt)
+        # Run it; whatever it raises stays here.
+        outcome: Outcome | None = None
+        value: Any = None
+        try:
+            if in_line and job._context is None:
+                if job._kwargs is None:
+                    value = await job._function(*job._args)
+                else:
+                    value = await job._function(*job._args, **job._kwargs)
+            else:
+                value = await _apart(queue, attempt, job)
+        except BaseException as error:
+            if isinstance(error, BridgeBroken):
+                await _give_back(queue, attempt, job)
+                break
+            outcome = failure(error)
+            if isinstance(error, GeneratorExit):  # perhaps this is our own end: await nothing more
+                conclude(queue, attempt, job, outcome, None, now())
+                return
+        moment = now()
+        # Settle it.
+        if outcome is None and attempt.verdict is None and value.__class__ not in UNFINISHED:
+            attempt.job = None
+            if attempt.lends or attempt._token is not None:
+                attempt.clear()
+            queue.complete(job, value, moment, attempt)
+        else:
+            conclude(queue, attempt, job, outcome, value, moment)
+        value = None
+        if cancelling():
+            break
+        if len(copy_context()) != 1:
+            learn_that_it_sets_context(job._policies)
+            break
+        left -= 1
+        if left <= 0 or moment > turn_ends:
+            await asyncio.sleep(0)
+            moment = now()
+            left, turn_ends = queue.jobs_a_turn, moment + TURN
+    if attempt.bridge is not None:
+        await _free(queue, attempt, attempt.bridge)
+
+
+def conclude(
+    queue: MemoryQueue, attempt: Attempt, job: Job[Any], outcome: Outcome | None, value: Any, moment: float
+) -> None:
+    """Settle what is not the ordinary case: an error, a cancelled attempt, a suspicious value."""
+    if attempt.retired:
+        return  # it was settled when it was abandoned; nobody wants to know how it ended after all
+    if attempt.verdict is not None:
+        outcome = attempt.verdict
+    elif outcome is None:
+        outcome = unfinished(value, job.name) if value.__class__ in UNFINISHED else Succeeded(value)
+    queue.conclude(job, attempt, outcome, moment)
+    if attempt.bridge is not None and attempt.bridge.abandoned is not None:
+        queue.count_abandoned(job, attempt)
+
+
+def learn_that_it_sets_context(policies: Policies) -> None:
+    """Jobs of this function get a context of their own from now on, which spares their worker."""
+    if policies is not PLAIN_COROUTINE:  # that one is shared by functions of all kinds
+        policies.sets_context = True
+
+
+async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
+    """Run a job's function over the bridge, in a task of its own, or just in its own context."""
+    context = Context() if job._context is None else job._context.copy()
+    context.run(running.set, job)
+    kwargs = job._kwargs or {}
+    if attempt.bridge is not None:
+        work = Work(job._function, job._args, kwargs, context, job.name)
+        value, error = await attempt.bridge.call(work)
+        if error is not None:
+            raise error
+        return value
+    coroutine = job._function(*job._args, **kwargs)
+    if queue.isolation == "task":
+        return await _in_own_task(queue, attempt, coroutine, context)
+    return await drive(context, coroutine)
+
+
+async def _in_own_task(queue: MemoryQueue, attempt: Attempt, coroutine: Any, context: Context) -> Any:
+    """Run the coroutine in a task that no other job shares; what it raises must not leave that task,
+    or a SystemExit would stop the loop."""
+    loop, workers_task = queue.hub.loop, attempt.task
+    guarded = _guard(coroutine)
+    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        # Begun at once: a job that never suspends costs no turn of the loop.
+        task = asyncio.Task(guarded, loop=loop, context=context, eager_start=True)
+    else:
+        task = loop.create_task(guarded, context=context)
+    attempt.task = task
+    try:
+        if not task.done():
+            ended = loop.create_future()
+            task.add_done_callback(lambda _: ended.done() or ended.set_result(None))
+            await ended
+    except BaseException:  # the worker's own task was cancelled by a stranger
+        task.cancel()
+        raise
+    finally:
+        attempt.task = workers_task
+    value, error = task.result()
+    if error is not None:
+        raise error
+    return value
+
+
+async def _guard(coroutine: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return await coroutine, None
+    except BaseException as error:
+        return None, error
+
+
+async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> None:
+    """The bridge could not be made, so the job was not begun: another worker may have better luck,
+    and this one holds its slot for a while, so that the attempt is not repeated without a pause."""
+    attempt.clear()
+    job._runner = None
+    queue.settle(job, Release(), queue.clock.now())
+    queue.staff()
+    await asyncio.sleep(BACK_OFF)
+
+
+async def _free(queue: MemoryQueue, attempt: Attempt, bridge: Bridge) -> None:
+    """A slot is not used again before its bridge is free; then the next worker makes a new one."""
+    try:
+        if bridge.abandoned is not None:
+            queue.thread_held(attempt)
+            await bridge.wait_free()
+    finally:
+        bridge.close()

@@ -1,0 +1,100 @@
+"""What a worker needs of a bridge, and the token by which blocking code learns that it should stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Protocol
+
+__all__ = ["Bridge", "BridgeBroken", "CancelToken", "Work"]
+
+
+class BridgeBroken(Exception):
+    """The bridge could not start what it runs calls in, so this call has not begun."""
+
+
+class CancelToken:
+    """Tells blocking code that nobody waits for it any more; true once that is so.
+
+    Poll it (`if token: return`) or sleep on it (`token.wait(5)`). May be used from any thread.
+    """
+
+    __slots__ = ("_event", "_reason")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._reason: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the attempt was cancelled, or None while it was not."""
+        return self._reason
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Block the calling thread until cancelled, at most so many seconds; True if cancelled."""
+        return self._event.wait(seconds)
+
+    def cancel(self, reason: str) -> None:
+        """Make it true. The first reason stays."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    def __repr__(self) -> str:
+        return f"<CancelToken {'cancelled: ' + str(self._reason) if self else 'not cancelled'}>"
+
+
+class Work:
+    """One call on its way over a bridge: call `run()` where it is to run."""
+
+    __slots__ = ("_args", "_context", "_function", "_kwargs", "name")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context,
+        name: str,
+    ) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        self._context = context
+        self.name = name
+
+    def run(self) -> tuple[Any, BaseException | None]:
+        """Run the call in its context; its value, or what it raised, whatever that is."""
+        try:
+            return self._context.run(self._function, *self._args, **self._kwargs), None
+        except BaseException as error:
+            return None, error
+
+
+class Bridge(Protocol):
+    """Carries one call at a time; owned by one worker, used on the event loop only."""
+
+    async def call(self, work: Work) -> tuple[Any, BaseException | None]:
+        """Have the work run elsewhere and return what `work.run()` did.
+
+        If this is cancelled the work is stopped where that is possible and left alone where it
+        is not. Raises BridgeBroken if the work could not begin.
+        """
+        ...
+
+    @property
+    def abandoned(self) -> str | None:
+        """What still runs here although nobody waits for it; None if the bridge is free."""
+        ...
+
+    async def wait_free(self) -> None:
+        """Wait until nothing abandoned runs here any more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything that can be let go of. Nothing is called afterwards."""
+        ...

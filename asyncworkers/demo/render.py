@@ -1,0 +1,75 @@
+"""The job that renders: a blocking function, waiting in a thread for a child process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from html import escape
+from pathlib import Path
+
+from asyncworkers import current_job, job
+from asyncworkers.demo import render_child
+from asyncworkers.demo.catalog import Batch
+from asyncworkers.demo.records import Rendered
+
+__all__ = ["INDEX", "RenderFailed", "prepare", "render", "render_batch", "write_index"]
+
+INDEX = "index.html"
+
+
+class RenderFailed(Exception):
+    """The child process that rendered a batch ended before it was done."""
+
+
+@job(timeout=300)
+def render(batch: Batch) -> list[Rendered]:
+    """Render a batch of modules in a child process, telling how far it is."""
+    this = current_job()
+    rendered: list[Rendered] = []
+    with closing(render_batch(batch)) as pages:
+        for page in pages:
+            rendered.append(page)
+            this.report(len(rendered), len(batch.modules), page.module)
+            if this.cancelled:
+                break
+    return rendered
+
+
+def render_batch(batch: Batch) -> Generator[Rendered]:
+    """Run the child process and yield each module as it is done; raises RenderFailed.
+
+    The child ends with the loop over it, however that ends.
+    """
+    command = [sys.executable, "-I", "-S", render_child.__file__, str(batch.folder), *batch.modules]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
+    assert child.stdout is not None
+    with child, child.stdout as told:
+        try:
+            for line in told:
+                yield Rendered(**json.loads(line))
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        raise RenderFailed(f"{batch}: its process ended with code {child.returncode}")
+
+
+def prepare(folder: Path) -> None:
+    """Make the site's folder, or empty it of the pages of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for page in folder.glob("*.html"):
+        page.unlink()
+
+
+def write_index(folder: Path, rendered: Iterable[Rendered]) -> None:
+    """Write the page a crawl begins at: the modules outside packages, which link to the rest."""
+    names = sorted(page.module for page in rendered if page.error is None)
+    links = (f'<li><a href="{escape(name)}.html">{escape(name)}</a></li>' for name in names if "." not in name)
+    (folder / INDEX).write_text(
+        "<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>Python: index of modules</title>"
+        f"</head><body><h1>Index of modules</h1><ul>\n{chr(10).join(links)}\n</ul></body></html>\n",
+        encoding="utf-8",
+    )

@@ -1,0 +1,98 @@
+"""Every error asyncworkers raises: one root, a few branches, each telling what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AsyncworkersError",
+    "GiveUp",
+    "JobCancelled",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFound",
+    "JobTimedOut",
+    "QueueFull",
+    "RetryLater",
+    "SupervisorClosed",
+    "SupervisorFailed",
+    "WouldDeadlock",
+    "WrongLoop",
+    "WrongProcess",
+]
+
+
+class AsyncworkersError(Exception):
+    """The root of every error of this package: catch it to catch them all."""
+
+
+class QueueFull(AsyncworkersError):
+    """The queue holds `maxsize` waiting jobs: `await submit(...)` waits for room instead."""
+
+
+class SupervisorClosed(AsyncworkersError):
+    """The supervisor accepts no jobs: it was not entered yet, it is draining, or it has ended."""
+
+
+class SupervisorFailed(AsyncworkersError):
+    """Workers crashed more often than `restarts` in `period` seconds; the cause is attached."""
+
+
+class WrongLoop(AsyncworkersError):
+    """Called outside the event loop that runs the supervisor: use `submit_threadsafe` there."""
+
+
+class WrongProcess(AsyncworkersError):
+    """The process was forked after the supervisor started: make a supervisor in the child."""
+
+
+class JobNotFound(AsyncworkersError, KeyError):
+    """No unfinished job has this id; jobs in memory are forgotten once they have ended."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class WouldDeadlock(AsyncworkersError):
+    """The wait could never end: the job would wait for itself or for room only it can make."""
+
+
+class JobFailed(AsyncworkersError):
+    """The job ended with something that is no ordinary exception; `__cause__` holds it."""
+
+
+class GiveUp(AsyncworkersError):
+    """Raised by a job: fail now, whatever `retry` says. `raise GiveUp("...") from error`."""
+
+
+class RetryLater(AsyncworkersError):
+    """Raised by a job: run me again after `seconds`, as long as `retry` has attempts left.
+
+    It needs no match in `Retry.on`, and its delay replaces the policy's. When no attempt is
+    left the job fails with this very exception.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"asked to be run again in {seconds} s")
+        self.seconds = seconds
+
+
+class JobCancelled(AsyncworkersError):
+    """The job was cancelled; `reason` says by whom or why. Never a `CancelledError`."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class JobExpired(JobCancelled):
+    """The job was still waiting when its `expires` time came, so it was not run (again)."""
+
+
+class JobTimedOut(AsyncworkersError, TimeoutError):
+    """An attempt ran longer than `timeout` seconds.
+
+    It is a `TimeoutError`, which Python makes an `OSError`: `Retry(on=OSError)` matches it too.
+    """
+
+    def __init__(self, message: str, timeout: float) -> None:
+        super().__init__(message)
+        self.timeout = timeout

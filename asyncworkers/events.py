@@ -1,0 +1,273 @@
+"""Frozen records that something happened, and the listeners that are told of them in order.
+
+Events are plain data: they hold no job, no argument and no result, so that they can be kept,
+logged or sent elsewhere without holding anything alive or giving anything away. `at` is the
+event loop's time in seconds (`loop.time()`), the clock all of a supervisor's times share.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from asyncworkers import _checks
+from asyncworkers.outcome import Decision, Outcome
+
+__all__ = [
+    "AttemptAbandoned",
+    "AttemptEnded",
+    "AttemptStarted",
+    "Event",
+    "JobProgressed",
+    "JobSettled",
+    "JobSubmitted",
+    "Listener",
+    "ListenerDropped",
+    "Listeners",
+    "LoopStalled",
+    "QueueExhausted",
+    "QueuePaused",
+    "QueueResized",
+    "QueueResumed",
+    "SupervisorClosed",
+    "SupervisorDraining",
+    "SupervisorStarted",
+    "TasksLeaked",
+    "WorkerReplaced",
+]
+
+logger = logging.getLogger("asyncworkers")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened at loop time `at`."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted(Event):
+    """A job was accepted by its queue."""
+
+    job_id: str
+    job_name: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(Event):
+    """A worker began to run the job; `attempt` counts from 1."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    attempt: int
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(Event):
+    """An attempt ended after `seconds`. The kinds of outcome and decision come as class names,
+    such as `"TimedOut"` and `"RetryAfter"`; `error` is the failure's type, if there was one."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    attempt: int
+    worker: int
+    seconds: float
+    outcome: str
+    decision: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettled(Event):
+    """A job reached its end: `state` is succeeded, failed or cancelled, and stays so."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    attempt: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgressed(Event):
+    """A running job reported how far it is."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    done: float
+    total: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced(Event):
+    """A worker's task ended unasked, by a crash or a foreign cancellation, and was replaced."""
+
+    queue: str
+    worker: int
+    cause: str
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAbandoned(Event):
+    """A cancelled attempt did not end in time; its job is settled, its code may still run."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueExhausted(Event):
+    """Every thread of the queue is held by an abandoned attempt, so its jobs must wait."""
+
+    queue: str
+    abandoned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePaused(Event):
+    """The queue accepts jobs and starts none."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResumed(Event):
+    """The queue starts jobs again."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueResized(Event):
+    """The queue may now run `workers` jobs at a time."""
+
+    queue: str
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStalled(Event):
+    """One step blocked the event loop for `seconds`; the place is where it was seen blocking.
+
+    `held_gil` is true if no other thread could run meanwhile, so that the place was only seen
+    when the blocking call returned. `job_id` is None if no job was at work.
+    """
+
+    seconds: float
+    job_id: str | None
+    job_name: str | None
+    file: str
+    line: int
+    function: str
+    held_gil: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TasksLeaked(Event):
+    """Tasks that a job started and left behind; they were cancelled when the supervisor ended."""
+
+    job_id: str
+    job_name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerDropped(Event):
+    """A listener raised, so it is told no more."""
+
+    listener: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStarted(Event):
+    """The supervisor is open."""
+
+    supervisor: str
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorDraining(Event):
+    """The supervisor accepts nothing new and finishes what it has."""
+
+    supervisor: str
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorClosed(Event):
+    """The supervisor has ended; nothing follows."""
+
+    supervisor: str
+
+
+Listener: TypeAlias = Callable[[Event], object]
+"""A synchronous callable told of every event, on the loop, in order. Keep it short: the loop
+waits for it. If it raises it is dropped, once and loudly."""
+
+
+class Listeners:
+    """Tells every listener of every event, in the same order, also when one of them emits more.
+
+    Truthy while anybody listens, so that whoever would emit can skip making the event.
+    """
+
+    __slots__ = ("_listeners", "_telling", "_untold")
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._listeners: list[Listener] = []
+        self._untold: deque[Event] = deque()
+        self._telling = False
+        for listener in listeners:
+            self.add(listener)
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def add(self, listener: Listener) -> None:
+        """Tell this callable too, from the next event on; raises TypeError if it is not callable."""
+        if not callable(listener):
+            raise TypeError(f"a listener must be callable, not {_checks.shown(listener)}")
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Tell it no more; nothing happens if it was not told before."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody. Never raises: a listener that does is dropped and the others are told."""
+        self._untold.append(event)
+        if self._telling:  # a listener caused this event: it comes after the one being told
+            return
+        self._telling = True
+        try:
+            while self._untold:
+                self._tell(self._untold.popleft())
+        finally:
+            self._telling = False
+
+    def _tell(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except BaseException as error:  # also SystemExit: a listener must not end the loop
+                self.remove(listener)
+                name = _checks.shown(listener)
+                logger.error("dropped listener %s, which raised", name, exc_info=error)
+                self._untold.append(ListenerDropped(event.at, name, _checks.shown(error, 200)))

@@ -1,0 +1,248 @@
+"""A JobFunction is a function with its policies; calling it still calls the function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+
+from asyncworkers import _checks
+from asyncworkers.policies import Retry
+
+__all__ = ["Call", "JobFunction", "Options", "Policies", "job", "policies_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Duration: TypeAlias = float | timedelta
+
+
+class Options(TypedDict, total=False):
+    """What `@job(...)` and `.options(...)` accept; every one is optional.
+
+    - `name`: shown in logs and events; the function's qualified name otherwise.
+    - `queue`: the queue the job goes to: "default" for `async def`, "threads" for `def`.
+    - `retry`: a `Retry`; without one a job runs once.
+    - `timeout`: seconds an attempt may take, counted from its start.
+    - `expires`: seconds after submission at which a job that is not running is given up.
+    - `priority`: -100 to 100, higher runs sooner; 0 otherwise.
+    - `delay`: seconds to wait before the first attempt, or an aware datetime to wait for.
+    - `tags`: up to 16 short texts to find jobs by.
+    - `context`: "submitter" (a snapshot of the submitter's context variables), "none", or the
+      context variables to take from there.
+    """
+
+    name: str | None
+    queue: str | None
+    retry: Retry | None
+    timeout: Duration | None
+    expires: Duration | None
+    priority: int
+    delay: Duration | datetime | None
+    tags: Iterable[str]
+    context: Literal["submitter", "none"] | tuple[ContextVar[Any], ...]
+
+
+class Policies:
+    """All that is decided about a function's jobs before they are submitted; frozen by custom.
+
+    `simple` folds the questions of the path of each job into one: true if the job is a coroutine
+    function that starts as soon as a worker is free and takes the submitter's context.
+    """
+
+    __slots__ = (
+        "blocking",
+        "context",
+        "delay",
+        "expires",
+        "name",
+        "priority",
+        "queue",
+        "retry",
+        "sets_context",
+        "simple",
+        "tags",
+        "timeout",
+    )
+
+    def __init__(self, name: str | None, blocking: bool, options: Options) -> None:
+        get = options.get
+        self.blocking = blocking
+        given = get("name")
+        self.name: str | None = name if given is None else _checks.function_name("name", given)
+        queue = get("queue")
+        default = "threads" if blocking else "default"
+        self.queue: str = default if queue is None else _checks.queue_name("queue", queue)
+        self.retry = _optional_retry(get("retry"))
+        self.timeout = _optional_duration("timeout", get("timeout"))
+        self.expires = _optional_duration("expires", get("expires"))
+        self.priority = _checks.whole("priority", get("priority", 0), -100, 100)
+        delay = get("delay")
+        self.delay = None if delay is None else _checks.moment_or_duration("delay", delay)
+        self.tags = _checks.tags("tags", get("tags", ()))
+        self.context = _context(get("context", "submitter"))
+        # A hint, learned while running: the function changes context variables, so its jobs
+        # had better get a context of their own at once.
+        self.sets_context = False
+        self.simple = (
+            not blocking
+            and self.delay is None
+            and self.expires is None
+            and self.priority == 0
+            and self.context == "submitter"
+        )
+
+
+def _optional_retry(value: Any) -> Retry | None:
+    if value is not None and not isinstance(value, Retry):
+        raise TypeError(f"retry must be a Retry, not {_checks.shown(value)}")
+    return value
+
+
+def _optional_duration(argument: str, value: Any) -> float | None:
+    return None if value is None else _checks.duration(argument, value, zero=False)
+
+
+def _context(value: Any) -> Literal["submitter", "none"] | tuple[ContextVar[Any], ...]:
+    if isinstance(value, tuple):
+        wanted = cast("tuple[object, ...]", value)
+        if all(isinstance(var, ContextVar) for var in wanted):
+            return cast("tuple[ContextVar[Any], ...]", wanted)
+    elif type(value) is str and value in ("submitter", "none"):
+        return cast("Literal['submitter', 'none']", value)
+    raise TypeError(f'context must be "submitter", "none" or a tuple of ContextVar, not {_checks.shown(value)}')
+
+
+class JobFunction(Generic[P, R]):
+    """A function and the policies of its jobs, as made by `@job`. Immutable.
+
+    Calling it calls the function, directly and without any policy. Hand it to `submit`, `call`
+    or `map` to make jobs of it.
+    """
+
+    def __init__(self, function: Callable[P, R], options: Options) -> None:
+        blocking, name = _look_at(function)
+        unknown = set(options) - _OPTIONS
+        if unknown:
+            word = min(unknown)
+            raise TypeError(f"unknown option {word!r}: {_checks.nearest(word, _OPTIONS)}")
+        self.function = function
+        self.policies = Policies(name, blocking, options)
+        self._options = options
+        functools.update_wrapper(cast("Any", self), function, updated=())
+
+    @property
+    def name(self) -> str:
+        """The name its jobs have in logs, events and errors."""
+        return self.policies.name or "job"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself: no job, no queue, no policy."""
+        return self.function(*args, **kwargs)
+
+    def options(self, **options: Unpack[Options]) -> JobFunction[P, R]:
+        """The same function with some options changed; the original stays as it is.
+
+        Raises TypeError or ValueError for an option that does not exist or a senseless value.
+        """
+        return JobFunction(self.function, cast("Options", {**self._options, **options}))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """One call with these arguments, to hand to `submit` later. Raises TypeError at once
+        if the function does not take them."""
+        inspect.signature(self.function).bind(*args, **kwargs)
+        return Call(self, args, kwargs)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise TypeError(
+            f"@job does not work on methods ({owner.__name__}.{name}): submit the bound method, "
+            "as in submit(instance.method), or job(instance.method) to give it policies"
+        )
+
+    def __repr__(self) -> str:
+        return f"<JobFunction {self.name} on queue {self.policies.queue!r}>"
+
+
+_OPTIONS = frozenset(Options.__annotations__)
+
+
+class Call(Generic[R]):
+    """A JobFunction with the arguments of one call, made by `JobFunction.bind`."""
+
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(self, function: JobFunction[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def __repr__(self) -> str:
+        return f"<Call of {self.function.name}>"
+
+
+@overload
+def job(function: Callable[P, R], /, **options: Unpack[Options]) -> JobFunction[P, R]: ...
+@overload
+def job(**options: Unpack[Options]) -> Callable[[Callable[P, R]], JobFunction[P, R]]: ...
+def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
+    """Make a JobFunction: `@job`, `@job(timeout=30)` or `job(function, timeout=30)`.
+
+    `async def` functions run on the event loop, `def` functions in threads. `Options` lists what
+    may be given. Raises TypeError or ValueError, naming the option, and for what is no function.
+    """
+    if function is None:
+        return lambda function: JobFunction(function, options)
+    return JobFunction(function, options)
+
+
+_COROUTINE = inspect.CO_COROUTINE
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+PLAIN_COROUTINE = Policies(None, False, {})
+PLAIN_BLOCKING = Policies(None, True, {})
+
+
+def policies_of(function: Any) -> Policies:
+    """The policies of a function submitted without `@job`: those of its kind, shared by all.
+
+    Raises TypeError for what cannot be run as a job.
+    """
+    if type(function) is types.FunctionType:  # the common case costs one look at the flags
+        flags = function.__code__.co_flags
+        if not flags & _GENERATOR:
+            return PLAIN_COROUTINE if flags & _COROUTINE else PLAIN_BLOCKING
+    blocking, _ = _look_at(function)
+    return PLAIN_BLOCKING if blocking else PLAIN_COROUTINE
+
+
+def name_of(function: Any) -> str:
+    """A printable name for any callable; an object's is that of its class."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return str(name).replace("<locals>.", "")
+
+
+def _look_at(function: Any) -> tuple[bool, str]:
+    """Whether calling it blocks, and its name; raises TypeError if it makes no job."""
+    if inspect.iscoroutine(function):
+        function.close()
+        raise TypeError("a job needs the function, not its coroutine: write submit(f, x), not submit(f(x))")
+    if isinstance(function, (JobFunction, Call)):
+        raise TypeError(f"expected a function, not {_checks.shown(function)}: change it with .options(...)")
+    if isinstance(function, type):
+        raise TypeError(f"a job must be a function, not the class {function.__qualname__}")
+    if not callable(function):
+        raise TypeError(f"a job must be a function, not {_checks.shown(function)}")
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = cast("functools.partial[Any]", inner).func
+    if not inspect.isroutine(inner) and not isinstance(inner, types.FunctionType):
+        inner = type(inner).__call__
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        raise TypeError(f"a job must return one value; {name_of(function)} is a generator function")
+    is_coroutine_function = inspect.iscoroutinefunction(inner)
+    return not is_coroutine_function, name_of(function)

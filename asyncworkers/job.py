@@ -1,0 +1,426 @@
+"""A Job is one call to be made: await it for the value, ask it for its state, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Generator
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+
+from asyncworkers import _checks
+from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
+from asyncworkers.function import Policies, name_of
+from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
+
+__all__ = ["Job", "JobState", "Progress"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+logger = logging.getLogger("asyncworkers")
+
+
+class JobState(StrEnum):
+    """Where a job is on its way; a retry that waits is `scheduled` again."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# The same states as small integers, for the path of each job: all from ENDED on are final.
+SCHEDULED: Final = 0
+QUEUED: Final = 1
+RUNNING: Final = 2
+SUCCEEDED: Final = 3
+FAILED: Final = 4
+CANCELLED: Final = 5
+ENDED: Final = SUCCEEDED
+STATES: Final = tuple(JobState)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job is, by its own last report: `done` of `total`, in units of its own."""
+
+    done: float
+    total: float | None = None
+    message: str | None = None
+
+
+class Home(Protocol):
+    """What a job needs of the queue it belongs to."""
+
+    @property
+    def name(self) -> str: ...
+    def job_id(self, job: Job[Any]) -> str: ...
+    def utc(self, moment: float) -> datetime: ...
+    def create_future(self) -> asyncio.Future[None]: ...
+    def cancel(self, job: Job[Any], reason: str) -> bool: ...
+    def explain_job(self, job: Job[Any]) -> str: ...
+    def lender(self, job: Job[Any]) -> Runner | None: ...
+
+
+class Runner(Protocol):
+    """What a job knows of the attempt that runs it at the moment."""
+
+    number: int
+    serial: int
+    waits_for: list[Job[Any]]
+
+    def lend(self, awaited: Job[Any] | None) -> None: ...
+    def take_back(self, awaited: Job[Any] | None, serial: int) -> None: ...
+
+
+class Rare:
+    """What most jobs never have, kept apart so that a million queued jobs stay small."""
+
+    __slots__ = ("depth", "due", "expires_at", "last_error", "parent", "progress")
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        self.due: float = 0.0
+        self.expires_at: float | None = None
+        self.last_error: str | None = None  # the type that caused the retry
+        self.parent: Job[Any] | None = None
+        self.depth = 0
+
+
+class Failure:
+    """A job's error, kept so that it is raised the same every time and never lost in silence.
+
+    The frames of its traceback are cleared, so that no local variable stays alive with it. If
+    nobody ever looks at it, it is logged when the job goes away, or when the supervisor closes.
+    """
+
+    __slots__ = ("__weakref__", "error", "job_id", "name", "outcome", "trace", "unread")
+
+    def __init__(self, error: Exception, outcome: Outcome, job_id: str, name: str) -> None:
+        self.error = error
+        self.trace = error.__traceback__
+        self.outcome = outcome
+        self.job_id = job_id
+        self.name = name
+        self.unread = True
+        _clear_frames(error)
+
+    def as_new(self) -> Exception:
+        """The very exception, with the traceback it had when the job ended; counts as reading."""
+        self.unread = False
+        return BaseException.with_traceback(self.error, self.trace)
+
+    def report(self) -> None:
+        """Log the error if nobody has read it; at most once."""
+        if self.unread:
+            self.unread = False
+            log_failure(f"job {self.name} ({self.job_id}) failed and nobody awaited it", self.as_new())
+
+    def __del__(self) -> None:
+        self.report()
+
+
+def log_failure(message: str, error: BaseException) -> None:
+    """Log an error with its traceback; an error too hostile to be formatted is named at least."""
+    try:
+        text = "".join(traceback.format_exception(error, limit=50))
+    except BaseException as trouble:
+        text = f"{type(error).__name__}, which could not be shown: {type(trouble).__name__}"
+    if len(text) > 32_768:
+        text = f"{text[:16_384]}\n... {len(text) - 32_768} characters left out ...\n{text[-16_384:]}"
+    logger.error("%s\n%s", message, text.rstrip())
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Drop the local variables that a traceback, and those of its causes, would keep alive."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen and len(seen) < 100:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+class Job(Generic[T_co]):
+    """One call to be made, as returned by `submit`.
+
+    Await it for the function's value, or for the very exception the function raised; it may be
+    awaited any number of times, by anybody in the same event loop. Cancelling whoever awaits a
+    job leaves the job running. Every job ends, also when its supervisor does.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_context",
+        "_created",
+        "_finished",
+        "_function",
+        "_home",
+        "_kwargs",
+        "_number",
+        "_policies",
+        "_rare",
+        "_runner",
+        "_started",
+        "_state",
+        "_tries",
+        "_value",
+        "_waiters",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        home: Home,
+        policies: Policies,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        context: Context | None,
+        created: float,
+    ) -> None:
+        # Not for users: jobs are made by `submit`. `_value`, `_started` and `_finished` have no
+        # value before the state says so, which saves a few stores on the path of each job.
+        self._number = number
+        self._home = home
+        self._policies = policies
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        self._context = context
+        self._created = created
+        self._state = QUEUED
+        self._tries = 0
+        self._runner: Runner | None = None
+        self._waiters: Any = None
+        self._rare: Rare | None = None
+
+    # ---- what it is
+
+    @property
+    def id(self) -> str:
+        """A text that names the job within its supervisor."""
+        return self._home.job_id(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for people."""
+        return self._policies.name or name_of(self._function)
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue it was submitted to."""
+        return self._home.name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags its function gave it."""
+        return self._policies.tags
+
+    @property
+    def priority(self) -> int:
+        """Its priority: higher runs sooner, 0 is ordinary."""
+        return self._policies.priority
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments of the call; kept as long as the job is."""
+        return self._args
+
+    # ---- where it is
+
+    @property
+    def state(self) -> JobState:
+        """Where it is now; only ever moves on, but for a retry, which is scheduled again."""
+        return STATES[self._state]
+
+    @property
+    def attempt(self) -> int:
+        """The number of the current or last attempt: 0 before the first has started."""
+        return self._tries
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the job last reported with `current_job().report(...)`, or None."""
+        return None if self._rare is None else self._rare.progress
+
+    @property
+    def created(self) -> datetime:
+        """When it was submitted, in UTC."""
+        return self._home.utc(self._created)
+
+    @property
+    def started(self) -> datetime | None:
+        """When its latest attempt started, in UTC; None before the first."""
+        return self._home.utc(self._started) if self._tries else None
+
+    @property
+    def finished(self) -> datetime | None:
+        """When it ended, in UTC; None before."""
+        return self._home.utc(self._finished) if self._state >= ENDED else None
+
+    @property
+    def why(self) -> str:
+        """One sentence: what the job is waiting for, what it is doing, or how it ended."""
+        return self._home.explain_job(cast("Job[Any]", self))
+
+    # ---- how it ended
+
+    def done(self) -> bool:
+        """Whether it has ended, however."""
+        return self._state >= ENDED
+
+    def result(self) -> T_co:
+        """Its value, or raise what it failed with; `asyncio.InvalidStateError` before the end."""
+        if self._state < ENDED:
+            raise asyncio.InvalidStateError(f"job {self.name} ({self.id}) is {self.state}, not done")
+        if self._state == SUCCEEDED:
+            return cast("T_co", self._value)
+        raise self._error()
+
+    def exception(self) -> Exception | None:
+        """What `await job` would raise, or None; `asyncio.InvalidStateError` before the end."""
+        if self._state < ENDED:
+            raise asyncio.InvalidStateError(f"job {self.name} ({self.id}) is {self.state}, not done")
+        return None if self._state == SUCCEEDED else self._error()
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        if self._state < ENDED:
+            yield from self._until_ended()
+        if self._state == SUCCEEDED:
+            return cast("T_co", self._value)
+        raise self._error()
+
+    async def wait(self, timeout: float | None = None) -> Outcome:
+        """Wait for the end and say how it came, as a value: this raises nothing the job raised.
+
+        Raises TimeoutError if the job has not ended after `timeout` seconds; it goes on running.
+        """
+        if timeout is not None:
+            timeout = _checks.duration("timeout", timeout)
+        if self._state < ENDED:
+            async with asyncio.timeout(timeout):
+                await _Ended(cast("Job[Any]", self))
+        return self._outcome()
+
+    def cancel(self, reason: str = "cancel() was called") -> bool:
+        """Ask for the job's end. False if it has ended already.
+
+        A waiting job ends at once. A running attempt is cancelled at its next `await`; in a
+        thread it is left behind, and can notice by `current_job().cancelled`.
+        """
+        if type(reason) is not str:
+            raise TypeError(f"reason must be a str, not {_checks.shown(reason)}")
+        return self._home.cancel(cast("Job[Any]", self), reason)
+
+    def __repr__(self) -> str:
+        attempt = f", attempt {self._tries}" if self._tries > 1 else ""
+        return f"<Job {self.name} {self.id} {self.state}{attempt}>"
+
+    # ---- for the rooms above
+
+    def _until_ended(self) -> Generator[Any, None, None]:
+        job = cast("Job[Any]", self)
+        waiter = self._home.create_future()
+        lender = self._home.lender(job)
+        if lender is not None:
+            serial = lender.serial
+            lender.lend(job)
+        self._watch(waiter)
+        try:
+            yield from waiter
+        except BaseException:
+            self._unwatch(waiter)
+            raise
+        finally:
+            if lender is not None:
+                lender.take_back(job, serial)
+
+    def _watch(self, waiter: asyncio.Future[None] | Callable[[Job[Any]], object]) -> None:
+        """Wake this future, or call this callable, when the job ends. One waiter is the rule."""
+        waiters = self._waiters
+        if waiters is None:
+            self._waiters = waiter
+        elif type(waiters) is list:
+            cast("list[Any]", waiters).append(waiter)
+        else:
+            self._waiters = [waiters, waiter]
+
+    def _unwatch(self, waiter: object) -> None:
+        if self._waiters is waiter:
+            self._waiters = None
+        elif type(self._waiters) is list and waiter in self._waiters:
+            cast("list[Any]", self._waiters).remove(waiter)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters if type(waiters) is list else (waiters,):
+            if isinstance(waiter, asyncio.Future):
+                if not waiter.done():
+                    cast("asyncio.Future[None]", waiter).set_result(None)
+            else:
+                waiter(self)
+
+    def _uncommon(self) -> Rare:
+        if self._rare is None:
+            self._rare = Rare()
+        return self._rare
+
+    def _depth(self) -> int:
+        return 0 if self._rare is None else self._rare.depth
+
+    def _error(self) -> Exception:
+        return cast("Failure", self._value).as_new()
+
+    def _outcome(self) -> Outcome:
+        if self._state == SUCCEEDED:
+            return Succeeded(self._value)
+        failure = cast("Failure", self._value)
+        failure.unread = False
+        return failure.outcome
+
+
+class _Ended:
+    """Awaits the end of a job and nothing else, so that its error is not raised."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._job.done():
+            yield from self._job._until_ended()  # pyright: ignore[reportPrivateUsage]
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """The outcome that an error of a job's end stands for."""
+    match error:
+        case JobExpired(reason=reason):
+            return Cancelled(reason, expired=True)
+        case JobCancelled(reason=reason):
+            return Cancelled(reason)
+        case JobTimedOut(timeout=timeout):
+            return TimedOut(timeout)
+        case _:
+            return Failed(error)
+
+
+running: ContextVar[Any] = ContextVar("asyncworkers_running")
+"""What runs in this context: a job, or None, or the (attempt, serial) of a stream's item for which
+no Job was made yet."""
+
+
+def running_job() -> Job[Any] | None:
+    """The job whose code is asking, also from a subtask or a thread it started; None outside."""
+    found = running.get(None)
+    if type(found) is tuple:
+        attempt, serial = cast("tuple[Any, int]", found)
+        return attempt.running_job() if attempt.serial == serial else None
+    return cast("Job[Any] | None", found)

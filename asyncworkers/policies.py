@@ -1,0 +1,132 @@
+"""Policies are frozen values that answer one question each; `decide` turns a fact into a judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
+from datetime import timedelta
+from typing import TypeAlias, assert_never
+
+from asyncworkers import _checks
+from asyncworkers.errors import GiveUp, JobTimedOut, RetryLater
+from asyncworkers.outcome import (
+    Cancel,
+    Cancelled,
+    Complete,
+    Decision,
+    Fail,
+    Failed,
+    Outcome,
+    RetryAfter,
+    Succeeded,
+    TimedOut,
+)
+
+__all__ = ["Backoff", "Retry", "decide"]
+
+Backoff: TypeAlias = Callable[[int, Exception], float | timedelta | None]
+"""Answers with the delay after attempt `n` failed with an error, or None for the formula's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a failing job runs, on which exceptions, and how long it waits in between.
+
+    After attempt n the wait is chosen between 0 and `min(maximum, delay * factor ** (n - 1))`
+    seconds, uniformly: "full jitter", so that jobs that failed together do not come back
+    together (M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015). With
+    the defaults the upper ends are 1, 2, 4, 8 and 16 s. `jitter=False` waits the upper end.
+
+    - `attempts`: how often the job may run in all, 1 to 1,000; 1 means no retry.
+    - `on`: the exception classes that are worth another attempt, compared with what whoever
+      awaits the job would see. A timed-out attempt counts as `JobTimedOut`, which is a
+      `TimeoutError` and therefore an `OSError`.
+    - `backoff`: a callable given the attempt's number and error. It answers with seconds (or a
+      timedelta) to wait, without jitter, or with None for the formula. If it raises or answers
+      nonsense, the job fails with its last error and a note about the policy.
+    """
+
+    attempts: int
+    _: KW_ONLY
+    on: type[Exception] | Iterable[type[Exception]]
+    delay: float | timedelta = 1.0
+    factor: float = 2.0
+    maximum: float | timedelta = 60.0
+    jitter: bool = True
+    backoff: Backoff | None = None
+
+    def __post_init__(self) -> None:
+        fix = object.__setattr__
+        _checks.whole("Retry.attempts", self.attempts, 1, 1_000)
+        fix(self, "on", _exception_classes(self.on))
+        fix(self, "delay", _checks.duration("Retry.delay", self.delay))
+        fix(self, "maximum", _checks.duration("Retry.maximum", self.maximum))
+        fix(self, "factor", _checks.duration("Retry.factor", self.factor))
+        if self.factor < 1:
+            raise ValueError(f"Retry.factor must be at least 1, not {self.factor}")
+        _checks.flag("Retry.jitter", self.jitter)
+        if self.backoff is not None and not callable(self.backoff):
+            raise TypeError(f"Retry.backoff must be callable, not {_checks.shown(self.backoff)}")
+
+    def wants(self, error: Exception) -> bool:
+        """Whether this error is one of those in `on`."""
+        return isinstance(error, self.on)  # type: ignore[arg-type]  # a tuple since __post_init__
+
+    def delay_after(self, attempt: int, error: Exception, roll: float) -> float:
+        """Seconds to wait after the numbered attempt failed; `roll` in [0, 1) draws the jitter.
+
+        Raises whatever `backoff` raises, and TypeError or ValueError for a senseless answer.
+        """
+        if self.backoff is not None:
+            answer = self.backoff(attempt, error)
+            if answer is not None:
+                return _checks.duration("the delay answered by Retry.backoff", answer)
+        try:
+            longest = min(float(self.maximum), float(self.delay) * self.factor ** (attempt - 1))  # type: ignore[arg-type]
+        except OverflowError:
+            longest = float(self.maximum)  # type: ignore[arg-type]
+        return longest * roll if self.jitter else longest
+
+
+def _exception_classes(on: object) -> tuple[type[Exception], ...]:
+    found = tuple(on) if isinstance(on, Iterable) and not isinstance(on, (str, type)) else (on,)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise TypeError(
+                f"Retry.on must name exception classes that derive from Exception, not {_checks.shown(one)}"
+            )
+    return found  # type: ignore[return-value]
+
+
+def decide(outcome: Outcome, retry: Retry | None, attempt: int, roll: float) -> Decision:
+    """Judge how the numbered attempt ended. Pure: no clock, no I/O; `roll` in [0, 1) is the luck.
+
+    Without a `retry` policy a failure is final.
+    """
+    match outcome:
+        case Succeeded(value):
+            return Complete(value)
+        case Cancelled(reason, expired):
+            return Cancel(reason, expired)
+        case Failed(error):
+            return _after_failure(error, retry, attempt, roll)
+        case TimedOut(timeout):
+            error = JobTimedOut(f"attempt {attempt} ran longer than {timeout:g} s", timeout)
+            return _after_failure(error, retry, attempt, roll)
+        case _:
+            assert_never(outcome)
+
+
+def _after_failure(error: Exception, retry: Retry | None, attempt: int, roll: float) -> Decision:
+    if retry is None or isinstance(error, GiveUp):
+        return Fail(error)
+    if attempt >= retry.attempts:
+        return Fail(error)
+    try:
+        if isinstance(error, RetryLater):
+            return RetryAfter(_checks.duration("RetryLater.seconds", error.seconds), error)
+        if retry.wants(error):
+            return RetryAfter(retry.delay_after(attempt, error, roll), error)
+    except Exception as trouble:
+        BaseException.add_note(error, f"not retried, because the retry policy failed: {_checks.shown(trouble, 200)}")
+    return Fail(error)

@@ -1,0 +1,55 @@
+"""A Queue declares a named line of jobs: how many workers serve it, where they run, what limits hold."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from datetime import timedelta
+from typing import Literal
+
+from asyncworkers import _checks
+
+__all__ = ["Queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The declaration of a queue, for `Supervisor(queues=[...])`. Frozen; hold as many as you like.
+
+    - `name`: lower-case letters, digits and `_.-`, at most 64 characters.
+    - `workers`: how many jobs may run at once, 0 to 1,000,000; `resize` changes it. None means
+      100 on the loop, and in threads as many as `Supervisor(threads=None)` would start.
+    - `kind`: "loop" for `async def` functions, "threads" for `def` functions.
+    - `maxsize`: how many jobs may wait in line; `submit` waits for room, `submit_nowait` raises
+      QueueFull. It bounds admission only: a retry or a delayed job that comes due goes in line
+      even so. None means no bound.
+    - `isolation`: "shared" runs jobs one after the other in a worker's task, each in its own
+      context; "task" gives each job a task of its own, for code that tells jobs apart by
+      `asyncio.current_task()`. Loop queues only.
+    - `unwind`: seconds a cancelled or timed-out attempt may take to end before it is abandoned.
+    - `ageing`: seconds after which a waiting job goes first whatever its priority; without it,
+      jobs of a low priority wait as long as there are higher ones.
+    """
+
+    name: str
+    workers: int | None = None
+    _: KW_ONLY
+    kind: Literal["loop", "threads"] = "loop"
+    maxsize: int | None = 10_000
+    isolation: Literal["shared", "task"] = "shared"
+    unwind: float | timedelta = 10.0
+    ageing: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        fix = object.__setattr__
+        _checks.queue_name("Queue.name", self.name)
+        if self.workers is not None:
+            _checks.whole("Queue.workers", self.workers, 0, 1_000_000)
+        if self.maxsize is not None:
+            _checks.whole("Queue.maxsize", self.maxsize, 1, 2**63)
+        _checks.one_of("Queue.kind", self.kind, ("loop", "threads"))
+        _checks.one_of("Queue.isolation", self.isolation, ("shared", "task"))
+        if self.kind == "threads" and self.isolation == "task":
+            raise ValueError('Queue.isolation must be "shared" for threads: they run no tasks')
+        fix(self, "unwind", _checks.duration("Queue.unwind", self.unwind))
+        if self.ageing is not None:
+            fix(self, "ageing", _checks.duration("Queue.ageing", self.ageing))

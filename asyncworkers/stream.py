@@ -1,0 +1,349 @@
+"""A Stream is what `map` returns: the ends of many jobs, as a list, one by one, or as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import warnings
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.supply import Plan, Supply
+from asyncworkers.errors import JobCancelled
+from asyncworkers.job import Job, running_job
+from asyncworkers.progress import ProgressBar
+
+__all__ = ["Stream"]
+
+T = TypeVar("T")
+
+LEFT_EARLY = "its map was left before the end"
+
+
+class Stream(Generic[T]):
+    """The results of `supervisor.map(function, items)`. Nothing starts before it is used, once:
+
+    - `await stream` gives a list of all values, in the order of the items. The first job that
+      fails ends it: the rest is cancelled, and its exception is raised once they have ended.
+    - `async for value in stream` gives values while jobs go on, in the order of the items, or,
+      with `ordered=False`, as they come. Memory is bounded: at most `window` items are between
+      the iterable and the loop's body at any time. A failure ends it after what precedes it.
+    - `stream.outcomes()` gives the settled Jobs instead of values, so that one failure ends
+      nothing: ask each job for its `result()` or `exception()`.
+    - `async with supervisor.map(...) as stream` does the same and makes sure that on leaving,
+      however, no job of it is left.
+
+    Leaving the loop early, or cancelling whoever awaits, cancels the jobs it has started.
+    """
+
+    def __init__(self, start: Callable[[], Plan], items: object, ordered: bool, window: int | None) -> None:
+        self._start = start
+        self._items = items
+        self._ordered = ordered
+        self._window = window
+        self._as_jobs = False
+        self._bar: ProgressBar | None = None
+        self._used = False
+        self._reader: _Reader | None = None
+
+    def outcomes(self) -> Stream[Job[T]]:
+        """The same jobs, each given as a settled Job once it has ended, whether well or not."""
+        other = self._taken_over()
+        other._as_jobs = True
+        return cast("Stream[Job[T]]", other)
+
+    def progress(self, title: str | None = None) -> Stream[T]:
+        """The same results, with a progress bar on the terminal, or now and then a line if piped."""
+        other = self._taken_over()
+        other._bar = ProgressBar(title, _length(self._items))
+        return other
+
+    def _taken_over(self) -> Stream[T]:
+        self._use()
+        other: Stream[T] = Stream(self._start, self._items, self._ordered, self._window)
+        other._as_jobs, other._bar = self._as_jobs, self._bar
+        return other
+
+    def _use(self) -> None:
+        if self._used:
+            raise RuntimeError("a map can be used once: call supervisor.map(...) again")
+        self._used = True
+
+    def __await__(self) -> Generator[Any, None, list[T]]:
+        self._use()
+        return self._collect().__await__()
+
+    async def _collect(self) -> list[T]:
+        reader = _Reader(self, collect=not self._as_jobs)
+        try:
+            return await reader.all()
+        except asyncio.CancelledError:
+            reader.leave()
+            raise
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        if self._reader is None:
+            self._use()
+            return _Results(_Reader(self, collect=False))
+        return _Results(self._reader)  # inside `async with`
+
+    async def __aenter__(self) -> Self:
+        self._use()
+        self._reader = _Reader(self, collect=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._reader is not None
+        await self._reader.aclose()
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn("a map was never used: await it or iterate it", RuntimeWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"<Stream {'used' if self._used else 'not started'}, {'ordered' if self._ordered else 'unordered'}>"
+
+
+class _Results(AsyncIterator[Any]):
+    """What `async for` holds: when it is let go, so is what the reader has started.
+
+    A class of its own and no generator, because an asynchronous generator's finalizer would run
+    later and in another task.
+    """
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._reader.next()
+
+    async def aclose(self) -> None:
+        """Cancel what was started and wait until all of it has ended."""
+        await self._reader.aclose()
+
+    def __del__(self) -> None:
+        self._reader.drop()
+
+
+class _Reader:
+    """The reading end of a stream that was started: collects ends and hands them out."""
+
+    def __init__(self, stream: Stream[Any], collect: bool) -> None:
+        items = stream._items
+        plan = stream._start()
+        self._queue = plan.queue
+        self._ordered = stream._ordered
+        self._as_jobs = stream._as_jobs
+        self._bar = stream._bar
+        self._results: list[Any] | None = [] if collect else None
+        self._ready: dict[int, tuple[bool, Any]] | None = {} if self._ordered else None
+        self._come: deque[tuple[bool, Any]] = deque()
+        self._failure: tuple[int, Exception] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        window = stream._window or max(2 * plan.queue.workers, 64)
+        is_async = isinstance(items, AsyncIterable)
+        iterator = None if is_async else iter(cast("Iterable[Any]", items))
+        self.supply = Supply(
+            plan,
+            window,
+            iterator,
+            self._results,
+            self._deliver,
+            self._deliver_job,
+            self._as_jobs,
+            self._broken,
+            self._wake,
+        )
+        hub = plan.queue.hub
+        hub.readers.add(self)
+        if self._bar is not None:
+            self._bar.start(hub.loop, lambda: self.supply.ended)
+        if is_async:
+            self._pump = hub.loop.create_task(self._pump_items(cast("AsyncIterable[Any]", items)))
+        elif self.supply.refill():
+            plan.queue.list_supply(self.supply)
+
+    # ---- ends that come from the workers
+
+    def _deliver(self, index: int, value: Any) -> None:
+        if self._ready is None:
+            self._come.append((True, value))
+        else:
+            self._ready[index] = (True, value)
+        self._wake()
+
+    def _deliver_job(self, index: int, job: Job[Any]) -> None:
+        if self._as_jobs:
+            self._deliver(index, job)
+            return
+        error = job.exception()
+        assert error is not None
+        if self._ready is not None and self._results is None:
+            self._ready[index] = (False, error)
+            if self._failure is None or index < self._failure[0]:
+                self._failure = (index, error)
+            self.supply.stop("another job of its map failed", after=self._failure[0])
+        elif self._failure is None:
+            self._failure = (index, error)
+            self.supply.stop("another job of its map failed")
+        self._wake()
+
+    def _broken(self, error: BaseException) -> None:
+        """The iterable raised: that is the map's own failure, after all items it gave."""
+        if self._failure is None:
+            self._failure = (self.supply.pulled, failure(error).error)
+            if self._results is not None:
+                self.supply.stop("the items of its map raised")
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._room is not None and not self._room.done() and self.supply.room() > 0:
+            self._room.set_result(None)
+        self._queue.hub.job_ended()
+
+    # ---- reading
+
+    def busy(self) -> bool:
+        """Whether there is more to come without anybody reading."""
+        return self.supply.busy() or self._waiter is not None
+
+    async def all(self) -> list[Any]:
+        """Everything, once all has ended."""
+        if self._results is None:  # settled jobs, in order
+            found: list[Any] = []
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    found.append(await self.next())
+            return found
+        while not self._is_over():
+            await self._wait()
+        self._close()
+        if self._failure is not None:
+            raise self._failure[1]
+        return self._results
+
+    async def next(self) -> Any:
+        """The next end; raises StopAsyncIteration after the last, or what ended the stream."""
+        supply = self.supply
+        while True:
+            end = self._next_end()
+            if end is not None:
+                break
+            if self._is_over():
+                self._close()
+                if self._failure is not None:
+                    error, self._failure = self._failure[1], None
+                    raise error
+                raise StopAsyncIteration
+            await self._wait()
+        supply.read += 1
+        if not supply.exhausted and (supply.room() * 2 >= supply.window or not supply.busy()):
+            self._ask_for_more()
+        return end[1]
+
+    def _next_end(self) -> tuple[bool, Any] | None:
+        if self._ready is None:
+            return self._come.popleft() if self._come else None
+        end = self._ready.get(self.supply.read)
+        if end is None or not end[0]:
+            return None
+        del self._ready[self.supply.read]
+        return end
+
+    def _is_over(self) -> bool:
+        if not self.supply.is_finished():
+            return False
+        return self._pump is None or self._pump.done()
+
+    def _ask_for_more(self) -> None:
+        if self._pump is None:
+            if self.supply.refill():
+                self._queue.list_supply(self.supply)
+        elif self._room is not None and not self._room.done() and self.supply.room() > 0:
+            self._room.set_result(None)
+
+    async def _wait(self) -> None:
+        parent = running_job()
+        attempt = None if parent is None else parent._runner
+        self._waiter = self._queue.create_future()
+        if isinstance(attempt, Attempt):
+            serial = attempt.serial
+            attempt.lend(None)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if isinstance(attempt, Attempt):
+                attempt.take_back(None, serial)
+
+    # ---- an asynchronous iterable
+
+    async def _pump_items(self, items: AsyncIterable[Any]) -> None:
+        try:
+            async for item in items:
+                self.supply.add(item)
+                while self.supply.room() <= 0 and not self.supply.exhausted:
+                    self._room = self._queue.hub.loop.create_future()
+                    await self._room
+                if self.supply.exhausted:
+                    break
+        except BaseException as error:
+            if not self.supply.exhausted:
+                self._broken(error)
+        finally:
+            self.supply.exhausted = True
+            self._queue.hub.loop.call_soon(self._wake)
+
+    # ---- ending
+
+    def leave(self) -> None:
+        """Cancel what was started; nothing more is read."""
+        if self._pump is not None:
+            self._pump.cancel()
+        self.supply.stop(LEFT_EARLY)
+        self._close()
+
+    def abort(self, reason: str) -> None:
+        """The supervisor stops: whoever reads gets a JobCancelled after what has ended."""
+        if self._is_over():
+            return
+        if self._failure is None:
+            self._failure = (self.supply.pulled, JobCancelled(f"the map was cancelled: {reason}", reason))
+        if self._pump is not None:
+            self._pump.cancel()
+        self.supply.stop(reason)
+        self._wake()
+
+    async def aclose(self) -> None:
+        """Cancel what was started and wait until all of it has ended."""
+        self.leave()
+        while not self._is_over():
+            await self._wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._queue.hub.readers.discard(self)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def drop(self) -> None:
+        """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started."""
+        if not self._is_over() and not self._queue.hub.loop.is_closed():
+            self.leave()
+
+
+def _length(items: object) -> int | None:
+    try:
+        return len(items)  # type: ignore[arg-type]
+    except TypeError:
+        return None
