@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 Work: TypeAlias = Callable[[int], Coroutine[Any, Any, int]]
 """The function of every job: it is given its number and returns it."""
 
-Kind: TypeAlias = Literal["reference", "ours", "peer"]
+Kind: TypeAlias = Literal["reference", "ours", "peer", "extra"]
+"""An extra has no row in the table: other measurements compare with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def batch(name: str, kind: Kind, distribution: str | None = None) -> Callable[[B
 
     def enter(run: Batch) -> Batch:
         @asynccontextmanager
-        async def open_pool(workers: int) -> AsyncIterator[Pool]:
+        async def open_pool(workers: int) -> AsyncGenerator[Pool, None]:
             yield Pool(lambda work, count: run(work, count, workers))
 
         _all[name] = Contestant(name, kind, open_pool, distribution)
@@ -82,4 +83,5 @@ def contestants() -> dict[str, Contestant]:
     """All contestants by name, in the order of the table."""
     for module in ("references", "ours", "peers"):
         import_module(f"benchmarks.{module}")
-    return _all
+    kinds: list[Kind] = ["ours", "reference", "peer", "extra"]
+    return {one.name: one for one in sorted(_all.values(), key=lambda one: kinds.index(one.kind))}

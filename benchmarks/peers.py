@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contestants import Pool, Work, batch, pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
 
 @pool("aiojobs", "peer", "aiojobs")
 @asynccontextmanager
-async def aiojobs(workers: int) -> AsyncIterator[Pool]:
+async def aiojobs(workers: int) -> AsyncGenerator[Pool, None]:
     library: Any = import_module("aiojobs")
     async with library.Scheduler(limit=workers, pending_limit=0) as scheduler:
 
@@ -47,7 +47,7 @@ async def aiometer(work: Work, count: int, workers: int) -> Sequence[int]:
 
 @pool("anyio stream + N workers", "peer", "anyio")
 @asynccontextmanager
-async def anyio_stream(workers: int) -> AsyncIterator[Pool]:
+async def anyio_stream(workers: int) -> AsyncGenerator[Pool, None]:
     anyio: Any = import_module("anyio")
     send, receive = anyio.create_memory_object_stream(math.inf)
 
@@ -75,7 +75,11 @@ async def anyio_stream(workers: int) -> AsyncIterator[Pool]:
     async def call(work: Work, number: int) -> int:
         result: dict[int, int] = {}
         finished = anyio.Event()
-        send.send_nowait((work, number, result, lambda _: finished.set()))
+
+        def done(_: int) -> None:
+            finished.set()
+
+        send.send_nowait((work, number, result, done))
         await finished.wait()
         return result[number]
 
@@ -90,7 +94,7 @@ async def anyio_stream(workers: int) -> AsyncIterator[Pool]:
 
 @pool("anyio task group + CapacityLimiter", "peer", "anyio")
 @asynccontextmanager
-async def anyio_limiter(workers: int) -> AsyncIterator[Pool]:
+async def anyio_limiter(workers: int) -> AsyncGenerator[Pool, None]:
     anyio: Any = import_module("anyio")
     limiter = anyio.CapacityLimiter(workers)
 
@@ -115,7 +119,7 @@ async def anyio_limiter(workers: int) -> AsyncIterator[Pool]:
 
 @pool("taskiq InMemoryBroker", "peer", "taskiq")
 @asynccontextmanager
-async def taskiq(workers: int) -> AsyncIterator[Pool]:
+async def taskiq(workers: int) -> AsyncGenerator[Pool, None]:
     """Results are fetched after `wait_all()`: `wait_result()` polls, by default every 0.2 s.
 
     A single call awaits in place, a setting of the broker, for the same reason.
@@ -159,7 +163,7 @@ async def streamable(work: Work, count: int, workers: int) -> list[int]:
 
 @pool("asyncio-pool", "peer", "asyncio-pool")
 @asynccontextmanager
-async def asyncio_pool(workers: int) -> AsyncIterator[Pool]:
+async def asyncio_pool(workers: int) -> AsyncGenerator[Pool, None]:
     library: Any = import_module("asyncio_pool")
     async with library.AioPool(size=workers) as workers_pool:
 

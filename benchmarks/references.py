@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contestants import Pool, Work, batch, pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 BASE = "hand-written loop"
 IDEAL = "bare coroutines"
+UNLIMITED = "a bare `asyncio.Task` a job"
 
 
 async def stop(tasks: list[asyncio.Task[None]]) -> None:
@@ -25,7 +26,7 @@ async def stop(tasks: list[asyncio.Task[None]]) -> None:
 
 @pool(BASE, "reference")
 @asynccontextmanager
-async def hand_written(workers: int) -> AsyncIterator[Pool]:
+async def hand_written(workers: int) -> AsyncGenerator[Pool, None]:
     """An unbounded `asyncio.Queue`, N workers, a future a job; results are awaited in order.
 
     Nothing else: no states, no times, no limits, one context and one task for all jobs of a worker.
@@ -63,7 +64,7 @@ async def hand_written(workers: int) -> AsyncIterator[Pool]:
 
 @pool(f"{BASE}, timeout", "reference")
 @asynccontextmanager
-async def hand_written_timeout(workers: int) -> AsyncIterator[Pool]:
+async def hand_written_timeout(workers: int) -> AsyncGenerator[Pool, None]:
     """The hand-written loop with the timeout the standard library offers around each job."""
     async with hand_written(workers) as inner:
 
@@ -83,7 +84,7 @@ async def hand_written_timeout(workers: int) -> AsyncIterator[Pool]:
 
 @pool(f"{BASE}, no results", "reference")
 @asynccontextmanager
-async def hand_written_no_results(workers: int) -> AsyncIterator[Pool]:
+async def hand_written_no_results(workers: int) -> AsyncGenerator[Pool, None]:
     """An unbounded `asyncio.Queue` and N workers; `queue.join()` says when all is done."""
     queue: asyncio.Queue[tuple[Work, int]] = asyncio.Queue()
 
@@ -105,7 +106,7 @@ async def hand_written_no_results(workers: int) -> AsyncIterator[Pool]:
 
 @pool("deque floor", "reference")
 @asynccontextmanager
-async def deque_floor(workers: int) -> AsyncIterator[Pool]:
+async def deque_floor(workers: int) -> AsyncGenerator[Pool, None]:
     """The hand-written loop with a bare deque for a queue; idle workers sleep on a future."""
     loop = asyncio.get_running_loop()
     waiting: deque[tuple[Work, int, asyncio.Future[int]]] = deque()
@@ -183,3 +184,10 @@ async def gather_semaphore(work: Work, count: int, workers: int) -> list[int]:
             return await work(number)
 
     return await asyncio.gather(*(limited(number) for number in range(count)))
+
+
+@batch(UNLIMITED, "extra")
+async def unlimited_tasks(work: Work, count: int, _workers: int) -> list[int]:
+    """A bare task a job, all at once."""
+    tasks = [asyncio.create_task(work(number)) for number in range(count)]
+    return [await task for task in tasks]
