@@ -11,7 +11,7 @@
 
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage lint format types docs bench wheel ci lock clean
+.PHONY: help demo test coverage lint format types docs bench benchmarks wheel ci lock clean
 
 # The environment of the default Python is .venv; one that was asked for has its own.
 ifdef PYTHON
@@ -57,7 +57,10 @@ types: $(VENV)/.lint
 docs: $(VENV)/.docs
 	$(BIN)/zensical build --strict --clean
 
-bench: $(VENV)/.bench
+bench:
+	$(MAKE) PYTHON="$(PYTHON)" VENV=$(VENV)-bench ARGS="$(ARGS)" benchmarks
+
+benchmarks: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.inproc $(ARGS)
 
 wheel: $(VENV)/.demo
@@ -68,20 +71,19 @@ ci:
 	.ci/run
 
 # Resolve again for every Python and platform at once; `make lock ARGS=--upgrade` takes newer ones.
-# dev.txt holds all of it, and keeps the versions of the other files together.
+# dev.txt holds what may share an environment, and keeps the versions of the other files together.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' pyproject.toml $(ARGS)
-SUBSET = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' pyproject.toml --constraints requirements/dev.txt
+	--custom-compile-command 'make lock' pyproject.toml
+SUBSET = $(COMPILE) --constraints requirements/dev.txt
 lock: $(VENV)/.lock
-	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
+	$(COMPILE) $(ARGS) --all-extras --group dev -o requirements/dev.txt
+	$(COMPILE) $(ARGS) --group build --group bench -o requirements/bench.txt
 	rm -f requirements/demo.txt requirements/test.txt requirements/lint.txt
-	rm -f requirements/docs.txt requirements/bench.txt requirements/lock.txt
+	rm -f requirements/docs.txt requirements/lock.txt
 	$(SUBSET) --all-extras --group build -o requirements/demo.txt
 	$(SUBSET) --all-extras --group build --group test -o requirements/test.txt
 	$(SUBSET) --all-extras --group build --group test --group lint -o requirements/lint.txt
 	$(SUBSET) --all-extras --group build --group docs -o requirements/docs.txt
-	$(SUBSET) --all-extras --group build --group bench -o requirements/bench.txt
 	$(SUBSET) --group build --group lock -o requirements/lock.txt
 
 clean:
