@@ -32,15 +32,16 @@ import heapq
 import math
 import random
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
 
 from asyncworkers.testing import _tasks
 
 __all__ = ["SimDeadlock", "SimLoop", "SimStepLimit", "SimUnsupported"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 StepHook = Callable[[asyncio.Task[Any] | None, Callable[[], None]], None]
 
@@ -75,7 +76,9 @@ class _SimTask(asyncio.Task[T]):
 
     __slots__ = ("_number",)
 
-    def __init__(self, coroutine: Any, *, loop: SimLoop, name: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, coroutine: Any, *, loop: SimLoop, name: str | None = None, **options: Any
+    ) -> None:
         loop._made = self._number = loop._made + 1  # before super(), which puts it into a set
         super().__init__(coroutine, loop=loop, name=name or f"Task-{self._number}", **options)
 
@@ -181,16 +184,17 @@ class SimLoop(asyncio.BaseEventLoop):
         """Make a future that belongs to this loop."""
         return _SimFuture(self)
 
-    def create_task(self, coro: Any, **options: Any) -> Any:
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """Start a task; options are those of `asyncio.Task`."""
         if self.get_task_factory() is not None:
             return super().create_task(coro, **options)
-        return _SimTask(coro, loop=self, **options)
+        task: _SimTask[Any] = _SimTask(coro, loop=self, **options)
+        return task
 
     def call_soon(
         self,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Have the callback called in its turn, or overtaken by the step of a task."""
@@ -202,8 +206,8 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def call_soon_threadsafe(
         self,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Like `call_soon`; from another thread it raises SimUnsupported."""
@@ -217,8 +221,8 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Have the callback called at a moment of `time()`."""
@@ -293,7 +297,10 @@ class SimLoop(asyncio.BaseEventLoop):
     # ------------------------------------------------------------------ the world outside
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., T], *args: Any
+        self,
+        executor: Executor | None,  # noqa: ARG002  # there is but one place to run it
+        func: Callable[[Unpack[Ts]], T],
+        *args: *Ts,
     ) -> asyncio.Future[T]:
         """Run a blocking call here and now in virtual time: after a seeded delay, in one step.
 
@@ -301,11 +308,13 @@ class SimLoop(asyncio.BaseEventLoop):
         """
         future: asyncio.Future[T] = self.create_future()
         delay = self.random.uniform(*self._latency)
-        self.call_later(delay, self._run_blocking, future, func, args, context=contextvars.Context())
+        self.call_later(
+            delay, self._run_blocking, future, func, args, context=contextvars.Context()
+        )
         return future
 
     def _run_blocking(
-        self, future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any, ...]
+        self, future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]
     ) -> None:
         if future.cancelled():  # as if no thread had been free before
             return
@@ -324,7 +333,9 @@ class SimLoop(asyncio.BaseEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """There is no executor to shut down."""
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[Unpack[Ts]], object], *args: *Ts
+    ) -> None:
         """Have the callback called when `raise_signal(sig)` is."""
         self._signals[sig] = asyncio.Handle(callback, args, self, None)
 
@@ -361,13 +372,15 @@ class SimLoop(asyncio.BaseEventLoop):
 
 def _task_of(handle: asyncio.Handle) -> asyncio.Task[Any] | None:
     """The task whose step or wake-up this is; None for a plain callback."""
-    owner = getattr(handle._callback, "__self__", None)
-    return owner if isinstance(owner, asyncio.Task) else None
+    owner: object = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    return owner if isinstance(owner, asyncio.Task) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:
     def refuse(_loop: SimLoop, *_args: object, **_options: object) -> NoReturn:
-        raise SimUnsupported(f"a simulation has no {name}; use VirtualLoop for real input and output")
+        raise SimUnsupported(
+            f"a simulation has no {name}; use VirtualLoop for real input and output"
+        )
 
     refuse.__name__ = name
     return refuse

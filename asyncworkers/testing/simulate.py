@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
@@ -121,16 +121,14 @@ def _end(loop: SimLoop) -> None:
 
 def _discard(task: asyncio.Task[Any]) -> None:
     """Drop a task that cannot be ended, and with it the log line about its being dropped."""
-    vars_of_task: Any = task
-    vars_of_task._log_destroy_pending = False
-    coroutine = task.get_coro()
-    if coroutine is not None:
-        with contextlib.suppress(BaseException):  # it has shown that it does what it likes
-            coroutine.close()
+    stubborn: Any = task
+    stubborn._log_destroy_pending = False
+    with contextlib.suppress(BaseException):  # it has shown that it does what it likes
+        stubborn.get_coro().close()
 
 
 @contextlib.contextmanager
-def _collector_resting() -> Iterator[None]:
+def _collector_resting() -> Generator[None]:
     """Keep the cyclic collector from running finalizers at moments that differ between runs."""
     enabled = gc.isenabled()
     gc.disable()

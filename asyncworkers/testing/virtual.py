@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from asyncworkers.testing import _tasks
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["VirtualDeadlock", "VirtualLoop"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -61,9 +62,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     random: random.Random
     """The program's dice, seeded by `seed`."""
 
-    # What the base class keeps: the timers of its `call_later`, as a heap, and its executor.
+    # What the base class has: the timers of its `call_later`, as a heap, its executor, its pipe.
     _scheduled: list[asyncio.TimerHandle]
     _default_executor: ThreadPoolExecutor | None
+    _check_default_executor: Callable[[], None]
+    _write_to_self: Callable[[], None]
 
     def __init__(self, seed: int = 0, *, settle: float = 0.005, patience: float = 5.0) -> None:
         self._now = 0.0
@@ -108,7 +111,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._write_to_self()  # it sleeps until the next timer's real time, and may now jump
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., T], *args: Any
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """Run a blocking call in an executor; time does not jump until it has ended."""
         work = (executor or self._executor()).submit(func, *args)
@@ -131,9 +134,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _executor(self) -> ThreadPoolExecutor:
         self._check_default_executor()
-        if self._default_executor is None:
-            self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
-        return self._default_executor
+        executor = self._default_executor
+        if executor is None:
+            executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+            self.set_default_executor(executor)
+        return executor
 
     def _executor_ended(self, _work: Future[Any]) -> None:
         self.release()
