@@ -45,7 +45,7 @@ class CurrentJob:
     @property
     def attempts(self) -> int:
         """How many attempts its `retry` policy allows in all."""
-        retry = self._job._policies.retry
+        retry = self._job._order.policies.retry
         return 1 if retry is None else retry.attempts
 
     @property
@@ -71,7 +71,7 @@ class CurrentJob:
         total = None if total is None else _checks.number("total", total)
         if message is not None and type(message) is not str:
             raise TypeError(f"message must be a str, not {_checks.shown(message)}")
-        home = self._job._home
+        home = self._job._order.home
         if isinstance(home, MemoryQueue):
             home.report(self._job, Progress(done, total, message))
 
@@ -93,5 +93,5 @@ def current_job() -> CurrentJob:
     job = running_job()
     if job is None:
         raise RuntimeError("current_job() was called outside a job")
-    runner = job._runner
+    runner = job._runner()
     return CurrentJob(job, runner if isinstance(runner, Attempt) else None)

@@ -133,6 +133,10 @@ class JobFunction(Generic[P, R]):
         self.function = function
         self.policies = Policies(name, blocking, options)
         self._options = options
+        # Where it was submitted last, and what its jobs there have in common: one supervisor is
+        # the rule, and finding this anew would cost each job.
+        self.last_hub: object = None
+        self.last_order: Any = None
         functools.update_wrapper(cast("Any", self), function, updated=())
 
     @property

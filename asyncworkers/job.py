@@ -79,14 +79,33 @@ class Runner(Protocol):
     def take_back(self, awaited: Job[Any] | None, serial: int) -> None: ...
 
 
+class Order:
+    """What all jobs of one function on one queue have in common, so that a job need not hold it.
+
+    `plain` folds the questions on the way into the queue into one: true if a job is a coroutine
+    function's, starts as soon as a worker is free, and takes the submitter's context as it is.
+    """
+
+    __slots__ = ("function", "home", "plain", "policies", "timeout")
+
+    def __init__(self, home: Home, policies: Policies, function: Callable[..., Any]) -> None:
+        self.home = home
+        self.policies = policies
+        self.function = function
+        self.timeout = policies.timeout
+        self.plain = policies.simple and not policies.sets_context
+
+
 class Rare:
     """What most jobs never have, kept apart so that a million queued jobs stay small."""
 
-    __slots__ = ("depth", "due", "expires_at", "last_error", "parent", "progress")
+    __slots__ = ("depth", "due", "expires_at", "last_error", "number", "parent", "progress", "tries")
 
-    def __init__(self) -> None:
+    def __init__(self, tries: int) -> None:
+        self.number = 0  # of the job's id, once somebody has asked for that
+        self.tries = tries
         self.progress: Progress | None = None
-        self.due: float = 0.0
+        self.due = 0.0
         self.expires_at: float | None = None
         self.last_error: str | None = None  # the type that caused the retry
         self.parent: Job[Any] | None = None
@@ -160,44 +179,32 @@ class Job(Generic[T_co]):
         "_context",
         "_created",
         "_finished",
-        "_function",
-        "_home",
         "_kwargs",
-        "_number",
-        "_policies",
+        "_order",
         "_rare",
-        "_runner",
         "_started",
         "_state",
-        "_tries",
         "_value",
         "_waiters",
     )
 
     def __init__(
         self,
-        number: int,
-        home: Home,
-        policies: Policies,
-        function: Callable[..., Any],
+        order: Order,
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         context: Context | None,
         created: float,
     ) -> None:
-        # Not for users: jobs are made by `submit`. `_value`, `_started` and `_finished` have no
-        # value before the state says so, which saves a few stores on the path of each job.
-        self._number = number
-        self._home = home
-        self._policies = policies
-        self._function = function
+        # Not for users: jobs are made by `submit`. Every slot costs each job, in time and memory,
+        # so `_value` holds the attempt while the job runs and its end afterwards, and it, like
+        # `_started` and `_finished`, has no value before the state says so.
+        self._order = order
         self._args = args
         self._kwargs = kwargs
         self._context = context
         self._created = created
         self._state = QUEUED
-        self._tries = 0
-        self._runner: Runner | None = None
         self._waiters: Any = None
         self._rare: Rare | None = None
 
@@ -206,27 +213,27 @@ class Job(Generic[T_co]):
     @property
     def id(self) -> str:
         """A text that names the job within its supervisor."""
-        return self._home.job_id(self)
+        return self._order.home.job_id(self)
 
     @property
     def name(self) -> str:
         """The name of the function, for people."""
-        return self._policies.name or name_of(self._function)
+        return self._order.policies.name or name_of(self._order.function)
 
     @property
     def queue(self) -> str:
         """The name of the queue it was submitted to."""
-        return self._home.name
+        return self._order.home.name
 
     @property
     def tags(self) -> tuple[str, ...]:
         """The tags its function gave it."""
-        return self._policies.tags
+        return self._order.policies.tags
 
     @property
     def priority(self) -> int:
         """Its priority: higher runs sooner, 0 is ordinary."""
-        return self._policies.priority
+        return self._order.policies.priority
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -243,7 +250,9 @@ class Job(Generic[T_co]):
     @property
     def attempt(self) -> int:
         """The number of the current or last attempt: 0 before the first has started."""
-        return self._tries
+        if self._rare is not None:
+            return self._rare.tries
+        return 1 if self._state >= RUNNING else 0
 
     @property
     def progress(self) -> Progress | None:
@@ -253,22 +262,22 @@ class Job(Generic[T_co]):
     @property
     def created(self) -> datetime:
         """When it was submitted, in UTC."""
-        return self._home.utc(self._created)
+        return self._order.home.utc(self._created)
 
     @property
     def started(self) -> datetime | None:
         """When its latest attempt started, in UTC; None before the first."""
-        return self._home.utc(self._started) if self._tries else None
+        return self._order.home.utc(self._started) if self.attempt else None
 
     @property
     def finished(self) -> datetime | None:
         """When it ended, in UTC; None before."""
-        return self._home.utc(self._finished) if self._state >= ENDED else None
+        return self._order.home.utc(self._finished) if self._state >= ENDED else None
 
     @property
     def why(self) -> str:
         """One sentence: what the job is waiting for, what it is doing, or how it ended."""
-        return self._home.explain_job(cast("Job[Any]", self))
+        return self._order.home.explain_job(cast("Job[Any]", self))
 
     # ---- how it ended
 
@@ -317,18 +326,18 @@ class Job(Generic[T_co]):
         """
         if type(reason) is not str:
             raise TypeError(f"reason must be a str, not {_checks.shown(reason)}")
-        return self._home.cancel(cast("Job[Any]", self), reason)
+        return self._order.home.cancel(cast("Job[Any]", self), reason)
 
     def __repr__(self) -> str:
-        attempt = f", attempt {self._tries}" if self._tries > 1 else ""
+        attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         return f"<Job {self.name} {self.id} {self.state}{attempt}>"
 
     # ---- for the rooms above
 
     def _until_ended(self) -> Generator[Any, None, None]:
         job = cast("Job[Any]", self)
-        waiter = self._home.create_future()
-        lender = self._home.lender(job)
+        waiter = self._order.home.create_future()
+        lender = self._order.home.lender(job)
         if lender is not None:
             serial = lender.serial
             lender.lend(job)
@@ -369,8 +378,12 @@ class Job(Generic[T_co]):
 
     def _uncommon(self) -> Rare:
         if self._rare is None:
-            self._rare = Rare()
+            self._rare = Rare(self.attempt)
         return self._rare
+
+    def _runner(self) -> Any:
+        """The attempt that runs it at the moment, or None."""
+        return self._value if self._state == RUNNING else None
 
     def _depth(self) -> int:
         return 0 if self._rare is None else self._rare.depth
@@ -413,14 +426,14 @@ def outcome_of(error: Exception) -> Outcome:
 
 
 running: ContextVar[Any] = ContextVar("asyncworkers_running")
-"""What runs in this context: a job, or None, or the (attempt, serial) of a stream's item for which
-no Job was made yet."""
+"""What runs in this context: a job, or None, or the (attempt, index, item) of a stream's item for
+which no Job was made yet."""
 
 
 def running_job() -> Job[Any] | None:
     """The job whose code is asking, also from a subtask or a thread it started; None outside."""
     found = running.get(None)
     if type(found) is tuple:
-        attempt, serial = cast("tuple[Any, int]", found)
-        return attempt.running_job() if attempt.serial == serial else None
+        attempt = found[0]  # pyright: ignore[reportUnknownVariableType]
+        return attempt.running_job() if attempt.at is found else None
     return cast("Job[Any] | None", found)

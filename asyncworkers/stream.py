@@ -163,6 +163,7 @@ class _Reader:
         )
         hub = plan.queue.hub
         hub.readers.add(self)
+        plan.queue.supplies.add(self.supply)
         if self._bar is not None:
             self._bar.start(hub.loop, lambda: self.supply.ended)
         if is_async:
@@ -208,7 +209,7 @@ class _Reader:
             self._waiter.set_result(None)
         if self._room is not None and not self._room.done() and self.supply.room() > 0:
             self._room.set_result(None)
-        self._queue.hub.job_ended()
+        self._queue.hub.check_quiet()
 
     # ---- reading
 
@@ -273,7 +274,7 @@ class _Reader:
 
     async def _wait(self) -> None:
         parent = running_job()
-        attempt = None if parent is None else parent._runner
+        attempt = None if parent is None else parent._runner()
         self._waiter = self._queue.create_future()
         if isinstance(attempt, Attempt):
             serial = attempt.serial
@@ -332,6 +333,7 @@ class _Reader:
 
     def _close(self) -> None:
         self._queue.hub.readers.discard(self)
+        self._queue.forget_supply(self.supply)
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

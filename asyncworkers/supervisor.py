@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import sys
 import warnings
 import weakref
 from asyncio import get_running_loop
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
@@ -34,7 +36,7 @@ from asyncworkers.errors import (
 )
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import Job, JobState, running, running_job
+from asyncworkers.job import Job, JobState, Order, running, running_job
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stream import Stream
@@ -45,6 +47,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 logger = logging.getLogger("asyncworkers")
+
+here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else get_running_loop
+"""Where we are, to be compared with where the supervisor is. On Python 3.11 asking for the running
+loop makes a system call; the thread tells as much, unless it runs two loops in turn."""
 
 EMPTY = Context()
 """Given to jobs that set context variables, so that each gets a context of its own."""
@@ -100,6 +106,7 @@ class Supervisor:
         self._state: State = "new"
         self._accepting = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._here: object = None
         self._hub: Hub | None = None
         self._queues: dict[str, MemoryQueue] = {}
         self._crashes: deque[float] = deque()
@@ -133,7 +140,7 @@ class Supervisor:
             raise RuntimeError(f"{self!r} was entered already: one supervisor runs in one place at a time")
         loop = get_running_loop()
         self._pid = os.getpid()
-        self._loop = loop
+        self._loop, self._here = loop, here()
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = self._hub = Hub(loop, self._listeners, self._name, lambda queue, error: _call(crashed, queue, error))
         self._queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
@@ -266,8 +273,11 @@ class Supervisor:
         outside the supervisor's loop, WouldDeadlock if 1,000 jobs already wait for room from
         inside jobs, TypeError and ValueError for what makes no job.
         """
+        job = self._quick(function, args, kwargs)
+        if job is not None:
+            return job
         job = self._make(function, args, kwargs)
-        queue = cast("MemoryQueue", job._home)
+        queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
             await queue.wait_for_room()
             queue.use_room(1)
@@ -286,8 +296,11 @@ class Supervisor:
     def submit_nowait(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """As `submit`, but raises QueueFull at once where that would wait."""
+        job = self._quick(function, args, kwargs)
+        if job is not None:
+            return job
         job = self._make(function, args, kwargs)
-        queue = cast("MemoryQueue", job._home)
+        queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
             raise QueueFull(f"queue {queue.name!r} holds {queue.maxsize} waiting jobs: await submit(...) to wait for room")
         self._put(queue, job)
@@ -308,13 +321,13 @@ class Supervisor:
         jobs = [self._make(function, (item,), _NO_KWARGS) for item in _checks.iterable("items", items)]
         if not jobs:
             return jobs
-        queue = cast("MemoryQueue", jobs[0]._home)
+        queue = cast("MemoryQueue", jobs[0]._order.home)
         if queue.maxsize is not None and len(jobs) > queue.maxsize:
             raise QueueFull(f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map")
         if not queue.has_room(len(jobs)):
             await queue.wait_for_room(len(jobs))
             queue.use_room(len(jobs))
-        if all(job._rare is None for job in jobs) and jobs[0]._policies.simple:
+        if all(job._rare is None for job in jobs) and jobs[0]._order.policies.simple:
             queue.put_many(jobs)
         else:
             for job in jobs:
@@ -379,9 +392,8 @@ class Supervisor:
             _checks.whole("window", window, 1, 10_000_000)
         if not isinstance(items, (AsyncIterable, Iterable)):
             raise TypeError(f"items must be an iterable or an async iterable, not {_checks.shown(items)}")
-        call, policies = _resolve(function)
-        self._queue_for(policies)
-        return Stream(lambda: self._plan(call, policies), items, ordered, window)
+        self._order(function)  # whatever makes no job is refused here, not when the stream is read
+        return Stream(lambda: self._plan(function), items, ordered, window)
 
     @overload
     def submit_threadsafe(
@@ -415,7 +427,7 @@ class Supervisor:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
         prefix, _, number = job_id.rpartition("-")
         if prefix == hub.prefix and number.isascii() and number.isdigit() and len(number) < 20:
-            job = hub.jobs.get(int(number))
+            job = hub.index.get(int(number))
             if job is not None:
                 return job
         raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
@@ -434,11 +446,9 @@ class Supervisor:
         wanted = None if state is None else _state(state)
         if queue is not None:
             self._queue(queue)
-        for each in self._queues.values():
-            each.make_running_jobs()
         return [
             job
-            for job in hub.jobs.values()
+            for job in hub.unfinished()
             if (wanted is None or job.state is wanted)
             and (queue is None or job.queue == queue)
             and (name is None or job.name == name)
@@ -522,42 +532,43 @@ class Supervisor:
         """The job of a call, not yet in its queue: all that can be refused is refused here."""
         if not self._accepting or get_running_loop() is not self._loop:
             self._refuse_unless_inside()
-        if type(function) is JobFunction:
-            policies = function.policies
-            function = function.function
-        elif type(function) is Call:
+        if type(function) is Call:
             if args or kwargs:
                 raise TypeError("a bound call has its arguments already: submit(f.bind(x)), nothing more")
-            args, kwargs = function.args, function.kwargs
-            policies, function = function.function.policies, function.function.function
-        else:
-            policies = policies_of(function)
-        queue = self._queues.get(policies.queue)
-        if queue is None or (queue.kind == "threads") is not policies.blocking:
-            queue = self._queue_for(policies)
-        context: Context | None = copy_context()
-        parent = None
-        if context:
-            context, parent = self._surroundings(context)
-        else:
-            context = None
-        if not policies.simple or policies.sets_context:
-            context = _chosen(context, policies)
-        hub = queue.hub
-        job: Job[Any] = Job(
-            next(hub.numbers), queue, policies, function, args, kwargs or None, context, hub.clock.now()
-        )
+            args, kwargs, function = function.args, function.kwargs, function.function
+        order = self._order(function)
+        context, parent = self._surroundings(copy_context())
+        if not order.plain:
+            context = _chosen(context, order.policies)
+        queue = cast("MemoryQueue", order.home)
+        job: Job[Any] = Job(order, args, kwargs or None, context, queue.clock.now())
         if parent is not None:
             rare = job._uncommon()
             rare.parent, rare.depth = parent, parent._depth() + 1
         return job
 
+    def _quick(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any] | None:
+        """Make and put the ordinary job of a function that was submitted here before.
+
+        The path of each job: it asks only what could make the job another than an ordinary one,
+        and answers None then, for `_make` to do it all.
+        """
+        if self._accepting and type(function) is JobFunction and function.last_hub is self._hub:
+            order: Order = function.last_order
+            if order.plain and here() == self._here and not copy_context():
+                queue: MemoryQueue = order.home  # type: ignore[assignment]
+                if not queue.is_full():
+                    job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
+                    queue.put(job)
+                    return job
+        return None
+
     def _put(self, queue: MemoryQueue, job: Job[Any]) -> None:
-        policies = job._policies
-        if policies.simple and job._rare is None:
+        order = job._order
+        if order.policies.simple and job._rare is None:
             queue.put(job)
         else:
-            queue.put_special(job, self._delay(policies), policies.expires)
+            queue.put_special(job, self._delay(order.policies), order.policies.expires)
 
     def _delay(self, policies: Policies) -> float:
         delay = policies.delay
@@ -565,9 +576,24 @@ class Supervisor:
             return self._entered().clock.until(delay)
         return delay or 0.0
 
+    def _order(self, function: Any) -> Order:
+        """What the jobs of this function have in common here; remembered by a JobFunction."""
+        hub = self._entered()
+        if isinstance(function, JobFunction):
+            known = cast("JobFunction[..., Any]", function)
+            if known.last_hub is not hub:
+                known.last_order = Order(self._queue_for(known.policies), known.policies, known.function)
+                known.last_hub = hub
+                hub.functions.add(known)
+            return cast("Order", known.last_order)
+        policies = policies_of(function)
+        return Order(self._queue_for(policies), policies, function)
+
     def _surroundings(self, context: Context) -> tuple[Context | None, Job[Any] | None]:
         """What a job keeps of where it was submitted: a snapshot of the context variables, if there
         are any but our own, and the job whose code submits it."""
+        if not context:
+            return None, None
         parent = running_job()
         if len(context) == 1 and running in context:
             return None, parent
@@ -582,13 +608,15 @@ class Supervisor:
     def _forget_snapshot(self) -> None:
         self._snapshot = None
 
-    def _plan(self, function: Callable[..., Any], policies: Policies) -> Plan:
+    def _plan(self, function: Any) -> Plan:
         """What a stream that starts here and now needs to know."""
         if not self._accepting or get_running_loop() is not self._loop:
             self._refuse_unless_inside()
+        order = self._order(function)
         context, parent = self._surroundings(copy_context())
-        context = _chosen(context, policies)
-        return Plan(self._queue_for(policies), function, policies, context, self._delay(policies), parent)
+        context = _chosen(context, order.policies)
+        queue = cast("MemoryQueue", order.home)
+        return Plan(queue, order, context, self._delay(order.policies), parent)
 
     def _start_helper(
         self,
@@ -642,7 +670,7 @@ class Supervisor:
             raise self._failed() from self._cause
         if self._state == "draining" and hub.stopping is None:
             parent = running_job()
-            if parent is not None and parent._runner is not None and getattr(parent._home, "hub", None) is hub:
+            if parent is not None and parent._runner() is not None and getattr(parent._order.home, "hub", None) is hub:
                 return
         raise SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
 
@@ -670,6 +698,7 @@ class Supervisor:
 
 
 _NO_KWARGS: dict[str, Any] = {}
+_MISSING = object()
 
 
 def _declared(workers: int, threads: int, maxsize: int | None, more: Iterable[Queue]) -> dict[str, Queue]:
@@ -704,13 +733,6 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
     )
 
 
-def _resolve(function: Any) -> tuple[Callable[..., Any], Policies]:
-    if isinstance(function, JobFunction):
-        whole = cast("JobFunction[..., Any]", function)
-        return whole.function, whole.policies
-    return function, policies_of(function)
-
-
 def _chosen(context: Context | None, policies: Policies) -> Context | None:
     """The part of the submitter's context that the function wants."""
     if policies.context == "none":
@@ -726,8 +748,12 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
 
 def _same(one: Context, other: Context) -> bool:
     """Whether both hold the very same objects; `==` would run the values' own `__eq__`."""
-    missing = object()
-    return len(one) == len(other) and all(other.get(var, missing) is value for var, value in one.items())
+    if len(one) != len(other):
+        return False
+    for var, value in one.items():
+        if other.get(var, _MISSING) is not value:
+            return False
+    return True
 
 
 def _settle_future(future: concurrent.futures.Future[Any], job: Job[Any] | None, error: BaseException | None) -> None:

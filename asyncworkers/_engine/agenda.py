@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 __all__ = ["Agenda"]
@@ -54,6 +54,10 @@ class Agenda(Generic[T]):
         heapq.heappush(entries, (moment, self._number, item, stamp))
         if entries[0][1] == self._number:
             self._set_timer()
+
+    def live_items(self) -> Iterator[T]:
+        """What is still to come, in no order."""
+        return (item for _, _, item, stamp in self._entries if self._is_live(item, stamp))
 
     def close(self) -> None:
         """Forget everything; no timer stays behind."""

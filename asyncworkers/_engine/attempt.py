@@ -43,10 +43,9 @@ class Attempt:
 
     __slots__ = (
         "_token",
+        "at",
         "bridge",
         "hub",
-        "index",
-        "item",
         "job",
         "lends",
         "number",
@@ -69,9 +68,8 @@ class Attempt:
         self.task: asyncio.Task[Any] | None = None
         self.job: Job[Any] | None = None
         self.supply: Any = None  # the stream's supply that the worker works through, if it does
-        self.item: Any = None  # of that supply, its index, and when the worker's turn with it began
-        self.index = 0
-        self.since = 0.0
+        self.at: Any = None  # the item of that supply: (this attempt, index, item)
+        self.since = 0.0  # when the worker's turn with that supply began
         self.serial = 0
         self.verdict: Cancelled | TimedOut | None = None
         self.retired = False  # the job was settled without waiting for its code to end
@@ -82,7 +80,7 @@ class Attempt:
 
     def running_job(self) -> Job[Any] | None:
         """The job at hand; that of a stream's item is made here, if nobody has asked before."""
-        if self.job is None and self.supply is not None:
+        if self.job is None and self.at is not None and self.supply is not None:
             return self.supply.make_running_job(self)
         return self.job
 

@@ -45,7 +45,7 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
     if isinstance(failure.error, JobCancelled):
         return f"cancelled: {failure.error.reason}"
     kind = type(failure.error).__name__
-    return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job._tries}: {kind}"
+    return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job.attempt}: {kind}"
 
 
 def _why_scheduled(job: Job[Any], queue: Explained) -> str:
@@ -53,10 +53,10 @@ def _why_scheduled(job: Job[Any], queue: Explained) -> str:
     wait = max(0.0, job._rare.due - queue.clock.now())
     if job._rare.last_error is None:
         return f"scheduled: its delay ends in {wait:.3g} s"
-    retry = job._policies.retry
+    retry = job._order.policies.retry
     attempts = retry.attempts if retry is not None else 1
     return (
-        f"scheduled: attempt {job._tries + 1} of {attempts} starts in {wait:.3g} s, "
+        f"scheduled: attempt {job.attempt + 1} of {attempts} starts in {wait:.3g} s, "
         f"because the last one raised {job._rare.last_error}"
     )
 
@@ -77,8 +77,8 @@ def _why_queued(job: Job[Any], queue: Explained) -> str:
 
 def _why_running(job: Job[Any], queue: Explained) -> str:
     seconds = queue.clock.now() - job._started
-    text = f"running: attempt {job._tries}, for {seconds:.3g} s"
-    attempt: Any = job._runner
+    text = f"running: attempt {job.attempt}, for {seconds:.3g} s"
+    attempt: Any = job._runner()
     if attempt is None:
         return text
     if attempt.verdict is not None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from asyncworkers._engine.clock import Clock
 from asyncworkers.errors import WrongLoop, WrongProcess
 from asyncworkers.events import Listeners
+from asyncworkers.function import JobFunction
 from asyncworkers.job import Failure, Job
 
 __all__ = ["Hub"]
@@ -30,13 +31,14 @@ class ServedQueue(Protocol):
     crew: set[Any]
     zombies: set[Any]
 
+    def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
 
 
 class Hub:
     """Shared by the queues, streams and workers of one supervisor, in one event loop.
 
-    `jobs` holds every job that has not ended, by number, and so keeps it alive.
+    A job that has not ended is kept alive by where it is: its queue's line, its agenda, its attempt.
     """
 
     def __init__(
@@ -52,13 +54,15 @@ class Hub:
         self.name = name
         self.crashed = crashed
         self.pid = os.getpid()
-        self.jobs: dict[int, Job[Any]] = {}
+        self.index: dict[int, Job[Any]] = {}  # unfinished jobs whose id was asked for, by number
+        self.open = 0  # unfinished jobs, counted while somebody waits for quiet
         self.queues: tuple[ServedQueue, ...] = ()
         self.readers: set[Reader] = set()  # of streams that are not finished
         self.numbers = itertools.count(1)
         self.prefix = f"{self.clock.random.getrandbits(32):08x}"
         self.failures: weakref.WeakSet[Failure] = weakref.WeakSet()
         self.stopping: str | None = None  # why nothing is started or tried again any more
+        self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self._quiet: list[asyncio.Future[None]] = []
 
     def is_here(self) -> bool:
@@ -89,24 +93,38 @@ class Hub:
         for queue in self.queues:
             queue.told = bool(self.listeners) or bool(self._quiet)
 
-    def is_quiet(self) -> bool:
-        """Whether nothing goes on by itself any more."""
-        return not self.jobs and not any(reader.busy() for reader in self.readers)
+    def unfinished(self) -> list[Job[Any]]:
+        """Every job that has not ended, oldest first."""
+        jobs = [job for queue in self.queues for job in queue.unfinished()]
+        return sorted(jobs, key=_created)
+
+    def at_work(self) -> bool:
+        """Whether there may be jobs; a quick look, from any thread."""
+        return any(queue.crew for queue in self.queues)
+
+    def job_came(self) -> None:
+        """A job was accepted while somebody waits for quiet, or listens."""
+        self.open += 1
 
     def job_ended(self) -> None:
-        """Called after each end while somebody waits for quiet."""
-        if self._quiet and self.is_quiet():
+        """A job ended while somebody waits for quiet, or listens."""
+        self.open -= 1
+        self.check_quiet()
+
+    def check_quiet(self) -> None:
+        """Tell who waits for it if nothing goes on by itself any more."""
+        if self._quiet and self.open <= 0 and not any(reader.busy() for reader in self.readers):
             for future in self._quiet:
                 if not future.done():
                     future.set_result(None)
 
     async def wait_quiet(self, seconds: float | None) -> bool:
         """Wait until nothing goes on any more, at most so many seconds; whether it came so."""
-        if self.is_quiet():
-            return True
         future: asyncio.Future[None] = self.loop.create_future()
         self._quiet.append(future)
         self.refresh()
+        self.open = len(self.unfinished())
+        self.check_quiet()
         timer = None if seconds is None else self.loop.call_later(seconds, _resolve, future)
         try:
             await future
@@ -115,7 +133,13 @@ class Hub:
                 timer.cancel()
             self._quiet.remove(future)
             self.refresh()
-        return self.is_quiet()
+        return self.open <= 0 and not any(reader.busy() for reader in self.readers)
+
+    def let_functions_go(self) -> None:
+        """No job function keeps hold of this supervisor's queues."""
+        for function in self.functions:
+            if function.last_hub is self:
+                function.last_hub = function.last_order = None
 
     def give_up(self) -> None:
         """Nobody holds the supervisor any more: cancel what it left."""
@@ -129,6 +153,10 @@ class Hub:
         """The tasks of all workers, those of abandoned attempts included."""
         attempts = (attempt for queue in self.queues for attempt in (*queue.crew, *queue.zombies))
         return [attempt.task for attempt in attempts if attempt.task is not None]
+
+
+def _created(job: Job[Any]) -> float:
+    return job._created
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

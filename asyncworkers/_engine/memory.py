@@ -53,6 +53,9 @@ logger = logging.getLogger("asyncworkers")
 REAP_AFTER = 10.0
 """Seconds after which workers that had nothing to do all that time are let go."""
 
+TURN = 0.005
+"""Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
+
 LENT_AT_MOST = 1_000
 """Jobs of one queue that may wait inside `submit` for room in a full queue, all at once."""
 
@@ -62,6 +65,8 @@ class Supply(Protocol):
 
     @property
     def items(self) -> deque[Any]: ...
+    @property
+    def uncounted(self) -> int: ...
     def refill(self) -> bool: ...
     def place(self) -> tuple[int, float]: ...
 
@@ -95,7 +100,7 @@ class MemoryQueue:
     ) -> None:
         self.hub = hub
         self.clock = hub.clock
-        self.jobs = hub.jobs
+        self.now = hub.clock.now
         self.name = name
         self.kind = kind
         self.workers = workers
@@ -105,24 +110,29 @@ class MemoryQueue:
         self.ageing = ageing
         self.told = False  # whether anybody wants to hear of each job
         self.paused = False
+        self.closed = False
         self.spare = workers
         self.lent = 0
         self.crew: set[Attempt] = set()
         self.zombies: set[Attempt] = set()  # retired, but their code still runs
-        self.jobs_a_turn = 64
-        self.submitted = self.succeeded = self.failed = self.cancelled = 0
+        self.turn = TURN  # seconds a worker may go on without giving way to the rest of the loop
+        self._succeeded = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
         self._hire_worker = hire
         self._hired = 0
         self._line: Line = deque()
-        self._supplies: set[Any] = set()
+        self.next_entry: Callable[[], Any] = self._line.popleft  # raises IndexError if there is none
+        self._supplies: set[Any] = set()  # in line
+        self.supplies: set[Any] = set()  # whose stream is being read
+        self.scheduled = 0  # jobs that wait for their time
         self._dead = 0  # entries of the line whose job is not queued any more
         self.held = False
+        self.shut = False
         self._idle: list[asyncio.Future[bool]] = []
         self._least_idle = 0
         self._reaper: asyncio.TimerHandle | None = None
         self._limit = sys.maxsize if maxsize is None else maxsize
-        self._putters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self.putters: deque[tuple[asyncio.Future[None], int]] = deque()
         self._promised = 0  # room given to putters that have not used it yet
         self._putting_jobs = 0
         loop, now = hub.loop, hub.clock.now
@@ -134,8 +144,13 @@ class MemoryQueue:
     # ---- what its jobs ask
 
     def job_id(self, job: Job[Any]) -> str:
-        """The job's number with the supervisor's prefix, which no other supervisor shares."""
-        return f"{self.hub.prefix}-{job._number}"
+        """The job's number, given when first asked for, with a prefix no other supervisor shares."""
+        rare = job._uncommon()
+        if not rare.number:
+            rare.number = next(self.hub.numbers)
+            if job._state < ENDED:
+                self.hub.index[rare.number] = job
+        return f"{self.hub.prefix}-{rare.number}"
 
     def utc(self, moment: float) -> datetime:
         """A moment of the loop's clock as a date."""
@@ -156,10 +171,8 @@ class MemoryQueue:
         Raises WouldDeadlock if the job already waits, through others perhaps, for that attempt's.
         """
         parent = running_job()
-        if parent is None or not isinstance(parent._runner, Attempt):
-            return None
-        attempt = parent._runner
-        if attempt.hub is not self.hub:
+        attempt = None if parent is None else parent._runner()
+        if parent is None or not isinstance(attempt, Attempt) or attempt.hub is not self.hub:
             return None
         if _waits_for(job, parent):
             raise WouldDeadlock(f"{parent!r} awaits {job!r}, which waits for it to end")
@@ -171,8 +184,7 @@ class MemoryQueue:
         if job._state >= ENDED:
             return False
         if job._state == RUNNING:
-            if isinstance(job._runner, Attempt):
-                self.cancel_attempt(job._runner, Cancelled(reason))
+            self.cancel_attempt(job._runner(), Cancelled(reason))
         else:
             self._withdraw(job, Cancelled(reason))
         return True
@@ -181,21 +193,19 @@ class MemoryQueue:
 
     def is_full(self) -> bool:
         """Whether a job must wait for room, be it only because others do already."""
-        if not self._putters and len(self._line) + self._promised < self._limit:
+        if not self.putters and len(self._line) + self._promised < self._limit:
             return False  # the line is never shorter than what waits, so this is the quick answer
         return not self.has_room(1)
 
     def has_room(self, count: int) -> bool:
         """Whether so many jobs may be put now."""
-        return not self._putters and self._in_line() + self._promised + count <= self._limit
+        return not self.putters and self._in_line() + self._promised + count <= self._limit
 
     def _in_line(self) -> int:
         return len(self._line) - self._dead - len(self._supplies)
 
     def put(self, job: Job[Any]) -> None:
         """Accept an ordinary job: it waits in line and a worker is told."""
-        self.jobs[job._number] = job
-        self.submitted += 1
         self._line.append(job)
         if self._idle:
             self.staff()
@@ -206,8 +216,6 @@ class MemoryQueue:
 
     def put_special(self, job: Job[Any], delay: float, expires: float | None) -> None:
         """Accept a job that has a delay, an end of its time, a priority or a parent."""
-        self.jobs[job._number] = job
-        self.submitted += 1
         if self.told:
             self.tell_submitted(job)
         if expires is not None:
@@ -221,8 +229,6 @@ class MemoryQueue:
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
         for job in jobs:
-            self.jobs[job._number] = job
-            self.submitted += 1
             self._line.append(job)
             if self.told:
                 self.tell_submitted(job)
@@ -242,7 +248,7 @@ class MemoryQueue:
         waits here lends its slot, or a full queue whose workers all submit to it would stand still.
         """
         parent = running_job()
-        attempt = parent._runner if parent is not None else None
+        attempt = parent._runner() if parent is not None else None
         serial = 0
         if isinstance(attempt, Attempt):
             if self._putting_jobs >= LENT_AT_MOST:
@@ -255,12 +261,12 @@ class MemoryQueue:
             attempt.lend(None)
         future = self.hub.loop.create_future()
         putter = (future, count)
-        self._putters.append(putter)
+        self.putters.append(putter)
         try:
             await future
         except BaseException:
-            if putter in self._putters:
-                self._putters.remove(putter)
+            if putter in self.putters:
+                self.putters.remove(putter)
             elif not future.cancelled() and future.exception() is None:
                 self.use_room(count)  # it was ours already: somebody else may have it
             self._offer_room()
@@ -276,32 +282,47 @@ class MemoryQueue:
 
     def refuse_putters(self, error: Exception) -> None:
         """Everybody who waits for room gets this error."""
-        putters, self._putters = self._putters, deque()
+        putters, self.putters = self.putters, deque()
         for future, _ in putters:
             if not future.done():
                 future.set_exception(error)
 
+    def forget_supply(self, supply: Supply) -> None:
+        """A stream has come to its end."""
+        if supply in self.supplies:
+            self.supplies.discard(supply)
+            self._succeeded += supply.uncounted
+
     # ---- what its workers ask
 
-    def take(self) -> Any:
-        """The next job or supply of jobs, for a worker that is ready to run it; None if there is none."""
-        while self._line and not self.held:
-            entry = self._line.popleft()
-            if entry.__class__ is Job:
-                if entry._state == QUEUED:
-                    if self._putters:
-                        self._offer_room()
-                    return entry
-                self._dead -= 1
-            elif entry.refill():
+    def admit(self, entry: Any) -> Any:
+        """What a worker is to do about an entry it took from `next_entry`, which was no queued job,
+        or whose place in line somebody waits for: the job or supply it may run now, or None."""
+        if entry.__class__ is not Job:
+            if entry.refill():
                 self._line.append(entry)  # a stream and the jobs beside it take turns
                 return entry
-            else:
-                self._supplies.discard(entry)
-        return None
+            self._supplies.discard(entry)
+            return None
+        queued = entry._state == QUEUED
+        if not queued:
+            self._dead -= 1
+        if self.putters:
+            self._offer_room()
+        return entry if queued else None
+
+    def _open(self) -> None:
+        """Let workers take from the line, or, while nothing may be started, from an empty one.
+
+        Called after any change of what decides that, so that taking costs workers no question.
+        """
+        self.shut = self.held or self.spare < 0
+        self.next_entry = _NOTHING.popleft if self.shut else self._line.popleft
 
     async def wait_ready(self, attempt: Attempt) -> bool:
         """Wait until there may be something to take. False: this worker is not needed any more."""
+        if self.closed:
+            return False
         future: asyncio.Future[bool] = self.hub.loop.create_future()
         self._idle.append(future)
         if self._reaper is None:
@@ -323,6 +344,7 @@ class MemoryQueue:
         if self.spare >= 0:
             return False
         self.spare += 1
+        self._open()
         attempt.off_duty = True
         return True
 
@@ -333,10 +355,11 @@ class MemoryQueue:
         job._value = value
         job._state = SUCCEEDED
         job._finished = moment
-        job._runner = None
-        job._context = None
-        self.succeeded += 1
-        del self.jobs[job._number]
+        self._succeeded += 1
+        if job._context is not None:
+            job._context = None
+        if job._rare is not None and job._rare.number:
+            del self.hub.index[job._rare.number]
         if self.told:
             self._tell_succeeded(job, attempt)
         if job._waiters is not None:
@@ -346,11 +369,10 @@ class MemoryQueue:
         """Judge how the attempt ended, tell of it, and settle."""
         if isinstance(outcome, TimedOut):
             self.timed_out += 1
-        decision = decide(outcome, job._policies.retry, job._tries, self.clock.random.random())
+        decision = decide(outcome, job._order.policies.retry, job.attempt, self.clock.random.random())
         if isinstance(decision, RetryAfter) and self.hub.stopping:
             decision = Cancel(self.hub.stopping)
         attempt.clear()
-        job._runner = None
         job._finished = moment
         if self.told:
             self._tell_ended(job, attempt, outcome, decision)
@@ -360,14 +382,14 @@ class MemoryQueue:
         """Do what was decided about a job that is not running any more."""
         match decision:
             case Complete(value):
-                self.succeeded += 1
+                self._succeeded += 1
                 self._end(job, SUCCEEDED, value, moment)
             case RetryAfter(delay, error):
                 self._retry(job, delay, error)
             case Fail(error):
                 self.failed += 1
-                if job._tries > 1:
-                    _note(error, f"attempt {job._tries} of {_attempts(job)}")
+                if job.attempt > 1:
+                    _note(error, f"attempt {job.attempt} of {_attempts(job)}")
                 self._end(job, FAILED, self._failure(job, error), moment)
             case Cancel(reason, expired):
                 self.cancelled += 1
@@ -376,7 +398,7 @@ class MemoryQueue:
                 failure.unread = False  # whoever cancelled it knows
                 self._end(job, CANCELLED, failure, moment)
             case Release():
-                job._tries -= 1
+                job._uncommon().tries -= 1
                 job._state = QUEUED
                 self._line.appendleft(job)
             case _:
@@ -387,9 +409,10 @@ class MemoryQueue:
         job._state = state
         job._finished = moment
         job._context = None
-        del self.jobs[job._number]
+        if job._rare is not None and job._rare.number:
+            del self.hub.index[job._rare.number]
         if self.told:
-            self._emit(events.JobSettled, job, job._tries, STATES[state].value)
+            self._emit(events.JobSettled, job, job.attempt, STATES[state].value)
             self.hub.job_ended()
         if job._waiters is not None:
             job._wake()
@@ -413,6 +436,9 @@ class MemoryQueue:
             self._dead += 1
             if self._dead > 64 and self._dead * 2 > len(self._line):
                 self._forget_dead()
+        else:
+            self.scheduled -= 1
+        job._uncommon()  # so that it counts no attempt
         self.settle(job, Cancel(outcome.reason, outcome.expired), self.clock.now())
         self._offer_room()
 
@@ -424,8 +450,8 @@ class MemoryQueue:
             self._unwinds.add(self.clock.now() + self.unwind, attempt, attempt.serial)
 
     def _time_out(self, attempt: Attempt, _serial: float) -> None:
-        if attempt.job is not None and attempt.job._policies.timeout is not None:
-            self.cancel_attempt(attempt, TimedOut(attempt.job._policies.timeout))
+        if attempt.job is not None and attempt.job._order.timeout is not None:
+            self.cancel_attempt(attempt, TimedOut(attempt.job._order.timeout))
 
     def _abandon(self, attempt: Attempt, _serial: float = 0) -> None:
         """Settle the job although its code runs on; that worker is retired and replaced."""
@@ -442,9 +468,9 @@ class MemoryQueue:
     def count_abandoned(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
-        logger.warning("abandoned attempt %d of %r: it did not end when cancelled", job._tries, job)
+        logger.warning("abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job)
         if self.told:
-            self._emit(events.AttemptAbandoned, job, job._tries)
+            self._emit(events.AttemptAbandoned, job, job.attempt)
 
     def abandon_all(self) -> None:
         """Abandon every attempt that still runs."""
@@ -478,19 +504,20 @@ class MemoryQueue:
         return sum(attempt.job is not None or attempt.supply is not None for attempt in self.crew)
 
     @property
-    def scheduled(self) -> int:
-        """Jobs of this queue that wait for their time."""
-        return sum(job._state == SCHEDULED and job._home is self for job in self.jobs.values())
+    def succeeded(self) -> int:
+        """Jobs that returned a value, and items of streams that did."""
+        return self._succeeded + sum(supply.uncounted for supply in self.supplies)
+
+    @property
+    def submitted(self) -> int:
+        """Jobs accepted so far."""
+        ended = self.succeeded + self.failed + self.cancelled
+        return ended + self.running + self.queued + self.scheduled
 
     @property
     def idle(self) -> int:
         """Workers that have nothing to do."""
         return len(self._idle)
-
-    def make_running_jobs(self) -> None:
-        """Make the Jobs of streams' items that are running, so that they are listed."""
-        for attempt in self.crew:
-            attempt.running_job()
 
     def explain(self) -> str:
         """One line: what the queue does, and what keeps its jobs waiting."""
@@ -498,7 +525,20 @@ class MemoryQueue:
 
     def examples(self, most: int) -> list[Job[Any]]:
         """A few unfinished jobs of this queue, the oldest first."""
-        return list(itertools.islice((job for job in self.jobs.values() if job._home is self), most))
+        return list(itertools.islice(self.jobs(), most))
+
+    def jobs(self) -> Iterator[Job[Any]]:
+        """The jobs that have not ended: those that run, those in line, those that wait for their time."""
+        for attempt in tuple(self.crew):
+            job = attempt.running_job()
+            if job is not None:
+                yield job
+        yield from self.waiting_jobs()
+        yield from self._due.live_items()
+
+    def unfinished(self) -> list[Job[Any]]:
+        """The same, as a list."""
+        return list(self.jobs())
 
     def waiting_jobs(self) -> Iterator[Job[Any]]:
         """The jobs in line, in the order in which they are to run."""
@@ -524,12 +564,13 @@ class MemoryQueue:
         self._hired += 1
         attempt = self._hire_worker(self, self._hired)
         self.crew.add(attempt)
-        self.jobs_a_turn = max(8, 512 // len(self.crew))
+        self.turn = TURN / len(self.crew)
 
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
         self.lent += 1
         self.spare += 1
+        self._open()
         self.staff()
 
     def take_slot_back(self) -> None:
@@ -537,17 +578,20 @@ class MemoryQueue:
         self.lent -= 1
         self.spare -= 1
         self._let_go()
+        self._open()
 
     def resize(self, workers: int) -> None:
         """Change the capacity; what runs goes on to its end."""
         self.spare += workers - self.workers
         self.workers = workers
         self._let_go()
+        self._open()
         self.staff()
 
     def hold(self, held: bool) -> None:
         """Start no job while held."""
         self.held = held
+        self._open()
         self.staff()
 
     def _let_go(self) -> None:
@@ -577,6 +621,7 @@ class MemoryQueue:
         if not attempt.off_duty:
             attempt.off_duty = True
             self.spare += 1
+            self._open()
         self.staff()
 
     def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
@@ -596,7 +641,8 @@ class MemoryQueue:
 
     def close(self) -> None:
         """Send every idle worker home and stop every timer; nothing is accepted afterwards."""
-        self.held = True
+        self.held = self.closed = True
+        self._open()
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
@@ -613,6 +659,7 @@ class MemoryQueue:
         job._state = QUEUED
         if type(self._line) is deque and _place(job)[0]:
             self._line = RankedLine(self._line, _place, self.clock.now, self.ageing)
+            self._open()
         self._line.append(job)
         self.staff()
 
@@ -622,14 +669,17 @@ class MemoryQueue:
         ranked = not isinstance(self._line, deque)
         self._line = RankedLine(alive, _place, self.clock.now, self.ageing) if ranked else deque(alive)
         self._dead = 0
+        self._open()
 
     def _schedule(self, job: Job[Any], delay: float) -> None:
-        job._state = SCHEDULED
         due = self.clock.now() + delay
         job._uncommon().due = due
+        job._state = SCHEDULED
+        self.scheduled += 1
         self._due.add(due, job, due)
 
     def _come_due(self, job: Job[Any], _due: float) -> None:
+        self.scheduled -= 1
         self._line_up(job)
 
     def _expire(self, job: Job[Any], _stamp: float) -> None:
@@ -637,11 +687,11 @@ class MemoryQueue:
             self._withdraw(job, Cancelled("it expired before it could start", expired=True))
 
     def _offer_room(self) -> None:
-        while self._putters:
-            future, count = self._putters[0]
+        while self.putters:
+            future, count = self.putters[0]
             if self._in_line() + self._promised + count > self._limit:
                 return
-            self._putters.popleft()
+            self.putters.popleft()
             if not future.done():
                 self._promised += count
                 future.set_result(None)
@@ -670,23 +720,24 @@ class MemoryQueue:
 
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
+        self.hub.job_came()
         self._emit(events.JobSubmitted, job)
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
-        self._emit(events.AttemptStarted, job, job._tries, attempt.number)
+        self._emit(events.AttemptStarted, job, job.attempt, attempt.number)
 
     def _tell_ended(self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision) -> None:
         error = getattr(outcome, "error", None)
         seconds = self.clock.now() - job._started
         kinds = type(outcome).__name__, type(decision).__name__, error and type(error).__name__
-        self._emit(events.AttemptEnded, job, job._tries, attempt.number, seconds, *kinds)
+        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *kinds)
 
     def _tell_succeeded(self, job: Job[Any], attempt: Attempt) -> None:
         seconds = job._finished - job._started
-        details = job._tries, attempt.number, seconds, "Succeeded", "Complete", None
+        details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None
         self._emit(events.AttemptEnded, job, *details)
-        self._emit(events.JobSettled, job, job._tries, "succeeded")
+        self._emit(events.JobSettled, job, job.attempt, "succeeded")
         self.hub.job_ended()
 
     def _tell_replaced(self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None) -> None:
@@ -696,10 +747,13 @@ class MemoryQueue:
         self.emit(events.WorkerReplaced, self.name, attempt.number, cause, culprit)
 
 
+_NOTHING: deque[Any] = deque()
+
+
 def _place(entry: Any) -> tuple[int, float]:
     """Where an entry belongs in a ranked line, and since when it waits."""
     if entry.__class__ is Job:
-        return rank(entry._policies.priority, entry._depth()), entry._created
+        return rank(entry._order.policies.priority, entry._depth()), entry._created
     return entry.place()
 
 
@@ -711,14 +765,15 @@ def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
         one = open_jobs.pop()
         if one is goal:
             return True
-        if one._number not in seen and one._runner is not None:
-            seen.add(one._number)
-            open_jobs.extend(one._runner.waits_for)
+        attempt = one._runner()
+        if id(one) not in seen and attempt is not None:
+            seen.add(id(one))
+            open_jobs.extend(attempt.waits_for)
     return False
 
 
 def _attempts(job: Job[Any]) -> int:
-    return 1 if job._policies.retry is None else job._policies.retry.attempts
+    return 1 if job._order.policies.retry is None else job._order.policies.retry.attempts
 
 
 def _note(error: BaseException, text: str) -> None:

@@ -29,23 +29,22 @@ LAST_MOMENT = 0.2
 async def finish(hub: Hub, grace: float | None) -> DrainReport:
     """Wait for all jobs, as long as `grace` says (None: for ever); then stop them, in bounded time."""
     began = hub.clock.now()
-    numbers = dict.fromkeys(hub.jobs)
-    if await hub.wait_quiet(grace):
-        left: dict[int, Job[Any]] = {}
-    else:
-        left = dict(hub.jobs)
-    running = [job for job in left.values() if job._state == RUNNING]
-    waiting = [job for job in left.values() if job._state < RUNNING]
+    had = hub.unfinished()
+    quiet = await hub.wait_quiet(grace)
+    left = [] if quiet else hub.unfinished()
+    running = [job for job in left if job._state == RUNNING]
+    waiting = [job for job in left if job._state < RUNNING]
     abandoned: list[Job[Any]] = []
-    if left or not hub.is_quiet():
+    stopped = set(left)
+    if not quiet:
         stop(hub, hub.stopping or "the grace of the drain was over")
         patience = min([LAST_UNWIND, *(queue.unwind for queue in _queues(hub))])
         if not await hub.wait_quiet(patience):
-            abandoned = [job for job in hub.jobs.values() if job._state == RUNNING]
+            abandoned = [job for job in hub.unfinished() if job._state == RUNNING]
             for queue in _queues(hub):
                 queue.abandon_all()
     return DrainReport(
-        done=tuple(f"{hub.prefix}-{number}" for number in numbers if number not in left),
+        done=tuple(job.id for job in had if job not in stopped),
         cancelled=tuple(job.id for job in running if job not in abandoned),
         not_started=tuple(job.id for job in waiting),
         abandoned=tuple(job.id for job in abandoned),
@@ -58,14 +57,14 @@ def stop(hub: Hub, reason: str) -> None:
     hub.stopping = reason
     for reader in tuple(hub.readers):
         reader.abort(reason)
-    for job in tuple(hub.jobs.values()):
-        job._home.cancel(job, reason)
+    for job in hub.unfinished():
+        job._order.home.cancel(job, reason)
 
 
 def cancel_waiting(queue: MemoryQueue, reason: str) -> None:
     """Cancel what has not started in this queue."""
-    for job in tuple(queue.jobs.values()):
-        if job._home is queue and job._state in (SCHEDULED, QUEUED):
+    for job in queue.unfinished():
+        if job._state in (SCHEDULED, QUEUED):
             queue.cancel(job, reason)
 
 
@@ -73,6 +72,7 @@ async def close(hub: Hub) -> None:
     """Send the workers home and end what jobs left behind; what does not end is left to the loop."""
     for queue in hub.queues:
         queue.close()
+    hub.let_functions_go()
     workers = [task for task in hub.tasks() if not task.done()]
     for queue in hub.queues:
         for attempt in (*queue.crew, *queue.zombies):
@@ -87,18 +87,18 @@ def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:
     """Cancel the tasks that jobs started and left behind, and say whose they were."""
     current = asyncio.current_task()
     ours = set(hub.tasks())
-    found: dict[int, tuple[Job[Any], list[asyncio.Task[Any]]]] = {}
+    found: dict[Job[Any], list[asyncio.Task[Any]]] = {}
     for task in asyncio.all_tasks(hub.loop):
         job = None if task in ours or task is current else job_of_task(task)
-        if job is not None and getattr(job._home, "hub", None) is hub:
-            found.setdefault(job._number, (job, []))[1].append(task)
-    for job, tasks in found.values():
+        if job is not None and getattr(job._order.home, "hub", None) is hub:
+            found.setdefault(job, []).append(task)
+    for job, tasks in found.items():
         logger.warning("%r left %d tasks behind, which are cancelled now", job, len(tasks))
         if hub.listeners:
             hub.listeners.emit(TasksLeaked(hub.clock.now(), job.id, job.name, len(tasks)))
         for task in tasks:
             task.cancel("the job that started it is over, and its supervisor closes")
-    return [task for _, tasks in found.values() for task in tasks]
+    return [task for tasks in found.values() for task in tasks]
 
 
 def job_of_task(task: asyncio.Task[Any]) -> Job[Any] | None:

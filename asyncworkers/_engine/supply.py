@@ -12,9 +12,9 @@ from typing import Any
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
 from asyncworkers._engine.line import rank
 from asyncworkers._engine.memory import MemoryQueue
-from asyncworkers._engine.worker import TURN, conclude, learn_that_it_sets_context
-from asyncworkers.function import Policies, name_of
-from asyncworkers.job import RUNNING, SUCCEEDED, Job, running
+from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
+from asyncworkers.function import name_of
+from asyncworkers.job import RUNNING, SUCCEEDED, Job, Order, running
 
 __all__ = ["Plan", "Supply"]
 
@@ -27,8 +27,7 @@ class Plan:
     """What the jobs of a stream have in common."""
 
     queue: MemoryQueue
-    function: Callable[..., Any]
-    policies: Policies
+    order: Order
     context: Context | None
     delay: float
     parent: Job[Any] | None
@@ -64,6 +63,7 @@ class Supply:
         self.items: deque[Any] = deque()
         self.pulled = self.taken = self.ended = 0  # items got, started, and done with
         self.read = 0  # items whose end the reader has taken away, if there is one
+        self.with_job = 0  # of those that ended, how many had a Job, which its queue has counted
         self.exhausted = False
         self._plan = plan
         self._iterator = iterator
@@ -79,7 +79,7 @@ class Supply:
     @property
     def name(self) -> str:
         """The name of the function, for people."""
-        return self._plan.policies.name or name_of(self._plan.function)
+        return self._plan.order.policies.name or name_of(self._plan.order.function)
 
     # ---- items
 
@@ -87,7 +87,8 @@ class Supply:
         """An item has come from an asynchronous iterable."""
         self.items.append(item)
         self.pulled += 1
-        self.queue.submitted += 1
+        if self._results is not None:
+            self._results.append(None)
         self.queue.list_supply(self)
 
     def room(self) -> int:
@@ -114,8 +115,9 @@ class Supply:
         except BaseException as error:
             self.exhausted = True
             trouble = error
-        self.queue.submitted += len(items)
         self.pulled += len(items)
+        if self._results is not None:
+            self._results.extend([None] * len(items))
         if trouble is not None:
             self._broken(trouble)
 
@@ -125,6 +127,11 @@ class Supply:
         more = self.refill()
         attempt.supply = self
         return more
+
+    @property
+    def uncounted(self) -> int:
+        """Items that succeeded without having had a Job."""
+        return self.ended - self.with_job
 
     def is_finished(self) -> bool:
         """Whether every item there was or will be has ended."""
@@ -137,7 +144,6 @@ class Supply:
     def stop(self, reason: str, after: int = -1) -> None:
         """Start nothing more, and cancel what runs of the items after the given index."""
         self.exhausted = True
-        self.queue.submitted -= len(self.items)
         self.items.clear()
         for attempt in tuple(self.queue.crew):
             if attempt.supply is self:
@@ -153,7 +159,7 @@ class Supply:
     def place(self) -> tuple[int, float]:
         """Where it stands in a ranked line; it never ages, for it takes turns anyway."""
         depth = 0 if self._plan.parent is None else self._plan.parent._depth() + 1
-        return rank(self._plan.policies.priority, depth), self.queue.clock.now()
+        return rank(self._plan.order.policies.priority, depth), self.queue.clock.now()
 
     def next_job(self) -> Job[Any] | None:
         """Make the next item's Job, for a worker that is about to run it."""
@@ -161,43 +167,38 @@ class Supply:
             job = self._make_job(self.items.popleft(), self.taken)
             self.taken += 1
             plan = self._plan
-            if not plan.delay and plan.policies.expires is None:
-                self.queue.jobs[job._number] = job
-                self.queue.tell_submitted(job)
+            if not plan.delay and plan.order.policies.expires is None:
+                if self.queue.told:
+                    self.queue.tell_submitted(job)
                 return job
-            self.queue.submitted -= 1  # counted when it was pulled, and again by the queue
-            self.queue.put_special(job, plan.delay, plan.policies.expires)
+            self.queue.put_special(job, plan.delay, plan.order.policies.expires)
             self.refill()
         return None
 
     def make_running_job(self, attempt: Attempt) -> Job[Any]:
         """Make the Job of the item that this attempt is running already."""
-        job = self._make_job(attempt.item, attempt.index)
+        _, index, item = attempt.at
+        job = self._make_job(item, index)
         job._state = RUNNING
-        job._tries = 1
         job._started = attempt.since
-        job._runner = attempt
+        job._value = attempt
         attempt.job = job
-        self.queue.jobs[job._number] = job
         return job
 
     def _make_job(self, item: Any, index: int) -> Job[Any]:
-        plan, hub = self._plan, self.queue.hub
-        job: Job[Any] = Job(
-            next(hub.numbers), self.queue, plan.policies, plan.function, (item,), None, plan.context, hub.clock.now()
-        )
+        plan = self._plan
+        job: Job[Any] = Job(plan.order, (item,), None, plan.context, self.queue.clock.now())
         if plan.parent is not None:
             rare = job._uncommon()
             rare.parent, rare.depth = plan.parent, plan.parent._depth() + 1
         self._jobs[job] = index
-        if self._results is not None and index == len(self._results):
-            self._results.append(None)
         job._watch(self._job_ended)
         return job
 
     def _job_ended(self, job: Job[Any]) -> None:
         index = self._jobs.pop(job)
         self.ended += 1
+        self.with_job += 1
         if self._as_jobs or job._state != SUCCEEDED:
             self._deliver_job(index, job)
         elif self._results is not None:
@@ -211,7 +212,7 @@ class Supply:
 
     def _is_simple(self) -> bool:
         plan = self._plan
-        policies = plan.policies
+        policies = plan.order.policies
         return (
             plan.context is None
             and policies.timeout is None
@@ -228,19 +229,17 @@ class Supply:
             return self.next_job()
         assert attempt.task is not None
         now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
-        items, function, results = self.items, self._plan.function, self._results
+        items, function, results = self.items, self._plan.order.function, self._results
         attempt.since = now()
-        left, turn_ends = queue.jobs_a_turn, attempt.since + TURN
+        left, turn_ends = 8, attempt.since + queue.turn
         attempt.supply = self
         try:
-            while (items or self._refill_between(attempt)) and queue.spare >= 0 and not queue.held:
-                attempt.item = item = items.popleft()
-                attempt.index = index = self.taken
-                attempt.serial = serial = attempt.serial + 1
+            while (items or self._refill_between(attempt)) and not queue.shut:
+                item = items.popleft()
+                index = self.taken
                 self.taken = index + 1
-                if results is not None:
-                    results.append(None)
-                mark((attempt, serial))
+                attempt.at = at = (attempt, index, item)
+                mark(at)
                 try:
                     value = await function(item)
                 except BaseException as error:
@@ -252,7 +251,6 @@ class Supply:
                     self._conclude(attempt, None, value)
                     return None
                 self.ended += 1
-                queue.succeeded += 1
                 if results is not None:
                     results[index] = value
                 else:
@@ -260,16 +258,18 @@ class Supply:
                 if cancelling():
                     return None
                 if len(copy_context()) != 1:
-                    learn_that_it_sets_context(self._plan.policies)
+                    learn_that_it_sets_context(self._plan.order)
                     return None
                 left -= 1
-                if left <= 0 or (not left & 7 and now() > turn_ends):
-                    break
+                if not left:  # a look at the clock costs as much as a tenth of an item
+                    left = 8
+                    if now() > turn_ends:
+                        break
         finally:
-            attempt.supply = attempt.item = None
+            attempt.supply = attempt.at = None
             if self.is_finished():
                 self._finished()
-        if left <= 0 or items:
+        if items:
             await asyncio.sleep(0)
         return None
 

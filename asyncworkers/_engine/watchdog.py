@@ -77,7 +77,7 @@ class Watchdog:
             late = now - looked - EVERY
             if late > STALL and cpu_now - cpu > late / 2:
                 self._tell(late, self._place(), held_gil=True)
-            elif self._hub.jobs or self._hub.readers:
+            elif self._hub.at_work():
                 self._ping()
             cpu, looked = _cpu_seconds(self._loop_thread), time.monotonic()
 

@@ -13,14 +13,11 @@ from asyncworkers._engine.drive import drive
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
 from asyncworkers.bridge.protocol import Work
-from asyncworkers.function import PLAIN_COROUTINE, Policies
-from asyncworkers.job import RUNNING, Job, running
+from asyncworkers.function import PLAIN_COROUTINE
+from asyncworkers.job import QUEUED, RUNNING, Job, Order, running
 from asyncworkers.outcome import Outcome, Release, Succeeded
 
 __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
-
-TURN = 0.005
-"""Seconds a worker may go on without giving way to the rest of the loop."""
 
 BACK_OFF = 0.5
 """Seconds until a thread that could not be started is tried again."""
@@ -61,34 +58,39 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     in_line = attempt.bridge is None and queue.isolation == "shared"
     mark(None)
     moment = now()
-    left, turn_ends = queue.jobs_a_turn, moment + TURN
-    while not (queue.spare < 0 and queue.excuse(attempt)):
-        job = queue.take()
-        if job is None:
+    turn_ends = moment + queue.turn
+    while True:
+        try:
+            job = queue.next_entry()
+        except IndexError:
             mark(None)
-            if not await queue.wait_ready(attempt):
+            job = None
+            if queue.excuse(attempt) or not await queue.wait_ready(attempt):
                 break
             moment = now()
-            left, turn_ends = queue.jobs_a_turn, moment + TURN
+            turn_ends = moment + queue.turn
             continue
-        if job.__class__ is not Job:
-            job = await job.work(queue, attempt) if in_line else job.next_job()
-            if job is None:
-                if cancelling() or len(copy_context()) != 1:
+        if job.__class__ is not Job or job._state != QUEUED or queue.putters:
+            job = queue.admit(job)
+            if job is not None and job.__class__ is not Job:
+                job = await job.work(queue, attempt) if in_line else job.next_job()
+                if job is None and (cancelling() or len(copy_context()) != 1):
                     break
                 moment = now()
+            if job is None:
                 continue
         # Begin the attempt.
         attempt.job = job
         attempt.serial += 1
-        job._runner = attempt
+        job._value = attempt
         job._state = RUNNING
-        job._tries += 1
         job._started = moment
+        if job._rare is not None:
+            job._rare.tries += 1
         mark(job)
-        timeout = job._policies.timeout
-        if timeout is not None:
-            queue.timeouts.add(moment + timeout, attempt, attempt.serial)
+        order = job._order
+        if order.timeout is not None:
+            queue.timeouts.add(moment + order.timeout, attempt, attempt.serial)
         if queue.told:
             queue.tell_started(job, attempt)
         # Run it; whatever it raises stays here.
@@ -97,9 +99,9 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         try:
             if in_line and job._context is None:
                 if job._kwargs is None:
-                    value = await job._function(*job._args)
+                    value = await order.function(*job._args)
                 else:
-                    value = await job._function(*job._args, **job._kwargs)
+                    value = await order.function(*job._args, **job._kwargs)
             else:
                 value = await _apart(queue, attempt, job)
         except BaseException as error:
@@ -123,13 +125,12 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if cancelling():
             break
         if len(copy_context()) != 1:
-            learn_that_it_sets_context(job._policies)
+            learn_that_it_sets_context(order)
             break
-        left -= 1
-        if left <= 0 or moment > turn_ends:
+        if moment > turn_ends:
             await asyncio.sleep(0)
             moment = now()
-            left, turn_ends = queue.jobs_a_turn, moment + TURN
+            turn_ends = moment + queue.turn
     if attempt.bridge is not None:
         await _free(queue, attempt, attempt.bridge)
 
@@ -149,10 +150,11 @@ def conclude(
         queue.count_abandoned(job, attempt)
 
 
-def learn_that_it_sets_context(policies: Policies) -> None:
+def learn_that_it_sets_context(order: Order) -> None:
     """Jobs of this function get a context of their own from now on, which spares their worker."""
-    if policies is not PLAIN_COROUTINE:  # that one is shared by functions of all kinds
-        policies.sets_context = True
+    order.plain = False
+    if order.policies is not PLAIN_COROUTINE:  # that one is shared by functions of all kinds
+        order.policies.sets_context = True
 
 
 async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
@@ -161,12 +163,12 @@ async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
     context.run(running.set, job)
     kwargs = job._kwargs or {}
     if attempt.bridge is not None:
-        work = Work(job._function, job._args, kwargs, context, job.name)
+        work = Work(job._order.function, job._args, kwargs, context, job.name)
         value, error = await attempt.bridge.call(work)
         if error is not None:
             raise error
         return value
-    coroutine = job._function(*job._args, **kwargs)
+    coroutine = job._order.function(*job._args, **kwargs)
     if queue.isolation == "task":
         return await _in_own_task(queue, attempt, coroutine, context)
     return await drive(context, coroutine)
@@ -210,7 +212,6 @@ async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Non
     """The bridge could not be made, so the job was not begun: another worker may have better luck,
     and this one holds its slot for a while, so that the attempt is not repeated without a pause."""
     attempt.clear()
-    job._runner = None
     queue.settle(job, Release(), queue.clock.now())
     queue.staff()
     await asyncio.sleep(BACK_OFF)
