@@ -1,5 +1,6 @@
 """An asyncio-native job runner: jobs in memory, on the event loop and in threads, supervised."""
 
+from asyncworkers._engine.report import DrainReport, QueueStats, Stats
 from asyncworkers.bridge import CancelToken
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
@@ -18,7 +19,6 @@ from asyncworkers.errors import (
     WrongLoop,
     WrongProcess,
 )
-from asyncworkers._engine.report import DrainReport, QueueStats, Stats
 from asyncworkers.function import Call, JobFunction, job
 from asyncworkers.job import Job, JobState, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut

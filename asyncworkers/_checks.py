@@ -9,7 +9,20 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-__all__ = ["duration", "flag", "function_name", "iterable", "moment_or_duration", "nearest", "number", "one_of", "queue_name", "shown", "tags", "whole"]
+__all__ = [
+    "duration",
+    "flag",
+    "function_name",
+    "iterable",
+    "moment_or_duration",
+    "nearest",
+    "number",
+    "one_of",
+    "queue_name",
+    "shown",
+    "tags",
+    "whole",
+]
 
 LONGEST = 10 * 366 * 86_400.0
 """No duration may exceed ten years, in seconds: longer ones are nearly always a wrong unit."""
@@ -115,7 +128,9 @@ def one_of(argument: str, value: Any, allowed: tuple[str, ...]) -> str:
     if type(value) is not str:
         raise TypeError(f"{argument} must be a str, not {shown(value)}")
     if value not in allowed:
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}")
+        raise ValueError(
+            f"{argument} must be one of {', '.join(map(repr, allowed))}, not {shown(value)}"
+        )
     return value
 
 

@@ -35,15 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="asyncworkers", description="An asyncio-native job runner.")
+    parser = argparse.ArgumentParser(
+        prog="asyncworkers", description="An asyncio-native job runner."
+    )
     parser.add_argument("--version", action="version", version=f"asyncworkers {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo_command.add_options(
         commands.add_parser(
             "demo",
-            help="render, serve, crawl and analyse the standard library's documentation",
+            help="render, serve, crawl and analyze the standard library's documentation",
             description="Render the standard library's documentation, serve it on 127.0.0.1, "
-            "crawl and analyse it: the whole of asyncworkers on real input, without a network.",
+            "crawl and analyze it: the whole of asyncworkers on real input, without a network.",
         )
     )
     return parser

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from asyncworkers import _checks
-from asyncworkers.outcome import Decision, Outcome
 
 __all__ = [
     "AttemptAbandoned",
@@ -72,7 +71,8 @@ class AttemptStarted(Event):
 @dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
     """An attempt ended after `seconds`. The kinds of outcome and decision come as class names,
-    such as `"TimedOut"` and `"RetryAfter"`; `error` is the failure's type, if there was one."""
+    such as `"TimedOut"` and `"RetryAfter"`; `error` is the failure's type, if there was one.
+    """
 
     job_id: str
     job_name: str

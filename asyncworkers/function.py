@@ -8,7 +8,18 @@ import types
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from asyncworkers import _checks
 from asyncworkers.policies import Retry
@@ -114,7 +125,9 @@ def _context(value: Any) -> Literal["submitter", "none"] | tuple[ContextVar[Any]
             return cast("tuple[ContextVar[Any], ...]", wanted)
     elif type(value) is str and value in ("submitter", "none"):
         return cast("Literal['submitter', 'none']", value)
-    raise TypeError(f'context must be "submitter", "none" or a tuple of ContextVar, not {_checks.shown(value)}')
+    raise TypeError(
+        f'context must be "submitter", "none" or a tuple of ContextVar, not {_checks.shown(value)}'
+    )
 
 
 class JobFunction(Generic[P, R]):
@@ -157,7 +170,8 @@ class JobFunction(Generic[P, R]):
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """One call with these arguments, to hand to `submit` later. Raises TypeError at once
-        if the function does not take them."""
+        if the function does not take them.
+        """
         inspect.signature(self.function).bind(*args, **kwargs)
         return Call(self, args, kwargs)
 
@@ -179,7 +193,9 @@ class Call(Generic[R]):
 
     __slots__ = ("args", "function", "kwargs")
 
-    def __init__(self, function: JobFunction[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, function: JobFunction[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -234,9 +250,13 @@ def _look_at(function: Any) -> tuple[bool, str]:
     """Whether calling it blocks, and its name; raises TypeError if it makes no job."""
     if inspect.iscoroutine(function):
         function.close()
-        raise TypeError("a job needs the function, not its coroutine: write submit(f, x), not submit(f(x))")
+        raise TypeError(
+            "a job needs the function, not its coroutine: write submit(f, x), not submit(f(x))"
+        )
     if isinstance(function, (JobFunction, Call)):
-        raise TypeError(f"expected a function, not {_checks.shown(function)}: change it with .options(...)")
+        raise TypeError(
+            f"expected a function, not {_checks.shown(function)}: change it with .options(...)"
+        )
     if isinstance(function, type):
         raise TypeError(f"a job must be a function, not the class {function.__qualname__}")
     if not callable(function):

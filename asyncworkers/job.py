@@ -99,7 +99,16 @@ class Order:
 class Rare:
     """What most jobs never have, kept apart so that a million queued jobs stay small."""
 
-    __slots__ = ("depth", "due", "expires_at", "last_error", "number", "parent", "progress", "tries")
+    __slots__ = (
+        "depth",
+        "due",
+        "expires_at",
+        "last_error",
+        "number",
+        "parent",
+        "progress",
+        "tries",
+    )
 
     def __init__(self, tries: int) -> None:
         self.number = 0  # of the job's id, once somebody has asked for that
@@ -139,7 +148,9 @@ class Failure:
         """Log the error if nobody has read it; at most once."""
         if self.unread:
             self.unread = False
-            log_failure(f"job {self.name} ({self.job_id}) failed and nobody awaited it", self.as_new())
+            log_failure(
+                f"job {self.name} ({self.job_id}) failed and nobody awaited it", self.as_new()
+            )
 
     def __del__(self) -> None:
         self.report()
@@ -152,7 +163,9 @@ def log_failure(message: str, error: BaseException) -> None:
     except BaseException as trouble:
         text = f"{type(error).__name__}, which could not be shown: {type(trouble).__name__}"
     if len(text) > 32_768:
-        text = f"{text[:16_384]}\n... {len(text) - 32_768} characters left out ...\n{text[-16_384:]}"
+        text = (
+            f"{text[:16_384]}\n... {len(text) - 32_768} characters left out ...\n{text[-16_384:]}"
+        )
     logger.error("%s\n%s", message, text.rstrip())
 
 
@@ -288,7 +301,9 @@ class Job(Generic[T_co]):
     def result(self) -> T_co:
         """Its value, or raise what it failed with; `asyncio.InvalidStateError` before the end."""
         if self._state < ENDED:
-            raise asyncio.InvalidStateError(f"job {self.name} ({self.id}) is {self.state}, not done")
+            raise asyncio.InvalidStateError(
+                f"job {self.name} ({self.id}) is {self.state}, not done"
+            )
         if self._state == SUCCEEDED:
             return cast("T_co", self._value)
         raise self._error()
@@ -296,7 +311,9 @@ class Job(Generic[T_co]):
     def exception(self) -> Exception | None:
         """What `await job` would raise, or None; `asyncio.InvalidStateError` before the end."""
         if self._state < ENDED:
-            raise asyncio.InvalidStateError(f"job {self.name} ({self.id}) is {self.state}, not done")
+            raise asyncio.InvalidStateError(
+                f"job {self.name} ({self.id}) is {self.state}, not done"
+            )
         return None if self._state == SUCCEEDED else self._error()
 
     def __await__(self) -> Generator[Any, None, T_co]:

@@ -128,5 +128,7 @@ def _after_failure(error: Exception, retry: Retry | None, attempt: int, roll: fl
         if retry.wants(error):
             return RetryAfter(retry.delay_after(attempt, error, roll), error)
     except Exception as trouble:
-        BaseException.add_note(error, f"not retried, because the retry policy failed: {_checks.shown(trouble, 200)}")
+        BaseException.add_note(
+            error, f"not retried, because the retry policy failed: {_checks.shown(trouble, 200)}"
+        )
     return Fail(error)

@@ -37,7 +37,11 @@ class ProgressBar:
         """Begin to show the count."""
         self._count = count
         terminal = sys.stderr.isatty()
-        self._display = _terminal_display(self._title, self._total) if terminal else _Lines(self._title, self._total)
+        self._display = (
+            _terminal_display(self._title, self._total)
+            if terminal
+            else _Lines(self._title, self._total)
+        )
         self._look(loop, REDRAW if terminal else LINES)
 
     def _look(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
@@ -66,9 +70,19 @@ class _Rich:
 
     def __init__(self, title: str, total: int | None) -> None:
         from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            MofNCompleteColumn,
+            Progress,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns: list[Any] = [*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+        columns: list[Any] = [
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._task = self._progress.add_task(title, total=total)
         self._progress.start()

@@ -52,7 +52,9 @@ def run(
     """
     if inspect.iscoroutine(main):
         main.close()
-        raise TypeError("run takes the function, not its coroutine: write run(main), not run(main())")
+        raise TypeError(
+            "run takes the function, not its coroutine: write run(main), not run(main())"
+        )
     if not callable(main):
         raise TypeError(f"main must be a coroutine function, not {_checks.shown(main)}")
     try:
@@ -60,7 +62,9 @@ def run(
     except RuntimeError:
         pass
     else:
-        raise RuntimeError("run() was called inside a running event loop: use `async with Supervisor()` there")
+        raise RuntimeError(
+            "run() was called inside a running event loop: use `async with Supervisor()` there"
+        )
     return _Run(_new_loop()).run(main(*args, **kwargs))
 
 
@@ -163,6 +167,8 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
         _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=WIND_UP))
         for task in stubborn:
             logger.warning("left behind, because it does not end when cancelled: %r", task)
-    loop.run_until_complete(asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=WIND_UP))
+    loop.run_until_complete(
+        asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=WIND_UP)
+    )
     executor_ended = loop.create_task(loop.shutdown_default_executor())
     loop.run_until_complete(asyncio.wait([executor_ended], timeout=WIND_UP))

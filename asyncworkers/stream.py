@@ -39,7 +39,9 @@ class Stream(Generic[T]):
     Leaving the loop early, or cancelling whoever awaits, cancels the jobs it has started.
     """
 
-    def __init__(self, start: Callable[[], Plan], items: object, ordered: bool, window: int | None) -> None:
+    def __init__(
+        self, start: Callable[[], Plan], items: object, ordered: bool, window: int | None
+    ) -> None:
         self._start = start
         self._items = items
         self._ordered = ordered
@@ -96,14 +98,19 @@ class Stream(Generic[T]):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._reader is not None
         await self._reader.aclose()
 
     def __del__(self) -> None:
         if not self._used:
-            warnings.warn("a map was never used: await it or iterate it", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                "a map was never used: await it or iterate it", RuntimeWarning, stacklevel=2
+            )
 
     def __repr__(self) -> str:
         return f"<Stream {'used' if self._used else 'not started'}, {'ordered' if self._ordered else 'unordered'}>"
@@ -318,7 +325,10 @@ class _Reader:
         if self._is_over():
             return
         if self._failure is None:
-            self._failure = (self.supply.pulled, JobCancelled(f"the map was cancelled: {reason}", reason))
+            self._failure = (
+                self.supply.pulled,
+                JobCancelled(f"the map was cancelled: {reason}", reason),
+            )
         if self._pump is not None:
             self._pump.cancel()
         self.supply.stop(reason)

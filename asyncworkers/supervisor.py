@@ -137,12 +137,16 @@ class Supervisor:
 
     async def __aenter__(self) -> Self:
         if self._state in ("open", "draining"):
-            raise RuntimeError(f"{self!r} was entered already: one supervisor runs in one place at a time")
+            raise RuntimeError(
+                f"{self!r} was entered already: one supervisor runs in one place at a time"
+            )
         loop = get_running_loop()
         self._pid = os.getpid()
         self._loop, self._here = loop, here()
         crashed = weakref.WeakMethod(self._worker_crashed)
-        hub = self._hub = Hub(loop, self._listeners, self._name, lambda queue, error: _call(crashed, queue, error))
+        hub = self._hub = Hub(
+            loop, self._listeners, self._name, lambda queue, error: _call(crashed, queue, error)
+        )
         self._queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
         hub.queues = tuple(self._queues.values())
         hub.refresh()
@@ -157,7 +161,10 @@ class Supervisor:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         hub = self._entered()
         hub.check_process()
@@ -166,7 +173,10 @@ class Supervisor:
                 self._begin_to_drain()
                 await finish(hub, None)
         finally:
-            await self._end(hub, "the supervisor was left with an exception" if error else "the supervisor closed")
+            await self._end(
+                hub,
+                "the supervisor was left with an exception" if error else "the supervisor closed",
+            )
         if self._cause is not None:
             if self._cancelled_host and self._host is not None:
                 self._host.uncancel()
@@ -232,7 +242,9 @@ class Supervisor:
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
             self._state, self._accepting = "failed", False
-            logger.critical("workers of queue %r crash too often: supervisor %r fails", queue, self._name)
+            logger.critical(
+                "workers of queue %r crash too often: supervisor %r fails", queue, self._name
+            )
             stop(self._hub, "the supervisor failed: its workers crashed too often")
             if self._host is not None and not self._host.done():
                 self._cancelled_host = self._host.cancel("the supervisor failed")
@@ -248,7 +260,9 @@ class Supervisor:
         if hub is None or self._state not in ("open", "draining") or hub.loop.is_closed():
             return
         if os.getpid() == self._pid:
-            warnings.warn(f"{self!r} was never left: its workers are cancelled", ResourceWarning, stacklevel=2)
+            warnings.warn(
+                f"{self!r} was never left: its workers are cancelled", ResourceWarning, stacklevel=2
+            )
             hub.loop.call_soon_threadsafe(hub.give_up)
             if self._watchdog is not None:
                 self._watchdog.stop()
@@ -264,7 +278,9 @@ class Supervisor:
     @overload
     async def submit(self, function: Call[T], /) -> Job[T]: ...
     @overload
-    async def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    async def submit(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
     async def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Make a job of this call and put it in its queue; waits only while the queue is full.
 
@@ -293,7 +309,9 @@ class Supervisor:
     @overload
     def submit_nowait(self, function: Call[T], /) -> Job[T]: ...
     @overload
-    def submit_nowait(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    def submit_nowait(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """As `submit`, but raises QueueFull at once where that would wait."""
         job = self._quick(function, args, kwargs)
@@ -302,7 +320,9 @@ class Supervisor:
         job = self._make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
-            raise QueueFull(f"queue {queue.name!r} holds {queue.maxsize} waiting jobs: await submit(...) to wait for room")
+            raise QueueFull(
+                f"queue {queue.name!r} holds {queue.maxsize} waiting jobs: await submit(...) to wait for room"
+            )
         self._put(queue, job)
         return job
 
@@ -311,19 +331,25 @@ class Supervisor:
         self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
     ) -> list[Job[T]]: ...
     @overload
-    async def submit_many(self, function: Callable[[Any], T], items: Iterable[Any], /) -> list[Job[T]]: ...
+    async def submit_many(
+        self, function: Callable[[Any], T], items: Iterable[Any], /
+    ) -> list[Job[T]]: ...
     async def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
         """Make a job of each item, the function's only argument; all are accepted, or none is.
 
         Waits until the queue has room for all of them. Raises QueueFull if it never can have:
         `map` takes any number, and holds few at a time.
         """
-        jobs = [self._make(function, (item,), _NO_KWARGS) for item in _checks.iterable("items", items)]
+        jobs = [
+            self._make(function, (item,), _NO_KWARGS) for item in _checks.iterable("items", items)
+        ]
         if not jobs:
             return jobs
         queue = cast("MemoryQueue", jobs[0]._order.home)
         if queue.maxsize is not None and len(jobs) > queue.maxsize:
-            raise QueueFull(f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map")
+            raise QueueFull(
+                f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map"
+            )
         if not queue.has_room(len(jobs)):
             await queue.wait_for_room(len(jobs))
             queue.use_room(len(jobs))
@@ -391,7 +417,9 @@ class Supervisor:
         if window is not None:
             _checks.whole("window", window, 1, 10_000_000)
         if not isinstance(items, (AsyncIterable, Iterable)):
-            raise TypeError(f"items must be an iterable or an async iterable, not {_checks.shown(items)}")
+            raise TypeError(
+                f"items must be an iterable or an async iterable, not {_checks.shown(items)}"
+            )
         self._order(function)  # whatever makes no job is refused here, not when the stream is read
         return Stream(lambda: self._plan(function), items, ordered, window)
 
@@ -403,7 +431,9 @@ class Supervisor:
     def submit_threadsafe(
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]: ...
-    def submit_threadsafe(self, function: Any, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+    def submit_threadsafe(
+        self, function: Any, /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
         """Submit from any other thread, without waiting; the future gets the job's value or error.
 
         While the queue is full the job waits for room on the loop's side. Cancelling the future
@@ -534,7 +564,9 @@ class Supervisor:
             self._refuse_unless_inside()
         if type(function) is Call:
             if args or kwargs:
-                raise TypeError("a bound call has its arguments already: submit(f.bind(x)), nothing more")
+                raise TypeError(
+                    "a bound call has its arguments already: submit(f.bind(x)), nothing more"
+                )
             args, kwargs, function = function.args, function.kwargs, function.function
         order = self._order(function)
         context, parent = self._surroundings(copy_context())
@@ -547,7 +579,9 @@ class Supervisor:
             rare.parent, rare.depth = parent, parent._depth() + 1
         return job
 
-    def _quick(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any] | None:
+    def _quick(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any] | None:
         """Make and put the ordinary job of a function that was submitted here before.
 
         The path of each job: it asks only what could make the job another than an ordinary one,
@@ -582,7 +616,9 @@ class Supervisor:
         if isinstance(function, JobFunction):
             known = cast("JobFunction[..., Any]", function)
             if known.last_hub is not hub:
-                known.last_order = Order(self._queue_for(known.policies), known.policies, known.function)
+                known.last_order = Order(
+                    self._queue_for(known.policies), known.policies, known.function
+                )
                 known.last_hub = hub
                 hub.functions.add(known)
             return cast("Order", known.last_order)
@@ -591,7 +627,8 @@ class Supervisor:
 
     def _surroundings(self, context: Context) -> tuple[Context | None, Job[Any] | None]:
         """What a job keeps of where it was submitted: a snapshot of the context variables, if there
-        are any but our own, and the job whose code submits it."""
+        are any but our own, and the job whose code submits it.
+        """
         if not context:
             return None, None
         parent = running_job()
@@ -658,7 +695,9 @@ class Supervisor:
 
     def _entered(self) -> Hub:
         if self._hub is None:
-            raise SupervisorClosed(f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor")
+            raise SupervisorClosed(
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+            )
         return self._hub
 
     def _refuse_unless_inside(self) -> None:
@@ -670,7 +709,11 @@ class Supervisor:
             raise self._failed() from self._cause
         if self._state == "draining" and hub.stopping is None:
             parent = running_job()
-            if parent is not None and parent._runner() is not None and getattr(parent._order.home, "hub", None) is hub:
+            if (
+                parent is not None
+                and parent._runner() is not None
+                and getattr(parent._order.home, "hub", None) is hub
+            ):
                 return
         raise SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
 
@@ -684,7 +727,9 @@ class Supervisor:
         """The queue of these policies; raises if there is none, or it serves the other kind."""
         queue = self._queue(policies.queue) if self._hub is not None else None
         if queue is None:
-            raise SupervisorClosed(f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor")
+            raise SupervisorClosed(
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+            )
         if (queue.kind == "threads") is not policies.blocking:
             kinds = ("def", "threads") if policies.blocking else ("async def", "the loop")
             raise ValueError(
@@ -701,7 +746,9 @@ _NO_KWARGS: dict[str, Any] = {}
 _MISSING = object()
 
 
-def _declared(workers: int, threads: int, maxsize: int | None, more: Iterable[Queue]) -> dict[str, Queue]:
+def _declared(
+    workers: int, threads: int, maxsize: int | None, more: Iterable[Queue]
+) -> dict[str, Queue]:
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
@@ -756,7 +803,9 @@ def _same(one: Context, other: Context) -> bool:
     return True
 
 
-def _settle_future(future: concurrent.futures.Future[Any], job: Job[Any] | None, error: BaseException | None) -> None:
+def _settle_future(
+    future: concurrent.futures.Future[Any], job: Job[Any] | None, error: BaseException | None
+) -> None:
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         if job is not None:
             error = job.exception()
@@ -770,10 +819,16 @@ def _state(value: JobState | str) -> JobState:
     try:
         return JobState(value)
     except ValueError:
-        raise ValueError(f"state must be one of {', '.join(JobState)}, not {_checks.shown(value)}") from None
+        raise ValueError(
+            f"state must be one of {', '.join(JobState)}, not {_checks.shown(value)}"
+        ) from None
 
 
-def _call(method: weakref.WeakMethod[Callable[[str, BaseException], None]], queue: str, error: BaseException) -> None:
+def _call(
+    method: weakref.WeakMethod[Callable[[str, BaseException], None]],
+    queue: str,
+    error: BaseException,
+) -> None:
     found = method()
     if found is not None:
         found(queue, error)

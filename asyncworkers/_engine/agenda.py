@@ -24,7 +24,16 @@ class Agenda(Generic[T]):
     constant share.
     """
 
-    __slots__ = ("_call_at", "_entries", "_is_live", "_now", "_number", "_sweep_at", "_tell", "_timer")
+    __slots__ = (
+        "_call_at",
+        "_entries",
+        "_is_live",
+        "_now",
+        "_number",
+        "_sweep_at",
+        "_tell",
+        "_timer",
+    )
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from asyncworkers.bridge import Bridge, CancelToken
 from asyncworkers.errors import JobFailed
 from asyncworkers.job import Job
-from asyncworkers.outcome import Cancelled, Failed, Outcome, TimedOut
+from asyncworkers.outcome import Cancelled, Failed, TimedOut
 
 __all__ = ["UNFINISHED", "Attempt", "Lender", "failure", "unfinished"]
 
@@ -167,7 +167,9 @@ def unfinished(value: Any, name: str) -> Failed:
     kind = type(value).__name__
     if isinstance(value, types.CoroutineType):
         value.close()
-    return Failed(TypeError(f"{name} returned a {kind}, not a value: an await or a loop is missing"))
+    return Failed(
+        TypeError(f"{name} returned a {kind}, not a value: an await or a loop is missing")
+    )
 
 
 def _drop_our_frames(error: BaseException) -> None:

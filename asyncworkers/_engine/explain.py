@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job

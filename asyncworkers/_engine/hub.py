@@ -17,6 +17,7 @@ from asyncworkers.job import Failure, Job
 
 __all__ = ["Hub"]
 
+
 class Reader(Protocol):
     """What the hub needs of a stream that is being read."""
 

@@ -39,7 +39,11 @@ class RankedLine:
     """
 
     def __init__(
-        self, entries: Iterable[Any], place: Callable[[Any], tuple[int, float]], now: Callable[[], float], ageing: float | None
+        self,
+        entries: Iterable[Any],
+        place: Callable[[Any], tuple[int, float]],
+        now: Callable[[], float],
+        ageing: float | None,
     ) -> None:
         self._place = place
         self._now = now

@@ -17,7 +17,7 @@ from asyncworkers._engine.attempt import Attempt, failure
 from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.line import Line, RankedLine, rank
-from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut, WouldDeadlock
+from asyncworkers.errors import JobCancelled, JobExpired, WouldDeadlock
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -121,7 +121,9 @@ class MemoryQueue:
         self._hire_worker = hire
         self._hired = 0
         self._line: Line = deque()
-        self.next_entry: Callable[[], Any] = self._line.popleft  # raises IndexError if there is none
+        self.next_entry: Callable[[], Any] = (
+            self._line.popleft
+        )  # raises IndexError if there is none
         self._supplies: set[Any] = set()  # in line
         self.supplies: set[Any] = set()  # whose stream is being read
         self.scheduled = 0  # jobs that wait for their time
@@ -297,7 +299,8 @@ class MemoryQueue:
 
     def admit(self, entry: Any) -> Any:
         """What a worker is to do about an entry it took from `next_entry`, which was no queued job,
-        or whose place in line somebody waits for: the job or supply it may run now, or None."""
+        or whose place in line somebody waits for: the job or supply it may run now, or None.
+        """
         if entry.__class__ is not Job:
             if entry.refill():
                 self._line.append(entry)  # a stream and the jobs beside it take turns
@@ -369,7 +372,9 @@ class MemoryQueue:
         """Judge how the attempt ended, tell of it, and settle."""
         if isinstance(outcome, TimedOut):
             self.timed_out += 1
-        decision = decide(outcome, job._order.policies.retry, job.attempt, self.clock.random.random())
+        decision = decide(
+            outcome, job._order.policies.retry, job.attempt, self.clock.random.random()
+        )
         if isinstance(decision, RetryAfter) and self.hub.stopping:
             decision = Cancel(self.hub.stopping)
         attempt.clear()
@@ -394,7 +399,9 @@ class MemoryQueue:
             case Cancel(reason, expired):
                 self.cancelled += 1
                 kind = JobExpired if expired else JobCancelled
-                failure = self._failure(job, kind(f"job {job.name} was cancelled: {reason}", reason))
+                failure = self._failure(
+                    job, kind(f"job {job.name} was cancelled: {reason}", reason)
+                )
                 failure.unread = False  # whoever cancelled it knows
                 self._end(job, CANCELLED, failure, moment)
             case Release():
@@ -468,7 +475,9 @@ class MemoryQueue:
     def count_abandoned(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
-        logger.warning("abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job)
+        logger.warning(
+            "abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job
+        )
         if self.told:
             self._emit(events.AttemptAbandoned, job, job.attempt)
 
@@ -481,14 +490,22 @@ class MemoryQueue:
         """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
         held = self.held_threads
         if len(held) >= self.workers:
-            logger.warning("queue %r has no thread left: abandoned attempts of %s hold them", self.name, ", ".join(held))
+            logger.warning(
+                "queue %r has no thread left: abandoned attempts of %s hold them",
+                self.name,
+                ", ".join(held),
+            )
             self.emit(events.QueueExhausted, self.name, tuple(held))
 
     @property
     def held_threads(self) -> list[str]:
         """The names of abandoned calls that still hold a thread of this queue."""
         bridges = (attempt.bridge for attempt in self.crew)
-        return [bridge.abandoned for bridge in bridges if bridge is not None and bridge.abandoned is not None]
+        return [
+            bridge.abandoned
+            for bridge in bridges
+            if bridge is not None and bridge.abandoned is not None
+        ]
 
     # ---- the crew
 
@@ -665,9 +682,13 @@ class MemoryQueue:
 
     def _forget_dead(self) -> None:
         """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
-        alive = [entry for entry in self._line if entry.__class__ is not Job or entry._state == QUEUED]
+        alive = [
+            entry for entry in self._line if entry.__class__ is not Job or entry._state == QUEUED
+        ]
         ranked = not isinstance(self._line, deque)
-        self._line = RankedLine(alive, _place, self.clock.now, self.ageing) if ranked else deque(alive)
+        self._line = (
+            RankedLine(alive, _place, self.clock.now, self.ageing) if ranked else deque(alive)
+        )
         self._dead = 0
         self._open()
 
@@ -727,7 +748,9 @@ class MemoryQueue:
         """An attempt has begun."""
         self._emit(events.AttemptStarted, job, job.attempt, attempt.number)
 
-    def _tell_ended(self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision) -> None:
+    def _tell_ended(
+        self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
+    ) -> None:
         error = getattr(outcome, "error", None)
         seconds = self.clock.now() - job._started
         kinds = type(outcome).__name__, type(decision).__name__, error and type(error).__name__
@@ -740,10 +763,14 @@ class MemoryQueue:
         self._emit(events.JobSettled, job, job.attempt, "succeeded")
         self.hub.job_ended()
 
-    def _tell_replaced(self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None) -> None:
+    def _tell_replaced(
+        self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None
+    ) -> None:
         cause = "cancelled from outside" if crash is None else f"crashed: {type(crash).__name__}"
         culprit = None if job is None else self.job_id(job)
-        logger.error("worker %d of queue %r was %s", attempt.number, self.name, cause, exc_info=crash)
+        logger.error(
+            "worker %d of queue %r was %s", attempt.number, self.name, cause, exc_info=crash
+        )
         self.emit(events.WorkerReplaced, self.name, attempt.number, cause, culprit)
 
 

@@ -137,4 +137,6 @@ class DrainReport:
 
 def _named(word: str, ids: Iterable[str]) -> str:
     names = list(ids)
-    return f" ({word}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    return (
+        f" ({word}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    )

@@ -28,7 +28,9 @@ STALL = 0.1
 class Place:
     """Where the loop's thread was seen, and the job it was at, if it was one of ours."""
 
-    def __init__(self, file: str, line: int, function: str, job_id: str | None, job_name: str | None) -> None:
+    def __init__(
+        self, file: str, line: int, function: str, job_id: str | None, job_name: str | None
+    ) -> None:
         self.file = file
         self.line = line
         self.function = function
@@ -36,7 +38,11 @@ class Place:
         self.job_name = job_name
 
     def __str__(self) -> str:
-        job = f"job {self.job_name} ({self.job_id or 'of a map'})" if self.job_name else "no job of ours"
+        job = (
+            f"job {self.job_name} ({self.job_id or 'of a map'})"
+            if self.job_name
+            else "no job of ours"
+        )
         return f"{job} at {self.file}:{self.line} in {self.function}"
 
 
@@ -120,7 +126,15 @@ class Watchdog:
             return
         how = ", holding the GIL" if held_gil else ""
         logger.warning("the event loop was stalled for %.2f s%s: %s", seconds, how, place)
-        details = seconds, place.job_id, place.job_name, place.file, place.line, place.function, held_gil
+        details = (
+            seconds,
+            place.job_id,
+            place.job_name,
+            place.file,
+            place.line,
+            place.function,
+            held_gil,
+        )
         try:
             self._hub.loop.call_soon_threadsafe(self._emit, details)
         except RuntimeError:

@@ -136,7 +136,12 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
 
 
 def conclude(
-    queue: MemoryQueue, attempt: Attempt, job: Job[Any], outcome: Outcome | None, value: Any, moment: float
+    queue: MemoryQueue,
+    attempt: Attempt,
+    job: Job[Any],
+    outcome: Outcome | None,
+    value: Any,
+    moment: float,
 ) -> None:
     """Settle what is not the ordinary case: an error, a cancelled attempt, a suspicious value."""
     if attempt.retired:
@@ -174,9 +179,12 @@ async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
     return await drive(context, coroutine)
 
 
-async def _in_own_task(queue: MemoryQueue, attempt: Attempt, coroutine: Any, context: Context) -> Any:
+async def _in_own_task(
+    queue: MemoryQueue, attempt: Attempt, coroutine: Any, context: Context
+) -> Any:
     """Run the coroutine in a task that no other job shares; what it raises must not leave that task,
-    or a SystemExit would stop the loop."""
+    or a SystemExit would stop the loop.
+    """
     loop, workers_task = queue.hub.loop, attempt.task
     guarded = _guard(coroutine)
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
@@ -210,7 +218,8 @@ async def _guard(coroutine: Any) -> tuple[Any, BaseException | None]:
 
 async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> None:
     """The bridge could not be made, so the job was not begun: another worker may have better luck,
-    and this one holds its slot for a while, so that the attempt is not repeated without a pause."""
+    and this one holds its slot for a while, so that the attempt is not repeated without a pause.
+    """
     attempt.clear()
     queue.settle(job, Release(), queue.clock.now())
     queue.staff()
