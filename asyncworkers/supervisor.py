@@ -289,9 +289,25 @@ class Supervisor:
         outside the supervisor's loop, WouldDeadlock if 1,000 jobs already wait for room from
         inside jobs, TypeError and ValueError for what makes no job.
         """
-        job = self._quick(function, args, kwargs)
-        if job is not None:
-            return job
+        # The path of each job: nothing is asked here but what could make the job another than an
+        # ordinary one of a function submitted before. `_make` does it all.
+        if self._accepting and type(function) is JobFunction and function.last_hub is self._hub:
+            order: Order = function.last_order
+            queue: MemoryQueue = order.home  # type: ignore[assignment]
+            if (
+                order.plain
+                and here() == self._here
+                and not copy_context()
+                and not queue.putters
+                and len(queue.line) + queue.promised < queue.limit
+            ):
+                job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
+                queue.line.append(job)
+                if queue.idle or queue.spare > 0:
+                    queue.staff()
+                if queue.told:
+                    queue.tell_submitted(job)
+                return job
         job = self._make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -314,9 +330,6 @@ class Supervisor:
     ) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """As `submit`, but raises QueueFull at once where that would wait."""
-        job = self._quick(function, args, kwargs)
-        if job is not None:
-            return job
         job = self._make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -578,24 +591,6 @@ class Supervisor:
             rare = job._uncommon()
             rare.parent, rare.depth = parent, parent._depth() + 1
         return job
-
-    def _quick(
-        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Job[Any] | None:
-        """Make and put the ordinary job of a function that was submitted here before.
-
-        The path of each job: it asks only what could make the job another than an ordinary one,
-        and answers None then, for `_make` to do it all.
-        """
-        if self._accepting and type(function) is JobFunction and function.last_hub is self._hub:
-            order: Order = function.last_order
-            if order.plain and here() == self._here and not copy_context():
-                queue: MemoryQueue = order.home  # type: ignore[assignment]
-                if not queue.is_full():
-                    job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
-                    queue.put(job)
-                    return job
-        return None
 
     def _put(self, queue: MemoryQueue, job: Job[Any]) -> None:
         order = job._order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, Protocol
 
 from asyncworkers.errors import JobCancelled
@@ -25,7 +26,7 @@ class Explained(Protocol):
     @property
     def queued(self) -> int: ...
     @property
-    def idle(self) -> int: ...
+    def idle(self) -> Sized: ...
     @property
     def held_threads(self) -> list[str]: ...
 
@@ -67,7 +68,7 @@ def _why_queued(job: Job[Any], queue: Explained) -> str:
     held = queue.held_threads
     if held and len(held) >= queue.workers:
         return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
-    busy = len(queue.crew) - queue.idle - queue.lent
+    busy = len(queue.crew) - len(queue.idle) - queue.lent
     if queue.workers == 0:
         return f"queue {queue.name!r} has no workers"
     if busy >= queue.workers:
@@ -90,7 +91,7 @@ def _why_running(job: Job[Any], queue: Explained) -> str:
 
 def explain_queue(queue: Explained) -> str:
     """One line: what the queue does, and what keeps its jobs waiting."""
-    busy = max(0, len(queue.crew) - queue.idle - queue.lent)
+    busy = max(0, len(queue.crew) - len(queue.idle) - queue.lent)
     facts = [f"{busy} of {queue.workers} workers busy", f"{queue.queued} jobs queued"]
     if queue.lent:
         facts.append(f"{queue.lent} slots lent by jobs that await jobs")

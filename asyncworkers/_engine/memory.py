@@ -85,6 +85,55 @@ class MemoryQueue:
       passed on. So no job is ever in between, where it could be lost.
     """
 
+    __slots__ = (
+        "_dead",
+        "_due",
+        "_expiries",
+        "_hire_worker",
+        "_hired",
+        "idle",
+        "_least_idle",
+        "limit",
+        "line",
+        "promised",
+        "_putting_jobs",
+        "_reaper",
+        "completed",
+        "_supplies",
+        "_unwinds",
+        "abandoned",
+        "ageing",
+        "cancelled",
+        "clock",
+        "closed",
+        "crew",
+        "failed",
+        "held",
+        "hub",
+        "isolation",
+        "kind",
+        "lent",
+        "maxsize",
+        "name",
+        "next_entry",
+        "now",
+        "paused",
+        "putters",
+        "retried",
+        "scheduled",
+        "shut",
+        "spare",
+        "supplies",
+        "timed_out",
+        "timeouts",
+        "told",
+        "turn",
+        "unwind",
+        "workers",
+        "zombies",
+        "__weakref__",
+    )
+
     def __init__(
         self,
         hub: Hub,
@@ -116,26 +165,24 @@ class MemoryQueue:
         self.crew: set[Attempt] = set()
         self.zombies: set[Attempt] = set()  # retired, but their code still runs
         self.turn = TURN  # seconds a worker may go on without giving way to the rest of the loop
-        self._succeeded = self.failed = self.cancelled = 0
+        self.completed = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
         self._hire_worker = hire
         self._hired = 0
-        self._line: Line = deque()
-        self.next_entry: Callable[[], Any] = (
-            self._line.popleft
-        )  # raises IndexError if there is none
+        self.line: Line = deque()
+        self.next_entry: Callable[[], Any] = self.line.popleft  # raises IndexError if there is none
         self._supplies: set[Any] = set()  # in line
         self.supplies: set[Any] = set()  # whose stream is being read
         self.scheduled = 0  # jobs that wait for their time
         self._dead = 0  # entries of the line whose job is not queued any more
         self.held = False
         self.shut = False
-        self._idle: list[asyncio.Future[bool]] = []
+        self.idle: list[asyncio.Future[bool]] = []
         self._least_idle = 0
         self._reaper: asyncio.TimerHandle | None = None
-        self._limit = sys.maxsize if maxsize is None else maxsize
+        self.limit = sys.maxsize if maxsize is None else maxsize
         self.putters: deque[tuple[asyncio.Future[None], int]] = deque()
-        self._promised = 0  # room given to putters that have not used it yet
+        self.promised = 0  # room given to putters that have not used it yet
         self._putting_jobs = 0
         loop, now = hub.loop, hub.clock.now
         self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
@@ -195,21 +242,21 @@ class MemoryQueue:
 
     def is_full(self) -> bool:
         """Whether a job must wait for room, be it only because others do already."""
-        if not self.putters and len(self._line) + self._promised < self._limit:
+        if not self.putters and len(self.line) + self.promised < self.limit:
             return False  # the line is never shorter than what waits, so this is the quick answer
         return not self.has_room(1)
 
     def has_room(self, count: int) -> bool:
         """Whether so many jobs may be put now."""
-        return not self.putters and self._in_line() + self._promised + count <= self._limit
+        return not self.putters and self._in_line() + self.promised + count <= self.limit
 
     def _in_line(self) -> int:
-        return len(self._line) - self._dead - len(self._supplies)
+        return len(self.line) - self._dead - len(self._supplies)
 
     def put(self, job: Job[Any]) -> None:
         """Accept an ordinary job: it waits in line and a worker is told."""
-        self._line.append(job)
-        if self._idle:
+        self.line.append(job)
+        if self.idle:
             self.staff()
         elif self.spare > 0:
             self._hire()
@@ -231,7 +278,7 @@ class MemoryQueue:
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
         for job in jobs:
-            self._line.append(job)
+            self.line.append(job)
             if self.told:
                 self.tell_submitted(job)
         self.staff()
@@ -240,7 +287,7 @@ class MemoryQueue:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
         if supply not in self._supplies:
             self._supplies.add(supply)
-            self._line.append(supply)
+            self.line.append(supply)
         self.staff()
 
     async def wait_for_room(self, count: int = 1) -> None:
@@ -280,7 +327,7 @@ class MemoryQueue:
 
     def use_room(self, count: int) -> None:
         """The room that `wait_for_room` kept is taken now."""
-        self._promised -= count
+        self.promised -= count
 
     def refuse_putters(self, error: Exception) -> None:
         """Everybody who waits for room gets this error."""
@@ -293,7 +340,7 @@ class MemoryQueue:
         """A stream has come to its end."""
         if supply in self.supplies:
             self.supplies.discard(supply)
-            self._succeeded += supply.uncounted
+            self.completed += supply.uncounted
 
     # ---- what its workers ask
 
@@ -303,7 +350,7 @@ class MemoryQueue:
         """
         if entry.__class__ is not Job:
             if entry.refill():
-                self._line.append(entry)  # a stream and the jobs beside it take turns
+                self.line.append(entry)  # a stream and the jobs beside it take turns
                 return entry
             self._supplies.discard(entry)
             return None
@@ -320,21 +367,21 @@ class MemoryQueue:
         Called after any change of what decides that, so that taking costs workers no question.
         """
         self.shut = self.held or self.spare < 0
-        self.next_entry = _NOTHING.popleft if self.shut else self._line.popleft
+        self.next_entry = _NOTHING.popleft if self.shut else self.line.popleft
 
     async def wait_ready(self, attempt: Attempt) -> bool:
         """Wait until there may be something to take. False: this worker is not needed any more."""
         if self.closed:
             return False
         future: asyncio.Future[bool] = self.hub.loop.create_future()
-        self._idle.append(future)
+        self.idle.append(future)
         if self._reaper is None:
             self._start_reaper()
         try:
             needed = await future
         except BaseException:
-            if future in self._idle:
-                self._idle.remove(future)
+            if future in self.idle:
+                self.idle.remove(future)
             elif not future.cancelled() and future.result():
                 self.staff()  # the wake-up cannot be used by us: pass it on
             raise
@@ -353,20 +400,12 @@ class MemoryQueue:
 
     # ---- settling
 
-    def complete(self, job: Job[Any], value: Any, moment: float, attempt: Attempt) -> None:
-        """Settle the ordinary case: the job succeeded. The attempt has let go of it already."""
-        job._value = value
-        job._state = SUCCEEDED
-        job._finished = moment
-        self._succeeded += 1
-        if job._context is not None:
-            job._context = None
+    def tell_completed(self, job: Job[Any], attempt: Attempt) -> None:
+        """A worker has settled the ordinary case by itself: its job succeeded."""
         if job._rare is not None and job._rare.number:
             del self.hub.index[job._rare.number]
         if self.told:
             self._tell_succeeded(job, attempt)
-        if job._waiters is not None:
-            job._wake()
 
     def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
         """Judge how the attempt ended, tell of it, and settle."""
@@ -387,7 +426,7 @@ class MemoryQueue:
         """Do what was decided about a job that is not running any more."""
         match decision:
             case Complete(value):
-                self._succeeded += 1
+                self.completed += 1
                 self._end(job, SUCCEEDED, value, moment)
             case RetryAfter(delay, error):
                 self._retry(job, delay, error)
@@ -407,7 +446,7 @@ class MemoryQueue:
             case Release():
                 job._uncommon().tries -= 1
                 job._state = QUEUED
-                self._line.appendleft(job)
+                self.line.appendleft(job)
             case _:
                 assert_never(decision)
 
@@ -441,7 +480,7 @@ class MemoryQueue:
         """End a job that waits."""
         if job._state == QUEUED:
             self._dead += 1
-            if self._dead > 64 and self._dead * 2 > len(self._line):
+            if self._dead > 64 and self._dead * 2 > len(self.line):
                 self._forget_dead()
         else:
             self.scheduled -= 1
@@ -513,7 +552,7 @@ class MemoryQueue:
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
         waiting = sum(len(supply.items) for supply in self._supplies)
-        return len(self._line) - len(self._supplies) - self._dead + waiting
+        return len(self.line) - len(self._supplies) - self._dead + waiting
 
     @property
     def running(self) -> int:
@@ -523,18 +562,13 @@ class MemoryQueue:
     @property
     def succeeded(self) -> int:
         """Jobs that returned a value, and items of streams that did."""
-        return self._succeeded + sum(supply.uncounted for supply in self.supplies)
+        return self.completed + sum(supply.uncounted for supply in self.supplies)
 
     @property
     def submitted(self) -> int:
         """Jobs accepted so far."""
         ended = self.succeeded + self.failed + self.cancelled
         return ended + self.running + self.queued + self.scheduled
-
-    @property
-    def idle(self) -> int:
-        """Workers that have nothing to do."""
-        return len(self._idle)
 
     def explain(self) -> str:
         """One line: what the queue does, and what keeps its jobs waiting."""
@@ -559,19 +593,19 @@ class MemoryQueue:
 
     def waiting_jobs(self) -> Iterator[Job[Any]]:
         """The jobs in line, in the order in which they are to run."""
-        return (entry for entry in self._line if entry.__class__ is Job and entry._state == QUEUED)
+        return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
 
     def staff(self) -> None:
         """Wake or hire workers, one for each thing that waits, as far as there are any."""
         if self.held:
             return
-        wanted = self.queued if self._supplies else len(self._line)
-        while wanted > 0 and self._idle:
-            future = self._idle.pop()
+        wanted = self.queued if self._supplies else len(self.line)
+        while wanted > 0 and self.idle:
+            future = self.idle.pop()
             if not future.done():
                 future.set_result(True)
                 wanted -= 1
-        self._least_idle = min(self._least_idle, len(self._idle))
+        self._least_idle = min(self._least_idle, len(self.idle))
         while wanted > 0 and self.spare > 0:
             self._hire()
             wanted -= 1
@@ -612,24 +646,24 @@ class MemoryQueue:
         self.staff()
 
     def _let_go(self) -> None:
-        while self.spare < 0 and self._idle:
-            future = self._idle.pop(0)
+        while self.spare < 0 and self.idle:
+            future = self.idle.pop(0)
             if not future.done():
                 future.set_result(False)
                 self.spare += 1
 
     def _start_reaper(self) -> None:
-        self._least_idle = len(self._idle)
+        self._least_idle = len(self.idle)
         self._reaper = self.hub.loop.call_later(REAP_AFTER, self._reap)
 
     def _reap(self) -> None:
         """Let go of the workers that had nothing to do since the last look."""
         self._reaper = None
-        for future in [future for future in self._idle if not future.done()][: self._least_idle]:
-            self._idle.remove(future)
+        for future in [future for future in self.idle if not future.done()][: self._least_idle]:
+            self.idle.remove(future)
             future.set_result(False)
             self.spare += 1
-        if self._idle:
+        if self.idle:
             self._start_reaper()
 
     def _dismiss(self, attempt: Attempt) -> None:
@@ -663,7 +697,7 @@ class MemoryQueue:
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
-        idle, self._idle = self._idle, []
+        idle, self.idle = self.idle, []
         for future in idle:
             if not future.done():
                 future.set_result(False)
@@ -674,19 +708,19 @@ class MemoryQueue:
 
     def _line_up(self, job: Job[Any]) -> None:
         job._state = QUEUED
-        if type(self._line) is deque and _place(job)[0]:
-            self._line = RankedLine(self._line, _place, self.clock.now, self.ageing)
+        if type(self.line) is deque and _place(job)[0]:
+            self.line = RankedLine(self.line, _place, self.clock.now, self.ageing)
             self._open()
-        self._line.append(job)
+        self.line.append(job)
         self.staff()
 
     def _forget_dead(self) -> None:
         """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
         alive = [
-            entry for entry in self._line if entry.__class__ is not Job or entry._state == QUEUED
+            entry for entry in self.line if entry.__class__ is not Job or entry._state == QUEUED
         ]
-        ranked = not isinstance(self._line, deque)
-        self._line = (
+        ranked = not isinstance(self.line, deque)
+        self.line = (
             RankedLine(alive, _place, self.clock.now, self.ageing) if ranked else deque(alive)
         )
         self._dead = 0
@@ -710,11 +744,11 @@ class MemoryQueue:
     def _offer_room(self) -> None:
         while self.putters:
             future, count = self.putters[0]
-            if self._in_line() + self._promised + count > self._limit:
+            if self._in_line() + self.promised + count > self.limit:
                 return
             self.putters.popleft()
             if not future.done():
-                self._promised += count
+                self.promised += count
                 future.set_result(None)
 
     def report(self, job: Job[Any], progress: Progress) -> None:

@@ -46,6 +46,8 @@ class Supply:
     if `as_jobs` is set, go to `deliver_job`. `changed` is called when the last item has ended.
     """
 
+    _state = -1  # never QUEUED: an entry of the line that workers must look at twice
+
     def __init__(
         self,
         plan: Plan,

@@ -14,7 +14,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
 from asyncworkers.bridge.protocol import Work
 from asyncworkers.function import PLAIN_COROUTINE
-from asyncworkers.job import QUEUED, RUNNING, Job, Order, running
+from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
 from asyncworkers.outcome import Outcome, Release, Succeeded
 
 __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
@@ -70,7 +70,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             moment = now()
             turn_ends = moment + queue.turn
             continue
-        if job.__class__ is not Job or job._state != QUEUED or queue.putters:
+        if job._state != QUEUED or queue.putters:
             job = queue.admit(job)
             if job is not None and job.__class__ is not Job:
                 job = await job.work(queue, attempt) if in_line else job.next_job()
@@ -118,7 +118,15 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             attempt.job = None
             if attempt.lends or attempt._token is not None:
                 attempt.clear()
-            queue.complete(job, value, moment, attempt)
+            job._value = value
+            job._state = SUCCEEDED
+            job._finished = moment
+            job._context = None
+            queue.completed += 1
+            if queue.told or job._rare is not None:
+                queue.tell_completed(job, attempt)
+            if job._waiters is not None:
+                job._wake()
         else:
             conclude(queue, attempt, job, outcome, value, moment)
         value = None
