@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -148,8 +147,8 @@ class _Reader:
         self._as_jobs = stream._as_jobs
         self._bar = stream._bar
         self._results: list[Any] | None = [] if collect else None
-        self._ready: dict[int, tuple[bool, Any]] | None = {} if self._ordered else None
-        self._come: deque[tuple[bool, Any]] = deque()
+        self._ready: dict[int, Any] = {}  # ends, by the number under which they are to be read
+        self._come = 0  # how many have come
         self._failure: tuple[int, Exception] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -181,11 +180,10 @@ class _Reader:
     # ---- ends that come from the workers
 
     def _deliver(self, index: int, value: Any) -> None:
-        if self._ready is None:
-            self._come.append((True, value))
-        else:
-            self._ready[index] = (True, value)
-        self._wake()
+        self._ready[index if self._ordered else self._come] = value
+        self._come += 1
+        if self._waiter is not None:
+            self._wake()
 
     def _deliver_job(self, index: int, job: Job[Any]) -> None:
         if self._as_jobs:
@@ -193,8 +191,7 @@ class _Reader:
             return
         error = job.exception()
         assert error is not None
-        if self._ready is not None and self._results is None:
-            self._ready[index] = (False, error)
+        if self._ordered and self._results is None:
             if self._failure is None or index < self._failure[0]:
                 self._failure = (index, error)
             self.supply.stop("another job of its map failed", after=self._failure[0])
@@ -241,11 +238,8 @@ class _Reader:
 
     async def next(self) -> Any:
         """The next end; raises StopAsyncIteration after the last, or what ended the stream."""
-        supply = self.supply
-        while True:
-            end = self._next_end()
-            if end is not None:
-                break
+        supply, ready = self.supply, self._ready
+        while supply.read not in ready:
             if self._is_over():
                 self._close()
                 if self._failure is not None:
@@ -253,18 +247,10 @@ class _Reader:
                     raise error
                 raise StopAsyncIteration
             await self._wait()
+        end = ready.pop(supply.read)
         supply.read += 1
         if not supply.exhausted and (supply.room() * 2 >= supply.window or not supply.busy()):
             self._ask_for_more()
-        return end[1]
-
-    def _next_end(self) -> tuple[bool, Any] | None:
-        if self._ready is None:
-            return self._come.popleft() if self._come else None
-        end = self._ready.get(self.supply.read)
-        if end is None or not end[0]:
-            return None
-        del self._ready[self.supply.read]
         return end
 
     def _is_over(self) -> bool:

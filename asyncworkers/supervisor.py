@@ -52,9 +52,6 @@ here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else get_ru
 """Where we are, to be compared with where the supervisor is. On Python 3.11 asking for the running
 loop makes a system call; the thread tells as much, unless it runs two loops in turn."""
 
-EMPTY = Context()
-"""Given to jobs that set context variables, so that each gets a context of its own."""
-
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
 
@@ -114,7 +111,6 @@ class Supervisor:
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._watchdog: Watchdog | None = None
-        self._snapshot: Context | None = None
         self._helpers: set[asyncio.Task[Any]] = set()
         self._pid = os.getpid()
 
@@ -297,11 +293,11 @@ class Supervisor:
             if (
                 order.plain
                 and here() == self._here
-                and not copy_context()
                 and not queue.putters
                 and len(queue.line) + queue.promised < queue.limit
+                and (not (context := copy_context()) or running not in context)
             ):
-                job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
+                job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
                 queue.line.append(job)
                 if queue.idle or queue.spare > 0:
                     queue.staff()
@@ -624,21 +620,10 @@ class Supervisor:
         """What a job keeps of where it was submitted: a snapshot of the context variables, if there
         are any but our own, and the job whose code submits it.
         """
-        if not context:
-            return None, None
         parent = running_job()
-        if len(context) == 1 and running in context:
+        if not context or (len(context) == 1 and running in context):
             return None, parent
-        shared = self._snapshot
-        if shared is not None and _same(context, shared):
-            return shared, parent
-        if shared is None:  # jobs submitted within one turn of the loop may share a snapshot
-            cast("Hub", self._hub).loop.call_soon(self._forget_snapshot)
-        self._snapshot = context
         return context, parent
-
-    def _forget_snapshot(self) -> None:
-        self._snapshot = None
 
     def _plan(self, function: Any) -> Plan:
         """What a stream that starts here and now needs to know."""
@@ -738,7 +723,6 @@ class Supervisor:
 
 
 _NO_KWARGS: dict[str, Any] = {}
-_MISSING = object()
 
 
 def _declared(
@@ -785,17 +769,7 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
             if context is not None and var in context:
                 chosen.run(var.set, context[var])
         context = chosen or None
-    return EMPTY if context is None and policies.sets_context else context
-
-
-def _same(one: Context, other: Context) -> bool:
-    """Whether both hold the very same objects; `==` would run the values' own `__eq__`."""
-    if len(one) != len(other):
-        return False
-    for var, value in one.items():
-        if other.get(var, _MISSING) is not value:
-            return False
-    return True
+    return Context() if context is None and policies.sets_context else context
 
 
 def _settle_future(

@@ -189,7 +189,8 @@ class Supply:
 
     def _make_job(self, item: Any, index: int) -> Job[Any]:
         plan = self._plan
-        job: Job[Any] = Job(plan.order, (item,), None, plan.context, self.queue.clock.now())
+        context = None if plan.context is None else plan.context.copy()
+        job: Job[Any] = Job(plan.order, (item,), None, context, self.queue.clock.now())
         if plan.parent is not None:
             rare = job._uncommon()
             rare.parent, rare.depth = plan.parent, plan.parent._depth() + 1

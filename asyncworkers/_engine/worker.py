@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
-from asyncworkers._engine.drive import drive
+from asyncworkers._engine.drive import drive, own_context
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
 from asyncworkers.bridge.protocol import Work
@@ -97,13 +97,14 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         outcome: Outcome | None = None
         value: Any = None
         try:
-            if in_line and job._context is None:
-                if job._kwargs is None:
-                    value = await order.function(*job._args)
-                else:
-                    value = await order.function(*job._args, **job._kwargs)
-            else:
+            if not in_line:
                 value = await _apart(queue, attempt, job)
+            elif job._context is not None:
+                value = await drive(job)
+            elif job._kwargs is None:
+                value = await order.function(*job._args)
+            else:
+                value = await order.function(*job._args, **job._kwargs)
         except BaseException as error:
             if isinstance(error, BridgeBroken):
                 await _give_back(queue, attempt, job)
@@ -171,55 +172,41 @@ def learn_that_it_sets_context(order: Order) -> None:
 
 
 async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
-    """Run a job's function over the bridge, in a task of its own, or just in its own context."""
-    context = Context() if job._context is None else job._context.copy()
-    context.run(running.set, job)
-    kwargs = job._kwargs or {}
-    if attempt.bridge is not None:
-        work = Work(job._order.function, job._args, kwargs, context, job.name)
-        value, error = await attempt.bridge.call(work)
-        if error is not None:
-            raise error
-        return value
-    coroutine = job._order.function(*job._args, **kwargs)
-    if queue.isolation == "task":
-        return await _in_own_task(queue, attempt, coroutine, context)
-    return await drive(context, coroutine)
-
-
-async def _in_own_task(
-    queue: MemoryQueue, attempt: Attempt, coroutine: Any, context: Context
-) -> Any:
-    """Run the coroutine in a task that no other job shares; what it raises must not leave that task,
-    or a SystemExit would stop the loop.
-    """
-    loop, workers_task = queue.hub.loop, attempt.task
-    guarded = _guard(coroutine)
-    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
-        # Begun at once: a job that never suspends costs no turn of the loop.
-        task = asyncio.Task(guarded, loop=loop, context=context, eager_start=True)
+    """Run a job's function over the bridge, or in a task of its own."""
+    context = own_context(job)
+    if attempt.bridge is None:
+        value, error = await _in_own_task(queue, attempt, job, context)
     else:
-        task = loop.create_task(guarded, context=context)
-    attempt.task = task
-    try:
-        if not task.done():
-            ended = loop.create_future()
-            task.add_done_callback(lambda _: ended.done() or ended.set_result(None))
-            await ended
-    except BaseException:  # the worker's own task was cancelled by a stranger
-        task.cancel()
-        raise
-    finally:
-        attempt.task = workers_task
-    value, error = task.result()
+        context.run(running.set, job)
+        work = Work(job._order.function, job._args, job._kwargs or {}, context, job.name)
+        value, error = await attempt.bridge.call(work)
     if error is not None:
         raise error
     return value
 
 
-async def _guard(coroutine: Any) -> tuple[Any, BaseException | None]:
+async def _in_own_task(
+    queue: MemoryQueue, attempt: Attempt, job: Job[Any], context: Context
+) -> Any:
+    """Run the function in a task that no other job shares; what came of it, a value or an error."""
+    loop, workers_task = queue.hub.loop, attempt.task
+    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        # Begun at once: a job that never suspends costs no turn of the loop.
+        task = asyncio.Task(_guarded(job), loop=loop, context=context, eager_start=True)
+    else:
+        task = loop.create_task(_guarded(job), context=context)
+    attempt.task = task
     try:
-        return await coroutine, None
+        return await task if not task.done() else task.result()
+    finally:
+        attempt.task = workers_task
+
+
+async def _guarded(job: Job[Any]) -> tuple[Any, BaseException | None]:
+    """What a function raises must not leave the task, or a SystemExit would stop the loop."""
+    running.set(job)
+    try:
+        return await job._order.function(*job._args, **(job._kwargs or {})), None
     except BaseException as error:
         return None, error
 
