@@ -13,15 +13,17 @@ from pathlib import Path
 __all__ = ["LEFT_OUT", "Batch", "Module", "batches", "public_modules"]
 
 # pydoc imports what it renders, so these are not for rendering.
-LEFT_OUT = frozenset({
-    "antigravity",  # opens a web browser
-    "idlelib",  # starts the editor
-    "lib2to3",  # writes grammar caches
-    "test",  # runs tests, as do the packages' own `test` and `tests`
-    "tests",
-    "this",  # prints a poem
-    "turtledemo",  # opens windows
-})
+LEFT_OUT = frozenset(
+    {
+        "antigravity",  # opens a web browser
+        "idlelib",  # starts the editor
+        "lib2to3",  # writes grammar caches
+        "test",  # runs tests, as do the packages' own `test` and `tests`
+        "tests",
+        "this",  # prints a poem
+        "turtledemo",  # opens windows
+    }
+)
 
 # What a module without a source file, one written in C, is taken to cost: about a median one.
 _UNKNOWN = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from asyncworkers.events import (
 
 __all__ = ["Diary", "ending_of"]
 
-_RESETS = frozenset({
-    "ClientConnectionResetError",
-    "ClientOSError",
-    "ClientPayloadError",
-    "ServerDisconnectedError",
-})
+_RESETS = frozenset(
+    {
+        "ClientConnectionResetError",
+        "ClientOSError",
+        "ClientPayloadError",
+        "ServerDisconnectedError",
+    }
+)
 
 
 def ending_of(error: str | None) -> Ending:
@@ -43,15 +45,19 @@ def ending_of(error: str | None) -> Ending:
 
 
 class Diary:
-    """Writes down what happens in a run: as a listener of its supervisor, or told by hand."""
+    """Writes down what happens in a run: as a listener of its supervisor, or told by hand.
 
-    def __init__(self, run: Run, clock: Callable[[], float]) -> None:
+    Loops count their time on `time.monotonic`, so the supervisor's events and what is told by
+    hand agree.
+    """
+
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self._clock = clock
-        self._began = clock()
+        self._began = time.monotonic()
         self._supervisor: Supervisor | None = None
         self._subjects: dict[str, str] = {}
         self._progress: dict[str, int] = {}
+        self._starts: dict[tuple[str, int], float] = {}
 
     # ---- with a supervisor
 
@@ -81,6 +87,7 @@ class Diary:
 
     def _started(self, event: AttemptStarted) -> None:
         self.run.stage(event.job_name).running += 1
+        self._starts[event.queue, event.worker] = event.at - self._began
         if event.job_id not in self._subjects and self._supervisor is not None:
             # Events carry no arguments, so that they hold nothing alive: ask for the job.
             self._subjects[event.job_id] = str(self._supervisor.get(event.job_id).args[0])
@@ -93,7 +100,6 @@ class Diary:
             ending = Ending.CANCELLED
         else:
             ending = ending_of(event.error)
-        end = event.at - self._began
         self.run.attempts.append(
             Attempt(
                 job=event.job_name,
@@ -101,8 +107,8 @@ class Diary:
                 number=event.attempt,
                 queue=event.queue,
                 worker=event.worker,
-                start=end - event.seconds,
-                end=end,
+                start=self._starts.pop((event.queue, event.worker)),
+                end=event.at - self._began,
                 ending=ending,
             )
         )
@@ -114,7 +120,7 @@ class Diary:
         """Write down the body as one attempt at a job, however it ends."""
         stage = self.run.stage(job)
         stage.running += 1
-        start = self._clock() - self._began
+        start = time.monotonic() - self._began
         error: str | None = None
         try:
             yield
@@ -123,7 +129,7 @@ class Diary:
             raise
         finally:
             stage.running -= 1
-            end = self._clock() - self._began
+            end = time.monotonic() - self._began
             self.run.attempts.append(
                 Attempt(job, subject, number, "one at a time", 0, start, end, ending_of(error))
             )
@@ -137,7 +143,7 @@ class Diary:
         try:
             yield
         finally:
-            self.run.seconds = self._clock() - self._began
+            self.run.seconds = time.monotonic() - self._began
             self.run.cpu_loop = time.thread_time() - thread
             self.run.cpu_threads = time.process_time() - process - self.run.cpu_loop
 

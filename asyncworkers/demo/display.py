@@ -6,6 +6,7 @@ know that anybody is watching.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import threading
 import time
@@ -58,11 +59,7 @@ def _troubles(run: Run) -> list[str]:
 
 
 def _has_rich() -> bool:
-    try:
-        import rich  # noqa: F401, PLC0415
-    except ModuleNotFoundError:
-        return False
-    return True
+    return importlib.util.find_spec("rich") is not None
 
 
 # ---- in a pipe
@@ -75,8 +72,8 @@ def _lines(run: Run, stream: TextIO, every: float = 2.0) -> Generator[None]:
     ended = threading.Event()
 
     def say() -> None:
-        if run.stages:
-            print(f"{time.monotonic() - began:6.1f} s  {progress_line(run)}", file=stream, flush=True)
+        line = f"{time.monotonic() - began:6.1f} s  {progress_line(run)}"
+        print(line, file=stream, flush=True)
 
     def keep_saying() -> None:
         while not ended.wait(every):
@@ -98,8 +95,8 @@ def _lines(run: Run, stream: TextIO, every: float = 2.0) -> Generator[None]:
 @contextmanager
 def _bars(run: Run, stream: TextIO) -> Generator[None]:
     """A bar for each stage, redrawn a few times a second by rich's own thread."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415
+    from rich.console import Console
+    from rich.live import Live
 
     with Live(
         console=Console(file=stream),
@@ -110,8 +107,8 @@ def _bars(run: Run, stream: TextIO) -> Generator[None]:
 
 
 def _drawing(run: Run) -> Callable[[], RenderableType]:
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
 
     began = time.monotonic()
 
@@ -129,7 +126,8 @@ def _drawing(run: Run) -> Callable[[], RenderableType]:
                 bar = ProgressBar(total=max(stage.total, 1), completed=stage.done)
                 amount = f"{stage.done}/{max(stage.total, stage.done)} {unit}"
                 grid.add_row(verb, bar, amount, _running(stage.running).strip(" ()"))
-        grid.add_row("", f"{time.monotonic() - began:.1f} s", "", "  ".join(_troubles(run)), style="dim")
+        elapsed = f"{time.monotonic() - began:.1f} s"
+        grid.add_row("", elapsed, "", "  ".join(_troubles(run)), style="dim")
         return grid
 
     return draw

@@ -6,12 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from asyncworkers.demo.records import Attempt, Ending, Run, Stall
 
-__all__ = ["Findings", "Span", "Work", "find", "percentile"]
+__all__ = ["Findings", "Span", "Stall", "find", "percentile", "span"]
 
 LISTED = 5
+"""How long the lists of the heaviest, slowest and so on are."""
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Defects:
-    """What is wrong with it. `dead` counts the links to each address that answered 404,
-    and `lost_places` those to places that are not in their page."""
+    """What is wrong with it.
+
+    `dead` counts the links to each address that answered 404; `lost_places` are places that are
+    linked to and are not in their page.
+    """
 
     dead: dict[str, int]
     lost_places: int
@@ -111,7 +118,7 @@ def find(run: Run) -> Findings:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all are not above; 0.0 of none."""
+    """The smallest value that at least this share of them do not exceed; 0.0 if there are none."""
     if not values:
         return 0.0
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -204,6 +211,7 @@ def _work(run: Run) -> Work:
         job: span(attempt for attempt in run.attempts if attempt.job == job)
         for job in ("render", "fetch", "parse", "compress")
     }
+    spans["analyze"] = span(a for a in run.attempts if a.job in {"parse", "compress"})
     spans["crawl"] = span(attempt for attempt in run.attempts if attempt.job != "render")
     crawled = spans["crawl"].wall
     size = sum(compression.size for compression in run.compressions)
@@ -220,5 +228,5 @@ def _work(run: Run) -> Work:
     )
 
 
-def _top(pairs: Iterable[tuple[str, int]] | Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+def _top(pairs: Iterable[tuple[str, Number]]) -> list[tuple[str, Number]]:
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:LISTED]

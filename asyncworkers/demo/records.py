@@ -10,6 +10,7 @@ from pathlib import Path
 __all__ = [
     "Attempt",
     "Compression",
+    "DemoFailed",
     "Ending",
     "Page",
     "Reading",
@@ -19,6 +20,10 @@ __all__ = [
     "Stage",
     "Stall",
 ]
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on, for a reason that the message gives in one line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,13 @@ from pathlib import Path
 from asyncworkers import current_job, job
 from asyncworkers.demo import render_child
 from asyncworkers.demo.catalog import Batch
-from asyncworkers.demo.records import Rendered
+from asyncworkers.demo.records import DemoFailed, Rendered, Settings
 
-__all__ = ["INDEX", "RenderFailed", "prepare", "render", "render_batch", "write_index"]
+__all__ = ["INDEX", "prepare", "render", "render_batch", "write_index"]
 
 INDEX = "index.html"
 
-
-class RenderFailed(Exception):
-    """The child process that rendered a batch ended before it was done."""
+_NOTE = "Written by `asyncworkers demo`, anew each time; delete it whenever you like.\n"
 
 
 @job(timeout=300)
@@ -39,7 +37,7 @@ def render(batch: Batch) -> list[Rendered]:
 
 
 def render_batch(batch: Batch) -> Generator[Rendered]:
-    """Run the child process and yield each module as it is done; raises RenderFailed.
+    """Run the child process and yield each module as it is done; raises DemoFailed.
 
     The child ends with the loop over it, however that ends.
     """
@@ -54,20 +52,28 @@ def render_batch(batch: Batch) -> Generator[Rendered]:
             child.kill()
             raise
     if child.returncode != 0:
-        raise RenderFailed(f"{batch}: its process ended with code {child.returncode}")
+        raise DemoFailed(f"{batch}: its process ended with code {child.returncode}")
 
 
-def prepare(folder: Path) -> None:
-    """Make the site's folder, or empty it of the pages of an earlier run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for page in folder.glob("*.html"):
+def prepare(settings: Settings) -> None:
+    """Make the output folder, or empty its site of the pages of an earlier run.
+
+    Raises DemoFailed rather than delete pages that the demo did not write.
+    """
+    note, site = settings.output / "README.txt", settings.site
+    if site.exists() and not (note.exists() and note.read_text(encoding="utf-8") == _NOTE):
+        raise DemoFailed(f"{site} is not from the demo: choose another --output")
+    site.mkdir(parents=True, exist_ok=True)
+    note.write_text(_NOTE, encoding="utf-8")
+    for page in site.glob("*.html"):
         page.unlink()
 
 
 def write_index(folder: Path, rendered: Iterable[Rendered]) -> None:
     """Write the page a crawl begins at: the modules outside packages, which link to the rest."""
     names = sorted(page.module for page in rendered if page.error is None)
-    links = (f'<li><a href="{escape(name)}.html">{escape(name)}</a></li>' for name in names if "." not in name)
+    roots = (escape(name) for name in names if "." not in name)
+    links = (f'<li><a href="{root}.html">{root}</a></li>' for root in roots)
     (folder / INDEX).write_text(
         "<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>Python: index of modules</title>"
         f"</head><body><h1>Index of modules</h1><ul>\n{chr(10).join(links)}\n</ul></body></html>\n",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 
 from asyncworkers import RetryLater
-from asyncworkers.demo.analyse import compress, parse
+from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.catalog import Batch
 from asyncworkers.demo.crawl import (
     ATTEMPTS,
@@ -28,8 +27,8 @@ __all__ = ["work_sequentially"]
 
 
 def work_sequentially(run: Run, batches: list[Batch]) -> None:
-    """Render, then crawl and analyse page by page, in this one thread."""
-    diary = Diary(run, time.perf_counter)
+    """Render, then crawl and analyze page by page, in this one thread."""
+    diary = Diary(run)
     with diary.timing():
         with diary.timing_children():
             _render(run, batches, diary)
@@ -50,20 +49,22 @@ def _render(run: Run, batches: list[Batch], diary: Diary) -> None:
 async def _crawl(run: Run, diary: Diary) -> None:
     settings = run.settings
     frontier = Frontier(INDEX)
-    async with serving(settings.site, settings.seed, settings.faults) as site:
-        async with session(site.address) as http:
-            client.set(http)
-            async for address in frontier:
-                run.stage("fetch").total = len(frontier.known)
-                page = await _fetch(address, run, diary)
-                if page is None:
-                    frontier.visited()
-                elif page.status == 404:
-                    run.dead.add(address)
-                    frontier.visited()
-                else:
-                    frontier.visited(_analyse(page, run, diary).links)
-                run.stage("fetch").done += 1
+    async with (
+        serving(settings.site, settings.seed, settings.faults) as site,
+        session(site.address) as http,
+    ):
+        client.set(http)
+        async for address in frontier:
+            run.stage("fetch").total = len(frontier.known)
+            page = await _fetch(address, run, diary)
+            if page is None:
+                frontier.visited()
+            elif page.status == 404:
+                run.dead.add(address)
+                frontier.visited()
+            else:
+                frontier.visited(_analyze(page, run, diary).links)
+            run.stage("fetch").done += 1
     run.served = site.tally
 
 
@@ -84,7 +85,7 @@ async def _fetch(address: str, run: Run, diary: Diary) -> Page | None:
     return None
 
 
-def _analyse(page: Page, run: Run, diary: Diary) -> Reading:
+def _analyze(page: Page, run: Run, diary: Diary) -> Reading:
     with diary.attempt("parse", page.address):
         reading = parse(page)
     with diary.attempt("compress", page.address):

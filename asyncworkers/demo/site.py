@@ -7,18 +7,15 @@ import contextlib
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from asyncworkers.demo import site_child
+from asyncworkers.demo.records import DemoFailed
 
-__all__ = ["Site", "SiteFailed", "serving"]
+__all__ = ["Site", "serving"]
 
 _PATIENCE = 10.0  # seconds to start, and as many to stop
-
-
-class SiteFailed(Exception):
-    """The server did not start, or ended by itself."""
 
 
 class Site:
@@ -30,8 +27,8 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, seed: int, faults: float) -> AsyncIterator[Site]:
-    """Serve a folder of pages while the body runs; raises SiteFailed if that does not work.
+async def serving(folder: Path, seed: int, faults: float) -> AsyncGenerator[Site]:
+    """Serve a folder of pages while the body runs; raises DemoFailed if that does not work.
 
     The server ends when its standard input does, so it cannot outlive this process however that
     ends.
@@ -58,8 +55,8 @@ async def _told(child: Process) -> dict[str, int]:
     try:
         line = await asyncio.wait_for(child.stdout.readline(), _PATIENCE)
     except TimeoutError:
-        raise SiteFailed(f"the server did not answer for {_PATIENCE:g} s") from None
+        raise DemoFailed(f"the server did not answer for {_PATIENCE:g} s") from None
     if not line:
-        raise SiteFailed(f"the server ended with code {await child.wait()}")
+        raise DemoFailed(f"the server ended with code {await child.wait()}")
     told: dict[str, int] = json.loads(line)
     return told

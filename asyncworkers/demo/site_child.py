@@ -52,7 +52,7 @@ def forecast(seed: int, faults: float, address: str, visit: int) -> Weather:
 
     So two runs meet the same weather, in whatever order they visit the pages.
     """
-    dice = random.Random(f"{seed} {address} {visit}")  # noqa: S311 - repeatable on purpose
+    dice = random.Random(f"{seed} {address} {visit}")  # repeatable on purpose
     latency = min(dice.lognormvariate(math.log(MEDIAN_LATENCY), SPREAD), LONGEST_LATENCY)
     if visit > WORST_LUCK or dice.random() >= faults:
         return Weather(latency, "none")
@@ -120,7 +120,9 @@ async def main() -> None:
     application = web.Application()
     application.router.add_get("/{address}", site.serve)
     # Whoever hangs is let go as soon as the client gives up, or at the end.
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    runner = web.AppRunner(
+        application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

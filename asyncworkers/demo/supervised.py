@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from asyncworkers import Job, Supervisor
-from asyncworkers.demo.analyse import compress, parse
+from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.catalog import Batch
 from asyncworkers.demo.crawl import Frontier, client, fetch, session
 from asyncworkers.demo.diary import Diary
@@ -18,9 +17,9 @@ __all__ = ["work_supervised"]
 
 
 async def work_supervised(run: Run, batches: list[Batch]) -> None:
-    """Render in as many processes as there are threads, then crawl and analyse at once."""
+    """Render in as many processes as there are threads, then crawl and analyze at once."""
     settings = run.settings
-    diary = Diary(run, asyncio.get_running_loop().time)
+    diary = Diary(run)
     with diary.timing():
         async with Supervisor(settings.workers, threads=settings.threads, grace=1.0) as supervisor:
             diary.follow(supervisor)
@@ -28,10 +27,12 @@ async def work_supervised(run: Run, batches: list[Batch]) -> None:
                 async for pages in supervisor.map(render, batches, ordered=False):
                     run.rendered.extend(pages)
             write_index(settings.site, run.rendered)
-            async with serving(settings.site, settings.seed, settings.faults) as site:
-                async with session(site.address) as http:
-                    client.set(http)
-                    await _crawl(supervisor, run)
+            async with (
+                serving(settings.site, settings.seed, settings.faults) as site,
+                session(site.address) as http,
+            ):
+                client.set(http)
+                await _crawl(supervisor, run)
         run.served = site.tally
     run.complete = True
 

@@ -1,4 +1,4 @@
-"""The jobs that analyse a page: CPU-bound work, in threads until there is a bridge to processes."""
+"""The jobs that analyze a page: CPU-bound work, in threads until there is a bridge to processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def compress(page: Page) -> Compression:
 
 
 # Elements without an end tag, which therefore nest nothing.
-_VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "wbr"})
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "wbr"}
+)
+# An item needs no end tag: the next one ends it.
+_ENDED_BY = {"dt": {"dt", "dd"}, "dd": {"dt", "dd"}, "li": {"li"}, "p": {"p"}}
 # What pydoc marks up as headings, beside the real ones.
 _HEADING_TAGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _HEADING_CLASSES = frozenset({"title", "bigsection"})
@@ -56,6 +60,8 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in _VOID:
+            if self._open and self._open[-1] in _ENDED_BY.get(tag, ()):
+                self._open.pop()
             self._open.append(tag)
             self.depth = max(self.depth, len(self._open))
         attributes = dict(attrs)

@@ -1,0 +1,21 @@
+"""Writes seconds and bytes the way people read them."""
+
+from __future__ import annotations
+
+__all__ = ["seconds", "size"]
+
+
+def seconds(value: float) -> str:
+    """Seconds with three digits or so, small ones as milliseconds."""
+    if value >= 10:
+        return f"{value:.1f} s"
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+
+
+def size(count: float) -> str:
+    """Bytes in units of a thousand."""
+    for unit in ("B", "kB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} MB"
