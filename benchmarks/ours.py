@@ -80,6 +80,7 @@ def enter(
     call: Call | None = None,
     *,
     isolation: Literal["shared", "task"] = "shared",
+    in_context: bool = False,
     listening: Literal["never", "always", "until started"] = "never",
     kind: Kind = "ours",
     made: Callable[[Work], Run] = job,
@@ -89,6 +90,8 @@ def enter(
 
     @asynccontextmanager
     async def open_pool(workers: int) -> AsyncGenerator[Pool, None]:
+        if in_context:
+            request.set(0)
         queue = Queue("default", workers, isolation=isolation, maxsize=None)
         async with Supervisor(queues=[queue]) as supervisor:
             if listening != "never":
@@ -113,6 +116,7 @@ RETRY = Retry(5, on=OSError)
 
 enter(SUBMIT, burst_nowait, call_nowait)
 enter("await submit", burst_awaited, call_awaited)
+enter(f"{SUBMIT}, one context of all", burst_nowait, call_nowait, in_context=True)
 enter(f"{SUBMIT}, a context per request", burst_of_requests, call_of_request)
 enter(f'{SUBMIT}, isolation="task"', burst_nowait, call_nowait, isolation="task")
 enter(f"{SUBMIT}, retry", burst_nowait, call_nowait, made=lambda work: job(work, retry=RETRY))
