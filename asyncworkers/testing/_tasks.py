@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 __all__ = ["describe", "describe_all", "in_order"]
 
+_ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep  # noqa: PTH120
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -35,14 +38,18 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _place(coroutine: Any) -> str:
-    """Where the innermost coroutine, generator or `await` of a chain stands."""
+    """Where the innermost code of a chain of awaits stands, asyncio's own code left aside."""
     innermost = None
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
+        if frame is not None and not (innermost and _is_asyncio(frame)):
             innermost = frame
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     if innermost is None:
         return ""
     code = innermost.f_code
     return f" at {code.co_filename}:{innermost.f_lineno} in {code.co_name}"
+
+
+def _is_asyncio(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_ASYNCIO)

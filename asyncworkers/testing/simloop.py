@@ -115,6 +115,7 @@ class SimLoop(asyncio.BaseEventLoop):
     # What the base class keeps for its `run_forever`, `call_later` and `close`.
     _stopping: bool
     _thread_id: int | None
+    _closed: bool = True  # a loop whose options were refused was never open
 
     def __init__(
         self,
@@ -241,6 +242,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if not queue and not self._stopping:
             self._jump()
         trace = self._trace
+        handle: asyncio.Handle | None = None
         for _ in range(len(queue)):
             handle = self._choose()
             if handle.cancelled():
@@ -252,6 +254,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 handle._run()
             else:
                 self.step_hook(_task_of(handle), handle._run)
+        handle = None  # the traceback of an error may keep this frame, and the frame the task
         if self.steps > self.max_steps:
             raise SimStepLimit(
                 f"{self.steps} steps at virtual time {self._now:.3f} s: the program runs in "

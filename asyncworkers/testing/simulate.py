@@ -108,15 +108,23 @@ def run_to_end(loop: SimLoop, main: Program[T]) -> Ending[T]:
 def _end(loop: SimLoop) -> None:
     """Cancel what is left, again and again, then give up on what does not end."""
     loop.step_hook = None
-    loop.max_steps = loop.steps + MERCY
-    with contextlib.suppress(SimDeadlock, SimStepLimit):
+    with _mercy(loop):
         while tasks := _tasks.in_order(asyncio.all_tasks(loop)):
             for task in tasks:
                 task.cancel("the simulation ended")
             loop.run_until_complete(asyncio.wait(tasks))
+    with _mercy(loop):
         loop.run_until_complete(loop.shutdown_asyncgens())
     for task in _tasks.in_order(asyncio.all_tasks(loop)):
         _discard(task)
+
+
+@contextlib.contextmanager
+def _mercy(loop: SimLoop) -> Generator[None]:
+    """Give the block some more steps, and end it quietly when they are used up or lead nowhere."""
+    loop.max_steps = loop.steps + MERCY
+    with contextlib.suppress(SimDeadlock, SimStepLimit):
+        yield
 
 
 def _discard(task: asyncio.Task[Any]) -> None:
