@@ -300,7 +300,7 @@ class Supervisor:
                 job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
                 queue.line.append(job)
                 if queue.idle or queue.spare > 0:
-                    queue.staff()
+                    queue.staff(1)
                 if queue.told:
                     queue.tell_submitted(job)
                 return job

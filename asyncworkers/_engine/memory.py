@@ -56,6 +56,9 @@ REAP_AFTER = 10.0
 TURN = 0.005
 """Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
 
+SHORTEST_TURN = 0.00002
+"""Seconds below which giving way would cost more than the jobs."""
+
 LENT_AT_MOST = 1_000
 """Jobs of one queue that may wait inside `submit` for room in a full queue, all at once."""
 
@@ -257,7 +260,7 @@ class MemoryQueue:
         """Accept an ordinary job: it waits in line and a worker is told."""
         self.line.append(job)
         if self.idle:
-            self.staff()
+            self.staff(1)
         elif self.spare > 0:
             self._hire()
         if self.told:
@@ -277,18 +280,19 @@ class MemoryQueue:
 
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
+        jobs = tuple(jobs)
         for job in jobs:
             self.line.append(job)
             if self.told:
                 self.tell_submitted(job)
-        self.staff()
+        self.staff(len(jobs))
 
     def list_supply(self, supply: Supply) -> None:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
         if supply not in self._supplies:
             self._supplies.add(supply)
             self.line.append(supply)
-        self.staff()
+        self.staff(len(supply.items))
 
     async def wait_for_room(self, count: int = 1) -> None:
         """Wait, first come first served, until there is room for so many jobs; it is then kept.
@@ -383,7 +387,7 @@ class MemoryQueue:
             if future in self.idle:
                 self.idle.remove(future)
             elif not future.cancelled() and future.result():
-                self.staff()  # the wake-up cannot be used by us: pass it on
+                self.staff(1)  # the wake-up cannot be used by us: pass it on
             raise
         if not needed:
             attempt.off_duty = True
@@ -595,11 +599,10 @@ class MemoryQueue:
         """The jobs in line, in the order in which they are to run."""
         return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
 
-    def staff(self) -> None:
-        """Wake or hire workers, one for each thing that waits, as far as there are any."""
+    def staff(self, wanted: int) -> None:
+        """Wake or hire as many workers as things have come to wait, as far as there are any."""
         if self.held:
             return
-        wanted = self.queued if self._supplies else len(self.line)
         while wanted > 0 and self.idle:
             future = self.idle.pop()
             if not future.done():
@@ -615,14 +618,14 @@ class MemoryQueue:
         self._hired += 1
         attempt = self._hire_worker(self, self._hired)
         self.crew.add(attempt)
-        self.turn = TURN / len(self.crew)
+        self.turn = max(SHORTEST_TURN, TURN / len(self.crew))
 
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
         self.lent += 1
         self.spare += 1
         self._open()
-        self.staff()
+        self.staff(min(1, len(self.line)))
 
     def take_slot_back(self) -> None:
         """The job goes on, so nothing new starts until there are as few running as there should be."""
@@ -637,13 +640,13 @@ class MemoryQueue:
         self.workers = workers
         self._let_go()
         self._open()
-        self.staff()
+        self.staff(self.queued)
 
     def hold(self, held: bool) -> None:
         """Start no job while held."""
         self.held = held
         self._open()
-        self.staff()
+        self.staff(self.queued)
 
     def _let_go(self) -> None:
         while self.spare < 0 and self.idle:
@@ -673,7 +676,7 @@ class MemoryQueue:
             attempt.off_duty = True
             self.spare += 1
             self._open()
-        self.staff()
+        self.staff(min(1, self.queued))
 
     def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """A worker's task is over: for a reason of its own, by a crash, or cancelled by a stranger."""
@@ -712,7 +715,7 @@ class MemoryQueue:
             self.line = RankedLine(self.line, _place, self.clock.now, self.ageing)
             self._open()
         self.line.append(job)
-        self.staff()
+        self.staff(1)
 
     def _forget_dead(self) -> None:
         """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""

@@ -104,7 +104,7 @@ class Supply:
             room = min(self.room(), CHUNK)
             if room > 0:
                 self._context.run(self._pull, self._iterator, room)
-                self.queue.staff()
+                self.queue.staff(len(self.items))
         return bool(self.items)
 
     def _pull(self, iterator: Iterator[Any], most: int) -> None:

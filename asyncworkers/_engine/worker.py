@@ -26,11 +26,13 @@ BACK_OFF = 0.5
 def hire(queue: MemoryQueue, number: int) -> Attempt:
     """Start a worker for the queue; it begins at the loop's next turn, in an empty context."""
     attempt = Attempt(queue, number, _make_bridge(queue, number))
-    name = f"asyncworkers {queue.name} worker {number}"
-    task = queue.hub.loop.create_task(work(queue, attempt), name=name, context=Context())
+    task = queue.hub.loop.create_task(work(queue, attempt), context=Context())
     attempt.task = task
-    task.add_done_callback(partial(queue.worker_ended, attempt), context=Context())
+    task.add_done_callback(partial(queue.worker_ended, attempt), context=_EMPTY)
     return attempt
+
+
+_EMPTY = Context()
 
 
 def _make_bridge(queue: MemoryQueue, number: int) -> Bridge | None:
@@ -217,7 +219,7 @@ async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Non
     """
     attempt.clear()
     queue.settle(job, Release(), queue.clock.now())
-    queue.staff()
+    queue.staff(1)
     await asyncio.sleep(BACK_OFF)
 
 
