@@ -153,7 +153,7 @@ class _Reader:
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        window = stream._window or max(2 * plan.queue.workers, 64)
+        window = stream._window or max(2 * plan.queue.crew.workers, 64)
         is_async = isinstance(items, AsyncIterable)
         iterator = None if is_async else iter(cast("Iterable[Any]", items))
         self.supply = Supply(

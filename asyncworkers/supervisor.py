@@ -207,7 +207,7 @@ class Supervisor:
         self._state, self._accepting = "draining", False
         self._emit(events.SupervisorDraining)
         for queue in self._queues.values():
-            queue.refuse_putters(SupervisorClosed(f"supervisor {self._name!r} began to drain"))
+            queue.room.refuse(SupervisorClosed(f"supervisor {self._name!r} began to drain"))
             if queue.paused:
                 cancel_waiting(queue, f"queue {queue.name!r} was paused when the supervisor ended")
 
@@ -293,22 +293,22 @@ class Supervisor:
             if (
                 order.plain
                 and here() == self._here
-                and not queue.putters
-                and len(queue.line) + queue.promised < queue.limit
+                and not (room := queue.room).waiters
+                and len(queue.line) + room.promised < room.limit
                 and (not (context := copy_context()) or running not in context)
             ):
                 job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
                 queue.line.append(job)
-                if queue.idle or queue.spare > 0:
-                    queue.staff(1)
+                if (crew := queue.crew).idle or crew.spare > 0:
+                    crew.staff(1)
                 if queue.told:
                     queue.tell_submitted(job)
                 return job
         job = self._make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
-            await queue.wait_for_room()
-            queue.use_room(1)
+            await queue.room.wait()
+            queue.room.use(1)
         self._put(queue, job)
         return job
 
@@ -359,9 +359,9 @@ class Supervisor:
             raise QueueFull(
                 f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map"
             )
-        if not queue.has_room(len(jobs)):
-            await queue.wait_for_room(len(jobs))
-            queue.use_room(len(jobs))
+        if not queue.room.has(len(jobs)):
+            await queue.room.wait(len(jobs))
+            queue.room.use(len(jobs))
         if all(job._rare is None for job in jobs) and jobs[0]._order.policies.simple:
             queue.put_many(jobs)
         else:
@@ -557,7 +557,7 @@ class Supervisor:
 
     def __repr__(self) -> str:
         figures = [
-            f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.workers} workers"
+            f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
             for queue in self._queues.values()
             if queue.submitted or queue.name == "default"
         ]

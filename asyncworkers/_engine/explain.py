@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import Any, Protocol
 
 from asyncworkers.errors import JobCancelled
@@ -15,18 +14,12 @@ class Explained(Protocol):
     """What the sentences need of a queue."""
 
     name: str
-    kind: str
-    workers: int
     paused: bool
-    lent: int
     clock: Any
-    hub: Any
-    crew: set[Any]
+    crew: Any
 
     @property
     def queued(self) -> int: ...
-    @property
-    def idle(self) -> Sized: ...
     @property
     def held_threads(self) -> list[str]: ...
 
@@ -66,13 +59,13 @@ def _why_queued(job: Job[Any], queue: Explained) -> str:
     if queue.paused:
         return f"queue {queue.name!r} is paused"
     held = queue.held_threads
-    if held and len(held) >= queue.workers:
+    if held and len(held) >= queue.crew.workers:
         return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
-    busy = len(queue.crew) - len(queue.idle) - queue.lent
-    if queue.workers == 0:
+    busy = len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent
+    if queue.crew.workers == 0:
         return f"queue {queue.name!r} has no workers"
-    if busy >= queue.workers:
-        return f"all {queue.workers} workers of queue {queue.name!r} are busy, {queue.queued} jobs wait"
+    if busy >= queue.crew.workers:
+        return f"all {queue.crew.workers} workers of queue {queue.name!r} are busy, {queue.queued} jobs wait"
     return f"a worker of queue {queue.name!r} is about to take it, {queue.queued} jobs wait"
 
 
@@ -91,10 +84,10 @@ def _why_running(job: Job[Any], queue: Explained) -> str:
 
 def explain_queue(queue: Explained) -> str:
     """One line: what the queue does, and what keeps its jobs waiting."""
-    busy = max(0, len(queue.crew) - len(queue.idle) - queue.lent)
-    facts = [f"{busy} of {queue.workers} workers busy", f"{queue.queued} jobs queued"]
-    if queue.lent:
-        facts.append(f"{queue.lent} slots lent by jobs that await jobs")
+    busy = max(0, len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent)
+    facts = [f"{busy} of {queue.crew.workers} workers busy", f"{queue.queued} jobs queued"]
+    if queue.crew.lent:
+        facts.append(f"{queue.crew.lent} slots lent by jobs that await jobs")
     if queue.paused:
         facts.append("paused")
     held = queue.held_threads

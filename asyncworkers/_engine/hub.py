@@ -29,8 +29,7 @@ class ServedQueue(Protocol):
     """What the hub needs of its queues."""
 
     told: bool
-    crew: set[Any]
-    zombies: set[Any]
+    crew: Any
 
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
@@ -101,7 +100,7 @@ class Hub:
 
     def at_work(self) -> bool:
         """Whether there may be jobs; a quick look, from any thread."""
-        return any(queue.crew for queue in self.queues)
+        return any(queue.crew.members for queue in self.queues)
 
     def job_came(self) -> None:
         """A job was accepted while somebody waits for quiet, or listens."""
@@ -152,7 +151,11 @@ class Hub:
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The tasks of all workers, those of abandoned attempts included."""
-        attempts = (attempt for queue in self.queues for attempt in (*queue.crew, *queue.zombies))
+        attempts = (
+            attempt
+            for queue in self.queues
+            for attempt in (*queue.crew.members, *queue.crew.zombies)
+        )
         return [attempt.task for attempt in attempts if attempt.task is not None]
 
 

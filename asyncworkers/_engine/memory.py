@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -14,9 +13,11 @@ from typing import Any, Literal, Protocol, assert_never
 from asyncworkers import events
 from asyncworkers._engine.agenda import Agenda
 from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.line import Line, RankedLine, rank
+from asyncworkers._engine.room import Room
 from asyncworkers.errors import JobCancelled, JobExpired, WouldDeadlock
 from asyncworkers.job import (
     CANCELLED,
@@ -50,18 +51,6 @@ __all__ = ["MemoryQueue", "Supply"]
 
 logger = logging.getLogger("asyncworkers")
 
-REAP_AFTER = 10.0
-"""Seconds after which workers that had nothing to do all that time are let go."""
-
-TURN = 0.005
-"""Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
-
-SHORTEST_TURN = 0.00002
-"""Seconds below which giving way would cost more than the jobs."""
-
-LENT_AT_MOST = 1_000
-"""Jobs of one queue that may wait inside `submit` for room in a full queue, all at once."""
-
 
 class Supply(Protocol):
     """What stands in line for a stream: it makes jobs of the stream's items when workers ask."""
@@ -79,62 +68,40 @@ class MemoryQueue:
 
     Synchronous code owns this state: no method awaits between reading it and writing it.
 
-    - `spare` counts the workers that may still be hired: capacity, plus slots lent by jobs that
-      await other jobs, minus the workers there are. Below zero there are too many: idle ones are
-      let go at once, others when they come to take their next job. So a job that resumes never
-      waits, and nothing new starts until the surplus is gone.
-    - An idle worker waits on a future of its own and is woken without being handed a job: it
-      takes one itself, if there still is one. A wake-up that a cancelled worker cannot use is
-      passed on. So no job is ever in between, where it could be lost.
+    What waits for room is in `room`, what workers there are in `crew`.
     """
 
     __slots__ = (
         "_dead",
         "_due",
         "_expiries",
-        "_hire_worker",
-        "_hired",
-        "idle",
-        "_least_idle",
-        "limit",
-        "line",
-        "promised",
-        "_putting_jobs",
-        "_reaper",
-        "completed",
         "_supplies",
         "_unwinds",
         "abandoned",
         "ageing",
         "cancelled",
         "clock",
-        "closed",
+        "completed",
         "crew",
         "failed",
-        "held",
         "hub",
         "isolation",
         "kind",
-        "lent",
+        "line",
         "maxsize",
         "name",
         "next_entry",
         "now",
         "paused",
-        "putters",
         "retried",
+        "room",
         "scheduled",
         "shut",
-        "spare",
         "supplies",
         "timed_out",
         "timeouts",
         "told",
-        "turn",
         "unwind",
-        "workers",
-        "zombies",
-        "__weakref__",
     )
 
     def __init__(
@@ -155,38 +122,23 @@ class MemoryQueue:
         self.now = hub.clock.now
         self.name = name
         self.kind = kind
-        self.workers = workers
         self.maxsize = maxsize
         self.isolation = isolation
         self.unwind = unwind
         self.ageing = ageing
         self.told = False  # whether anybody wants to hear of each job
         self.paused = False
-        self.closed = False
-        self.spare = workers
-        self.lent = 0
-        self.crew: set[Attempt] = set()
-        self.zombies: set[Attempt] = set()  # retired, but their code still runs
-        self.turn = TURN  # seconds a worker may go on without giving way to the rest of the loop
         self.completed = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
-        self._hire_worker = hire
-        self._hired = 0
         self.line: Line = deque()
         self.next_entry: Callable[[], Any] = self.line.popleft  # raises IndexError if there is none
         self._supplies: set[Any] = set()  # in line
         self.supplies: set[Any] = set()  # whose stream is being read
         self.scheduled = 0  # jobs that wait for their time
         self._dead = 0  # entries of the line whose job is not queued any more
-        self.held = False
         self.shut = False
-        self.idle: list[asyncio.Future[bool]] = []
-        self._least_idle = 0
-        self._reaper: asyncio.TimerHandle | None = None
-        self.limit = sys.maxsize if maxsize is None else maxsize
-        self.putters: deque[tuple[asyncio.Future[None], int]] = deque()
-        self.promised = 0  # room given to putters that have not used it yet
-        self._putting_jobs = 0
+        self.room = Room(hub.loop, name, maxsize, self.in_line)
+        self.crew = Crew(hub.loop, workers, lambda number: hire(self, number))
         loop, now = hub.loop, hub.clock.now
         self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
         self._unwinds: Agenda[Attempt] = Agenda(loop, now, self._abandon, _is_running)
@@ -243,26 +195,21 @@ class MemoryQueue:
 
     # ---- accepting jobs
 
+    def in_line(self) -> int:
+        """Jobs in line, those of streams apart: what `maxsize` bounds."""
+        return len(self.line) - self._dead - len(self._supplies)
+
     def is_full(self) -> bool:
         """Whether a job must wait for room, be it only because others do already."""
-        if not self.putters and len(self.line) + self.promised < self.limit:
+        room = self.room
+        if not room.waiters and len(self.line) + room.promised < room.limit:
             return False  # the line is never shorter than what waits, so this is the quick answer
-        return not self.has_room(1)
-
-    def has_room(self, count: int) -> bool:
-        """Whether so many jobs may be put now."""
-        return not self.putters and self._in_line() + self.promised + count <= self.limit
-
-    def _in_line(self) -> int:
-        return len(self.line) - self._dead - len(self._supplies)
+        return not room.has(1)
 
     def put(self, job: Job[Any]) -> None:
         """Accept an ordinary job: it waits in line and a worker is told."""
         self.line.append(job)
-        if self.idle:
-            self.staff(1)
-        elif self.spare > 0:
-            self._hire()
+        self.crew.staff(1)
         if self.told:
             self.tell_submitted(job)
 
@@ -285,60 +232,14 @@ class MemoryQueue:
             self.line.append(job)
             if self.told:
                 self.tell_submitted(job)
-        self.staff(len(jobs))
+        self.crew.staff(len(jobs))
 
     def list_supply(self, supply: Supply) -> None:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
         if supply not in self._supplies:
             self._supplies.add(supply)
             self.line.append(supply)
-        self.staff(len(supply.items))
-
-    async def wait_for_room(self, count: int = 1) -> None:
-        """Wait, first come first served, until there is room for so many jobs; it is then kept.
-
-        The caller calls `use_room` and puts its jobs, without awaiting in between. A job that
-        waits here lends its slot, or a full queue whose workers all submit to it would stand still.
-        """
-        parent = running_job()
-        attempt = parent._runner() if parent is not None else None
-        serial = 0
-        if isinstance(attempt, Attempt):
-            if self._putting_jobs >= LENT_AT_MOST:
-                raise WouldDeadlock(
-                    f"{LENT_AT_MOST} jobs already wait inside submit for room in queue {self.name!r}: "
-                    "raise its maxsize, or submit fewer jobs from inside jobs"
-                )
-            self._putting_jobs += 1
-            serial = attempt.serial
-            attempt.lend(None)
-        future = self.hub.loop.create_future()
-        putter = (future, count)
-        self.putters.append(putter)
-        try:
-            await future
-        except BaseException:
-            if putter in self.putters:
-                self.putters.remove(putter)
-            elif not future.cancelled() and future.exception() is None:
-                self.use_room(count)  # it was ours already: somebody else may have it
-            self._offer_room()
-            raise
-        finally:
-            if isinstance(attempt, Attempt):
-                self._putting_jobs -= 1
-                attempt.take_back(None, serial)
-
-    def use_room(self, count: int) -> None:
-        """The room that `wait_for_room` kept is taken now."""
-        self.promised -= count
-
-    def refuse_putters(self, error: Exception) -> None:
-        """Everybody who waits for room gets this error."""
-        putters, self.putters = self.putters, deque()
-        for future, _ in putters:
-            if not future.done():
-                future.set_exception(error)
+        self.crew.staff(len(supply.items))
 
     def forget_supply(self, supply: Supply) -> None:
         """A stream has come to its end."""
@@ -361,8 +262,8 @@ class MemoryQueue:
         queued = entry._state == QUEUED
         if not queued:
             self._dead -= 1
-        if self.putters:
-            self._offer_room()
+        if self.room.waiters:
+            self.room.offer()
         return entry if queued else None
 
     def _open(self) -> None:
@@ -370,37 +271,15 @@ class MemoryQueue:
 
         Called after any change of what decides that, so that taking costs workers no question.
         """
-        self.shut = self.held or self.spare < 0
+        self.shut = self.crew.held or self.crew.spare < 0
         self.next_entry = _NOTHING.popleft if self.shut else self.line.popleft
-
-    async def wait_ready(self, attempt: Attempt) -> bool:
-        """Wait until there may be something to take. False: this worker is not needed any more."""
-        if self.closed:
-            return False
-        future: asyncio.Future[bool] = self.hub.loop.create_future()
-        self.idle.append(future)
-        if self._reaper is None:
-            self._start_reaper()
-        try:
-            needed = await future
-        except BaseException:
-            if future in self.idle:
-                self.idle.remove(future)
-            elif not future.cancelled() and future.result():
-                self.staff(1)  # the wake-up cannot be used by us: pass it on
-            raise
-        if not needed:
-            attempt.off_duty = True
-        return needed
 
     def excuse(self, attempt: Attempt) -> bool:
         """Whether this worker is one too many; if so it counts no more and must end."""
-        if self.spare >= 0:
-            return False
-        self.spare += 1
-        self._open()
-        attempt.off_duty = True
-        return True
+        excused = self.crew.excuse(attempt)
+        if excused:
+            self._open()
+        return excused
 
     # ---- settling
 
@@ -490,7 +369,7 @@ class MemoryQueue:
             self.scheduled -= 1
         job._uncommon()  # so that it counts no attempt
         self.settle(job, Cancel(outcome.reason, outcome.expired), self.clock.now())
-        self._offer_room()
+        self.room.offer()
 
     # ---- ending attempts early
 
@@ -509,7 +388,7 @@ class MemoryQueue:
         if job is None or verdict is None or attempt.task is None:
             return
         attempt.retired = True
-        self.zombies.add(attempt)
+        self.crew.zombies.add(attempt)
         self.count_abandoned(job, attempt)
         self._dismiss(attempt)
         self.conclude(job, attempt, verdict, self.clock.now())
@@ -526,13 +405,13 @@ class MemoryQueue:
 
     def abandon_all(self) -> None:
         """Abandon every attempt that still runs."""
-        for attempt in tuple(self.crew):
+        for attempt in tuple(self.crew.members):
             self._abandon(attempt)
 
     def thread_held(self, attempt: Attempt) -> None:
         """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
         held = self.held_threads
-        if len(held) >= self.workers:
+        if len(held) >= self.crew.workers:
             logger.warning(
                 "queue %r has no thread left: abandoned attempts of %s hold them",
                 self.name,
@@ -543,7 +422,7 @@ class MemoryQueue:
     @property
     def held_threads(self) -> list[str]:
         """The names of abandoned calls that still hold a thread of this queue."""
-        bridges = (attempt.bridge for attempt in self.crew)
+        bridges = (attempt.bridge for attempt in self.crew.members)
         return [
             bridge.abandoned
             for bridge in bridges
@@ -561,7 +440,9 @@ class MemoryQueue:
     @property
     def running(self) -> int:
         """Attempts under way."""
-        return sum(attempt.job is not None or attempt.supply is not None for attempt in self.crew)
+        return sum(
+            attempt.job is not None or attempt.supply is not None for attempt in self.crew.members
+        )
 
     @property
     def succeeded(self) -> int:
@@ -584,7 +465,7 @@ class MemoryQueue:
 
     def jobs(self) -> Iterator[Job[Any]]:
         """The jobs that have not ended: those that run, those in line, those that wait for their time."""
-        for attempt in tuple(self.crew):
+        for attempt in tuple(self.crew.members):
             job = attempt.running_job()
             if job is not None:
                 yield job
@@ -599,94 +480,44 @@ class MemoryQueue:
         """The jobs in line, in the order in which they are to run."""
         return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
 
-    def staff(self, wanted: int) -> None:
-        """Wake or hire as many workers as things have come to wait, as far as there are any."""
-        if self.held:
-            return
-        while wanted > 0 and self.idle:
-            future = self.idle.pop()
-            if not future.done():
-                future.set_result(True)
-                wanted -= 1
-        self._least_idle = min(self._least_idle, len(self.idle))
-        while wanted > 0 and self.spare > 0:
-            self._hire()
-            wanted -= 1
-
-    def _hire(self) -> None:
-        self.spare -= 1
-        self._hired += 1
-        attempt = self._hire_worker(self, self._hired)
-        self.crew.add(attempt)
-        self.turn = max(SHORTEST_TURN, TURN / len(self.crew))
-
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
-        self.lent += 1
-        self.spare += 1
+        self.crew.lend()
         self._open()
-        self.staff(min(1, len(self.line)))
+        self.crew.staff(min(1, len(self.line)))
 
     def take_slot_back(self) -> None:
         """The job goes on, so nothing new starts until there are as few running as there should be."""
-        self.lent -= 1
-        self.spare -= 1
-        self._let_go()
+        self.crew.take_back()
         self._open()
 
     def resize(self, workers: int) -> None:
         """Change the capacity; what runs goes on to its end."""
-        self.spare += workers - self.workers
-        self.workers = workers
-        self._let_go()
+        self.crew.resize(workers)
         self._open()
-        self.staff(self.queued)
+        self.crew.staff(self.queued)
 
     def hold(self, held: bool) -> None:
         """Start no job while held."""
-        self.held = held
+        self.crew.held = held
         self._open()
-        self.staff(self.queued)
-
-    def _let_go(self) -> None:
-        while self.spare < 0 and self.idle:
-            future = self.idle.pop(0)
-            if not future.done():
-                future.set_result(False)
-                self.spare += 1
-
-    def _start_reaper(self) -> None:
-        self._least_idle = len(self.idle)
-        self._reaper = self.hub.loop.call_later(REAP_AFTER, self._reap)
-
-    def _reap(self) -> None:
-        """Let go of the workers that had nothing to do since the last look."""
-        self._reaper = None
-        for future in [future for future in self.idle if not future.done()][: self._least_idle]:
-            self.idle.remove(future)
-            future.set_result(False)
-            self.spare += 1
-        if self.idle:
-            self._start_reaper()
+        self.crew.staff(self.queued)
 
     def _dismiss(self, attempt: Attempt) -> None:
         """This worker counts no more; another one may be hired in its place."""
-        self.crew.discard(attempt)
-        if not attempt.off_duty:
-            attempt.off_duty = True
-            self.spare += 1
-            self._open()
-        self.staff(min(1, self.queued))
+        self.crew.dismiss(attempt)
+        self._open()
+        self.crew.staff(min(1, self.queued))
 
     def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """A worker's task is over: for a reason of its own, by a crash, or cancelled by a stranger."""
-        self.zombies.discard(attempt)
+        self.crew.zombies.discard(attempt)
         job = attempt.job
         crash = None if task.cancelled() else task.exception()
         if job is not None and not attempt.retired:
             error = crash or asyncio.CancelledError("the worker was cancelled")
             self.conclude(job, attempt, failure(error), self.clock.now())
-        was_on_duty = attempt in self.crew
+        was_on_duty = attempt in self.crew.members
         self._dismiss(attempt)
         if was_on_duty and (crash is not None or task.cancelled()) and self.hub.stopping is None:
             self._tell_replaced(attempt, job, crash)
@@ -695,15 +526,8 @@ class MemoryQueue:
 
     def close(self) -> None:
         """Send every idle worker home and stop every timer; nothing is accepted afterwards."""
-        self.held = self.closed = True
+        self.crew.close()
         self._open()
-        if self._reaper is not None:
-            self._reaper.cancel()
-            self._reaper = None
-        idle, self.idle = self.idle, []
-        for future in idle:
-            if not future.done():
-                future.set_result(False)
         for agenda in (self.timeouts, self._unwinds, self._due, self._expiries):
             agenda.close()
 
@@ -715,7 +539,7 @@ class MemoryQueue:
             self.line = RankedLine(self.line, _place, self.clock.now, self.ageing)
             self._open()
         self.line.append(job)
-        self.staff(1)
+        self.crew.staff(1)
 
     def _forget_dead(self) -> None:
         """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
@@ -743,16 +567,6 @@ class MemoryQueue:
     def _expire(self, job: Job[Any], _stamp: float) -> None:
         if job._state < RUNNING:
             self._withdraw(job, Cancelled("it expired before it could start", expired=True))
-
-    def _offer_room(self) -> None:
-        while self.putters:
-            future, count = self.putters[0]
-            if self._in_line() + self.promised + count > self.limit:
-                return
-            self.putters.popleft()
-            if not future.done():
-                self.promised += count
-                future.set_result(None)
 
     def report(self, job: Job[Any], progress: Progress) -> None:
         """A running job says how far it is, perhaps from a thread."""

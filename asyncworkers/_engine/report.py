@@ -93,11 +93,11 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
     """Read one queue's figures."""
     return QueueStats(
         name=queue.name,
-        workers=queue.workers,
+        workers=queue.crew.workers,
         running=queue.running,
         queued=queue.queued,
         scheduled=queue.scheduled,
-        lent=queue.lent,
+        lent=queue.crew.lent,
         paused=queue.paused,
         submitted=queue.submitted,
         succeeded=queue.succeeded,
@@ -107,7 +107,7 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         timed_out=queue.timed_out,
         abandoned=queue.abandoned,
         held_threads=len(queue.held_threads),
-        zombies=len(queue.zombies),
+        zombies=len(queue.crew.zombies),
     )
 
 

@@ -104,7 +104,7 @@ class Supply:
             room = min(self.room(), CHUNK)
             if room > 0:
                 self._context.run(self._pull, self._iterator, room)
-                self.queue.staff(len(self.items))
+                self.queue.crew.staff(len(self.items))
         return bool(self.items)
 
     def _pull(self, iterator: Iterator[Any], most: int) -> None:
@@ -147,7 +147,7 @@ class Supply:
         """Start nothing more, and cancel what runs of the items after the given index."""
         self.exhausted = True
         self.items.clear()
-        for attempt in tuple(self.queue.crew):
+        for attempt in tuple(self.queue.crew.members):
             if attempt.supply is self:
                 attempt.running_job()
         for job, index in tuple(self._jobs.items()):
@@ -234,7 +234,7 @@ class Supply:
         now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
         items, function, results = self.items, self._plan.order.function, self._results
         attempt.since = now()
-        left, turn_ends = 8, attempt.since + queue.turn
+        left, turn_ends = 8, attempt.since + queue.crew.turn
         attempt.supply = self
         try:
             while (items or self._refill_between(attempt)) and not queue.shut:

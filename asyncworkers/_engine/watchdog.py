@@ -156,7 +156,9 @@ class Watchdog:
 
     def _job_of(self, task: asyncio.Task[Any]) -> tuple[str | None, str | None]:
         try:
-            attempts = [attempt for queue in self._hub.queues for attempt in tuple(queue.crew)]
+            attempts = [
+                attempt for queue in self._hub.queues for attempt in tuple(queue.crew.members)
+            ]
         except RuntimeError:  # a set changed while we looked, so the loop is moving again
             return None, None
         for attempt in attempts:

@@ -57,22 +57,23 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         await asyncio.sleep(0)
     task = cast("asyncio.Task[None]", attempt.task)
     now, cancelling, mark = queue.clock.now, task.cancelling, running.set
+    crew, room = queue.crew, queue.room
     in_line = attempt.bridge is None and queue.isolation == "shared"
     mark(None)
     moment = now()
-    turn_ends = moment + queue.turn
+    turn_ends = moment + crew.turn
     while True:
         try:
             job = queue.next_entry()
         except IndexError:
             mark(None)
             job = None
-            if queue.excuse(attempt) or not await queue.wait_ready(attempt):
+            if queue.excuse(attempt) or not await crew.wait_ready(attempt):
                 break
             moment = now()
-            turn_ends = moment + queue.turn
+            turn_ends = moment + crew.turn
             continue
-        if job._state != QUEUED or queue.putters:
+        if job._state != QUEUED or room.waiters:
             job = queue.admit(job)
             if job is not None and job.__class__ is not Job:
                 job = await job.work(queue, attempt) if in_line else job.next_job()
@@ -141,7 +142,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if moment > turn_ends:
             await asyncio.sleep(0)
             moment = now()
-            turn_ends = moment + queue.turn
+            turn_ends = moment + crew.turn
     if attempt.bridge is not None:
         await _free(queue, attempt, attempt.bridge)
 
@@ -219,7 +220,7 @@ async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Non
     """
     attempt.clear()
     queue.settle(job, Release(), queue.clock.now())
-    queue.staff(1)
+    queue.crew.staff(1)
     await asyncio.sleep(BACK_OFF)
 
 

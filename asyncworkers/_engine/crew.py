@@ -1,0 +1,172 @@
+"""The crew of a queue: the workers there are, hired when jobs come, lent, resized and let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from asyncworkers._engine.attempt import Attempt
+
+__all__ = ["Crew"]
+
+TURN = 0.005
+"""Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
+
+SHORTEST_TURN = 0.00002
+"""Seconds below which giving way would cost a worker more than its jobs."""
+
+REAP_AFTER = 10.0
+"""Seconds after which workers that had nothing to do all that time are let go."""
+
+
+class Crew:
+    """The workers of one queue, each known by the attempt it has in hand.
+
+    - `spare` counts the workers that may still be hired: the capacity, plus slots lent by jobs
+      that await other jobs, minus the workers there are. Below zero there are too many: idle
+      ones are let go at once, others when they come for their next job. So a job that resumes
+      never waits, and nothing new starts until the surplus is gone.
+    - An idle worker waits on a future of its own and is woken without being handed a job: it
+      takes one itself, if there still is one. A wake-up that a cancelled worker cannot use is
+      passed on. So no job is ever in between, where it could be lost.
+    - `turn` is how long one worker may go on without giving way to the rest of the loop.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_hire_one",
+        "_hired",
+        "_least_idle",
+        "_loop",
+        "_reaper",
+        "held",
+        "idle",
+        "lent",
+        "members",
+        "spare",
+        "turn",
+        "workers",
+        "zombies",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, workers: int, hire: Callable[[int], Attempt]
+    ) -> None:
+        self.workers = workers
+        self.spare = workers
+        self.lent = 0
+        self.held = False  # nothing is to be started
+        self.members: set[Attempt] = set()
+        self.zombies: set[Attempt] = set()  # retired workers whose code still runs
+        self.idle: list[asyncio.Future[bool]] = []
+        self.turn = TURN
+        self._loop = loop
+        self._hire_one = hire
+        self._hired = 0
+        self._closed = False
+        self._least_idle = 0
+        self._reaper: asyncio.TimerHandle | None = None
+
+    def staff(self, wanted: int) -> None:
+        """Wake or hire as many workers as things have come to wait, as far as there are any."""
+        if self.held:
+            return
+        while wanted > 0 and self.idle:
+            future = self.idle.pop()
+            if not future.done():
+                future.set_result(True)
+                wanted -= 1
+        self._least_idle = min(self._least_idle, len(self.idle))
+        while wanted > 0 and self.spare > 0:
+            self._hire()
+            wanted -= 1
+
+    def _hire(self) -> None:
+        self.spare -= 1
+        self._hired += 1
+        self.members.add(self._hire_one(self._hired))
+        self.turn = max(SHORTEST_TURN, TURN / len(self.members))
+
+    def lend(self) -> None:
+        """A job waits for another one: its slot may serve somebody else meanwhile."""
+        self.lent += 1
+        self.spare += 1
+
+    def take_back(self) -> None:
+        """The job goes on, in its own slot."""
+        self.lent -= 1
+        self.spare -= 1
+        self._let_go()
+
+    def resize(self, workers: int) -> None:
+        """Change the capacity; what runs goes on to its end."""
+        self.spare += workers - self.workers
+        self.workers = workers
+        self._let_go()
+
+    def excuse(self, attempt: Attempt) -> bool:
+        """Whether this worker is one too many; if so it counts no more and must end."""
+        if self.spare >= 0:
+            return False
+        self.spare += 1
+        attempt.off_duty = True
+        return True
+
+    def dismiss(self, attempt: Attempt) -> None:
+        """This worker counts no more; another one may be hired in its place."""
+        self.members.discard(attempt)
+        if not attempt.off_duty:
+            attempt.off_duty = True
+            self.spare += 1
+
+    async def wait_ready(self, attempt: Attempt) -> bool:
+        """Wait until there may be something to take. False: this worker is not needed any more."""
+        if self._closed:
+            return False
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self.idle.append(future)
+        if self._reaper is None:
+            self._start_reaper()
+        try:
+            needed = await future
+        except BaseException:
+            if future in self.idle:
+                self.idle.remove(future)
+            elif not future.cancelled() and future.result():
+                self.staff(1)  # the wake-up cannot be used by us: pass it on
+            raise
+        if not needed:
+            attempt.off_duty = True
+        return needed
+
+    def close(self) -> None:
+        """Send every idle worker home, and the others when they come for more."""
+        self.held = self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+        idle, self.idle = self.idle, []
+        for future in idle:
+            if not future.done():
+                future.set_result(False)
+
+    def _let_go(self) -> None:
+        while self.spare < 0 and self.idle:
+            future = self.idle.pop(0)
+            if not future.done():
+                future.set_result(False)
+                self.spare += 1
+
+    def _start_reaper(self) -> None:
+        self._least_idle = len(self.idle)
+        self._reaper = self._loop.call_later(REAP_AFTER, self._reap)
+
+    def _reap(self) -> None:
+        """Let go of the workers that had nothing to do since the last look."""
+        self._reaper = None
+        for future in [future for future in self.idle if not future.done()][: self._least_idle]:
+            self.idle.remove(future)
+            future.set_result(False)
+            self.spare += 1
+        if self.idle:
+            self._start_reaper()

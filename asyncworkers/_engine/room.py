@@ -1,0 +1,108 @@
+"""Room in a queue's line: who submits to a full queue waits here, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from asyncworkers._engine.attempt import Attempt
+from asyncworkers.errors import WouldDeadlock
+from asyncworkers.job import running_job
+
+__all__ = ["Room"]
+
+WAITING_JOBS = 1_000
+"""Jobs that may wait inside `submit` for room in one queue, all at once."""
+
+
+class Room:
+    """Keeps a queue's line within its limit.
+
+    Room that becomes free is promised to the first who waits, and counts as taken until they have
+    used it; so nobody who comes later can take it, and one who is cancelled passes it on.
+    """
+
+    __slots__ = ("_in_line", "_loop", "_name", "_waiting_jobs", "limit", "promised", "waiters")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        maxsize: int | None,
+        in_line: Callable[[], int],
+    ) -> None:
+        self.limit = sys.maxsize if maxsize is None else maxsize
+        self.promised = 0
+        self.waiters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._loop = loop
+        self._name = name
+        self._in_line = in_line
+        self._waiting_jobs = 0
+
+    def has(self, count: int) -> bool:
+        """Whether so many jobs may be put now; those who wait already come first."""
+        return not self.waiters and self._in_line() + self.promised + count <= self.limit
+
+    async def wait(self, count: int = 1) -> None:
+        """Wait until there is room for so many jobs; it is then kept for the caller.
+
+        The caller calls `use` and puts its jobs, without awaiting in between. A job that waits
+        here lends its slot, or a full queue whose workers all submit to it would stand still.
+        Raises WouldDeadlock if too many jobs do so already.
+        """
+        parent = running_job()
+        attempt = parent._runner() if parent is not None else None
+        if not isinstance(attempt, Attempt):
+            await self._wait(count)
+            return
+        if self._waiting_jobs >= WAITING_JOBS:
+            raise WouldDeadlock(
+                f"{WAITING_JOBS} jobs already wait inside submit for room in queue "
+                f"{self._name!r}: raise its maxsize, or submit fewer jobs from inside jobs"
+            )
+        serial = attempt.serial
+        self._waiting_jobs += 1
+        attempt.lend(None)
+        try:
+            await self._wait(count)
+        finally:
+            self._waiting_jobs -= 1
+            attempt.take_back(None, serial)
+
+    async def _wait(self, count: int) -> None:
+        future = self._loop.create_future()
+        waiter = (future, count)
+        self.waiters.append(waiter)
+        try:
+            await future
+        except BaseException:
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+            elif not future.cancelled() and future.exception() is None:
+                self.use(count)  # it was ours already: somebody else may have it
+            self.offer()
+            raise
+
+    def use(self, count: int) -> None:
+        """The room that `wait` kept is taken now."""
+        self.promised -= count
+
+    def offer(self) -> None:
+        """The line may have become shorter: promise the room to those who wait."""
+        while self.waiters:
+            future, count = self.waiters[0]
+            if self._in_line() + self.promised + count > self.limit:
+                return
+            self.waiters.popleft()
+            if not future.done():
+                self.promised += count
+                future.set_result(None)
+
+    def refuse(self, error: Exception) -> None:
+        """Everybody who waits gets this error."""
+        waiters, self.waiters = self.waiters, deque()
+        for future, _ in waiters:
+            if not future.done():
+                future.set_exception(error)
