@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
@@ -16,6 +17,7 @@ __all__ = [
     "iterable",
     "moment_or_duration",
     "nearest",
+    "note",
     "number",
     "one_of",
     "queue_name",
@@ -38,6 +40,13 @@ def shown(value: object, limit: int = 80) -> str:
     except BaseException as error:  # a hostile repr must not replace the error being reported
         text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note to an error once, if it takes notes: one of a frozen class, say, does not."""
+    with contextlib.suppress(Exception):
+        if text not in getattr(error, "__notes__", ()):  # the same object may fail many attempts
+            BaseException.add_note(error, text)
 
 
 def whole(argument: str, value: Any, low: int, high: int) -> int:

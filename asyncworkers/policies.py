@@ -127,8 +127,8 @@ def _after_failure(error: Exception, retry: Retry | None, attempt: int, roll: fl
             return RetryAfter(_checks.duration("RetryLater.seconds", error.seconds), error)
         if retry.wants(error):
             return RetryAfter(retry.delay_after(attempt, error, roll), error)
-    except Exception as trouble:
-        BaseException.add_note(
+    except BaseException as trouble:  # also SystemExit: a policy must not end a worker
+        _checks.note(
             error, f"not retried, because the retry policy failed: {_checks.shown(trouble, 200)}"
         )
     return Fail(error)

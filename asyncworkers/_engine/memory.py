@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, Literal, Protocol, assert_never
 
-from asyncworkers import events
+from asyncworkers import _checks, events
 from asyncworkers._engine.agenda import Agenda
 from asyncworkers._engine.attempt import Attempt, failure
 from asyncworkers._engine.crew import Crew
@@ -316,7 +316,7 @@ class MemoryQueue:
             case Fail(error):
                 self.failed += 1
                 if job.attempt > 1:
-                    _note(error, f"attempt {job.attempt} of {_attempts(job)}")
+                    _checks.note(error, f"attempt {job.attempt} of {_attempts(job)}")
                 self._end(job, FAILED, self._failure(job, error), moment)
             case Cancel(reason, expired):
                 self.cancelled += 1
@@ -652,11 +652,6 @@ def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
 
 def _attempts(job: Job[Any]) -> int:
     return 1 if job._order.policies.retry is None else job._order.policies.retry.attempts
-
-
-def _note(error: BaseException, text: str) -> None:
-    if text not in getattr(error, "__notes__", ()):  # the same object may fail many attempts
-        BaseException.add_note(error, text)
 
 
 def _is_running(attempt: Attempt, serial: float) -> bool:
