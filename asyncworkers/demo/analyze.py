@@ -20,7 +20,7 @@ def parse(page: Page) -> Reading:
     reader = _Reader(page.address)
     reader.feed(page.body.decode())
     reader.close()
-    return reader.reading()
+    return reader.reading(len(page.body))
 
 
 @job
@@ -92,9 +92,10 @@ class _Reader(HTMLParser):
         if place:
             self.targets.add((address, place))
 
-    def reading(self) -> Reading:
+    def reading(self, size: int) -> Reading:
         return Reading(
             address=self.address,
+            size=size,
             words=self.words,
             headings=self.headings,
             depth=self.depth,

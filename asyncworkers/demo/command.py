@@ -15,6 +15,7 @@ from typing import TextIO
 from asyncworkers import JobCancelled, SupervisorClosed
 from asyncworkers import run as run_loop
 from asyncworkers.demo.records import DemoFailed, Run, Settings
+from asyncworkers.demo.units import counted
 
 __all__ = ["add_options", "demo"]
 
@@ -151,6 +152,8 @@ def _tell(run: Run, stream: TextIO, *, as_json: bool) -> None:
         report.print_sections(report.sections(found), stream)
         if compared is not None:
             report.print_sections([compared], stream)
+        if settings.pages is not None:
+            print("\nWith --pages, most dead links lead to what was left out.", file=stream)
     print(f"\nThe timeline, to open in a browser: {timeline.as_uri()}", file=stream)
     if compared is None and run.complete:
         other = "without" if settings.sequential else "with"
@@ -161,20 +164,21 @@ def _greeting(settings: Settings) -> str:
     how = (
         "one thing after another, without the supervisor, which takes a minute or two"
         if settings.sequential
-        else f"{settings.workers} workers on the event loop, {settings.threads} threads"
+        else f"{_crew(settings)[0]} on the event loop, {_crew(settings)[1]}"
     )
     return f"Rendering, serving, crawling and analyzing the standard library's pages: {how}."
 
 
+def _crew(settings: Settings) -> tuple[str, str]:
+    return counted(settings.workers, "worker"), counted(settings.threads, "thread")
+
+
 def _subtitle(run: Run) -> str:
     settings = run.settings
-    how = (
-        "one thing after another"
-        if settings.sequential
-        else f"{settings.workers} workers, {settings.threads} threads"
-    )
+    how = "one thing after another" if settings.sequential else ", ".join(_crew(settings))
     ended = "" if run.complete else " Broken off before its end."
-    machine = f"Python {platform.python_version()}, {os.cpu_count()} processors"
+    processors = counted(os.cpu_count() or 1, "processor")
+    machine = f"Python {platform.python_version()}, {processors}"
     return f"A run of asyncworkers demo: {how}, {machine}.{ended}"
 
 

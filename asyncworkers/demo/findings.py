@@ -80,6 +80,7 @@ class Network:
 class Squeeze:
     """How well the pages compress; bytes, and how many times smaller lzma made a page."""
 
+    bytes: int
     zlib: int
     lzma: int
     best: tuple[str, float] | None
@@ -146,7 +147,7 @@ def _site(run: Run) -> Site:
     pages = [page for page in run.rendered if page.error is None]
     return Site(
         pages=len(run.readings),
-        bytes=sum(compression.size for compression in run.compressions),
+        bytes=sum(reading.size for reading in run.readings),
         words=sum(reading.words for reading in run.readings),
         headings=sum(reading.headings for reading in run.readings),
         deepest=max((reading.depth for reading in run.readings), default=0),
@@ -199,6 +200,7 @@ def _network(run: Run) -> Network:
 def _squeeze(run: Run) -> Squeeze:
     by_ratio = sorted(run.compressions, key=lambda compression: compression.ratio)
     return Squeeze(
+        bytes=sum(compression.size for compression in run.compressions),
         zlib=sum(compression.zlib for compression in run.compressions),
         lzma=sum(compression.lzma for compression in run.compressions),
         best=(by_ratio[-1].address, by_ratio[-1].ratio) if by_ratio else None,
@@ -214,7 +216,7 @@ def _work(run: Run) -> Work:
     spans["analyze"] = span(a for a in run.attempts if a.job in {"parse", "compress"})
     spans["crawl"] = span(attempt for attempt in run.attempts if attempt.job != "render")
     crawled = spans["crawl"].wall
-    size = sum(compression.size for compression in run.compressions)
+    size = sum(reading.size for reading in run.readings)
     return Work(
         seconds=run.seconds,
         spans=spans,

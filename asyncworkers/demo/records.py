@@ -80,11 +80,12 @@ class Page:
 class Reading:
     """What the parser found in one page.
 
-    `links` counts how often each address of this site is linked to, `targets` are the places
-    within pages that links point at, and `anchors` the places this page offers.
+    `size` is in bytes, `links` counts how often each address of this site is linked to,
+    `targets` are the places within pages that links point at, `anchors` those this page offers.
     """
 
     address: str
+    size: int
     words: int
     headings: int
     depth: int

@@ -42,7 +42,12 @@ def render_batch(batch: Batch) -> Generator[Rendered]:
     The child ends with the loop over it, however that ends.
     """
     command = [sys.executable, "-I", "-S", render_child.__file__, str(batch.folder), *batch.modules]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
+    child = subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us; the child we end ourselves
+    )
     assert child.stdout is not None
     with child, child.stdout as told:
         try:

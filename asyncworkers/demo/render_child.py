@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pydoc
-import signal
 import sys
 import time
 import warnings
@@ -34,7 +33,6 @@ def render(name: str, folder: Path) -> int:
 
 def main() -> None:
     """Render every module named on the command line, each told of in one line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
     warnings.simplefilter("ignore")
     folder, names = Path(sys.argv[1]), sys.argv[2:]
     # Modules may print while they are imported: keep the real output for ourselves.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from asyncworkers.demo.findings import Findings, Stall
-from asyncworkers.demo.units import seconds, size
+from asyncworkers.demo.units import counted, seconds, size
 
 __all__ = ["Section", "figures", "print_sections", "sections"]
 
@@ -23,13 +23,12 @@ class Section:
 
 
 def sections(found: Findings) -> list[Section]:
-    """All the findings in words."""
-    return [
-        Section("The site", _site(found)),
-        Section("What is wrong with it", _defects(found)),
-        Section("The network", _network(found)),
-        Section("The work", _work(found)),
-    ]
+    """All the findings in words; a run that was broken off has fewer."""
+    tables = [Section("The site", _site(found))]
+    if found.site.pages:
+        tables.append(Section("What is wrong with it", _defects(found)))
+        tables.append(Section("The network", _network(found)))
+    return [*tables, Section("The work", _work(found))]
 
 
 def figures(found: Findings) -> list[tuple[str, str]]:
@@ -60,7 +59,7 @@ def _site(found: Findings) -> list[Row]:
         ("pages", f"{site.pages:,}", text),
         _ranking("heaviest", site.heaviest, size),
         _ranking("slowest to render", site.slowest_to_render, seconds),
-        _ranking("most linked to", site.most_linked, lambda pages: f"{pages:,.0f} pages"),
+        _ranking("most linked to", site.most_linked, lambda pages: counted(int(pages), "page")),
     ]
     if squeeze.best is not None and squeeze.worst is not None:
         (best, most), (worst, least) = squeeze.best, squeeze.worst
@@ -68,23 +67,26 @@ def _site(found: Findings) -> list[Row]:
             f"by lzma, to {size(squeeze.lzma)}; by zlib to {size(squeeze.zlib)}; "
             f"best {best} {most:.0f} ×, worst {worst} {least:.1f} ×"
         )
-        rows.append(("compressed", f"{site.bytes / squeeze.lzma:.1f} ×", text))
-    return rows
+        rows.append(("compressed", f"{squeeze.bytes / squeeze.lzma:.1f} ×", text))
+    return [row for row in rows if row[1]]
 
 
 def _defects(found: Findings) -> list[Row]:
     defects, site = found.defects, found.site
     wanted = sorted(defects.dead.items(), key=lambda pair: (-pair[1], pair[0]))
-    most = ", ".join(f"{address} ({count:,} links)" for address, count in wanted[:3])
+    most = ", ".join(f"{address} ({counted(count, 'link')})" for address, count in wanted[:3])
+    dead = f"to {counted(len(wanted), 'address', 'addresses')}: most of them to {most}"
     example = f", such as {defects.lost_example}" if defects.lost_example else ""
+    not_imported = sorted(site.not_imported)
     rows = [
-        ("dead links", f"{sum(defects.dead.values()):,}", f"to {len(wanted):,} addresses: {most}"),
+        ("dead links", f"{sum(defects.dead.values()):,}", dead if wanted else ""),
         ("lost places", f"{defects.lost_places:,}", f"linked to, but not in their page{example}"),
-        ("not importable", f"{len(site.not_imported):,} modules", _some(sorted(site.not_imported))),
+        ("not importable", counted(len(not_imported), "module"), _some(not_imported)),
     ]
     if defects.unreachable:
         reasons = [f"{address} ({error})" for address, error in defects.unreachable.items()]
-        rows.append(("never answered", f"{len(reasons):,} addresses", _some(reasons)))
+        amount = counted(len(reasons), "address", "addresses")
+        rows.append(("never answered", amount, _some(reasons)))
     return rows
 
 

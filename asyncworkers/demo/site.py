@@ -36,6 +36,7 @@ async def serving(folder: Path, seed: int, faults: float) -> AsyncGenerator[Site
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", site_child.__file__, str(folder), str(seed), str(faults),
         stdin=PIPE, stdout=PIPE,
+        start_new_session=True,  # Ctrl-C is for us; the child ends when we close its input
     )  # fmt: skip
     try:
         site = Site(f"http://127.0.0.1:{(await _told(child))['port']}/")

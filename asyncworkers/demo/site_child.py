@@ -13,7 +13,6 @@ import contextlib
 import json
 import math
 import random
-import signal
 import socket
 import struct
 import sys
@@ -125,7 +124,8 @@ async def main() -> None:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        # All workers connect at once: who finds the line full tries again after a whole second.
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
         _tell({"port": runner.addresses[0][1]})
         await asyncio.to_thread(sys.stdin.buffer.read)
     finally:
@@ -139,5 +139,4 @@ def _tell(what: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
     asyncio.run(main())

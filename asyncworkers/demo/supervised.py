@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from asyncworkers import Job, Supervisor
+from asyncworkers import Job, JobState, Supervisor
 from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.catalog import Batch
 from asyncworkers.demo.crawl import Frontier, client, fetch, session
@@ -42,11 +42,15 @@ async def _crawl(supervisor: Supervisor, run: Run) -> None:
     frontier = Frontier(INDEX)
     compressing: list[Job[Compression]] = []
     pages = _fetched(supervisor, frontier, compressing, run)
-    async for reading in supervisor.map(parse, pages, ordered=False):
-        run.readings.append(reading)
-        frontier.visited(reading.links)
-    for compression in compressing:
-        run.compressions.append(await compression)
+    try:
+        async for reading in supervisor.map(parse, pages, ordered=False):
+            run.readings.append(reading)
+            frontier.visited(reading.links)
+        for job in compressing:
+            await job
+    finally:  # also if this is broken off: what is done is done
+        done = (job for job in compressing if job.state is JobState.SUCCEEDED)
+        run.compressions.extend(job.result() for job in done)
 
 
 async def _fetched(

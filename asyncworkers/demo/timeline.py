@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncworkers.demo.records import Attempt, Ending
+from asyncworkers.demo.units import counted
 
 __all__ = ["lanes", "write_timeline"]
 
@@ -65,7 +66,7 @@ def _drawn(attempts: Iterable[Attempt]) -> Mapping[str, Any]:
         "jobs": jobs,
         "endings": endings,
         "queues": [
-            {"name": queue, "lanes": count[queue], "note": _plural(count[queue], "worker")}
+            {"name": queue, "lanes": count[queue], "note": counted(count[queue], "worker")}
             for queue in queues
         ],
         "span": round(1000 * max((attempt.end for attempt in taken), default=1.0), 2),
@@ -80,7 +81,3 @@ def _drawn(attempts: Iterable[Attempt]) -> Mapping[str, Any]:
             "subject": [attempt.subject for attempt in taken],
         },
     }
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

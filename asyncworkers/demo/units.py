@@ -1,8 +1,8 @@
-"""Writes seconds and bytes the way people read them."""
+"""Writes seconds, bytes and counts the way people read them."""
 
 from __future__ import annotations
 
-__all__ = ["seconds", "size"]
+__all__ = ["counted", "seconds", "size"]
 
 
 def seconds(value: float) -> str:
@@ -19,3 +19,8 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} MB"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
