@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import dataclasses
 import logging
 import os
-import sys
 import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from contextvars import Context, copy_context
-from datetime import datetime, timedelta
-from threading import get_ident
+from contextvars import copy_context
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.intake import Intake, here
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
 from asyncworkers._engine.stop import cancel_waiting, close, finish, stop
-from asyncworkers._engine.supply import Plan
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers.errors import (
@@ -35,8 +33,8 @@ from asyncworkers.errors import (
     SupervisorFailed,
 )
 from asyncworkers.events import Listener, Listeners
-from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import Job, JobState, Order, running, running_job
+from asyncworkers.function import Call, JobFunction
+from asyncworkers.job import Job, JobState, Order, running
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stream import Stream
@@ -47,10 +45,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 logger = logging.getLogger("asyncworkers")
-
-here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else get_running_loop
-"""Where we are, to be compared with where the supervisor is. On Python 3.11 asking for the running
-loop makes a system call; the thread tells as much, unless it runs two loops in turn."""
 
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
@@ -101,17 +95,13 @@ class Supervisor:
         self._listeners = Listeners(_checks.iterable("listeners", listeners))
         self._declared = _declared(workers, threads, maxsize, _checks.iterable("queues", queues))
         self._state: State = "new"
-        self._accepting = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._here: object = None
-        self._hub: Hub | None = None
-        self._queues: dict[str, MemoryQueue] = {}
+        self._intake: Intake | None = None
+        self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
         self._cause: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._watchdog: Watchdog | None = None
-        self._helpers: set[asyncio.Task[Any]] = set()
         self._pid = os.getpid()
 
     # ---- its life
@@ -138,21 +128,21 @@ class Supervisor:
             )
         loop = get_running_loop()
         self._pid = os.getpid()
-        self._loop, self._here = loop, here()
         crashed = weakref.WeakMethod(self._worker_crashed)
-        hub = self._hub = Hub(
+        hub = Hub(
             loop, self._listeners, self._name, lambda queue, error: _call(crashed, queue, error)
         )
-        self._queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
-        hub.queues = tuple(self._queues.values())
+        queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
+        hub.queues = tuple(queues.values())
         hub.refresh()
+        self._intake, self._relay = Intake(hub, queues), Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
         if hub.clock.real:
             self._watchdog = Watchdog(hub)
             self._watchdog.start()
         runs_in(self)
-        self._state, self._accepting = "open", True
+        self._state = "open"
         self._emit(events.SupervisorStarted)
         return self
 
@@ -162,7 +152,7 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        hub = self._entered()
+        hub = self._entered().hub
         hub.check_process()
         try:
             if error is None and self._cause is None:
@@ -189,14 +179,14 @@ class Supervisor:
         another call waits, is harmless: each returns its own report.
         """
         seconds = self._grace if grace is None else _checks.duration("grace", grace)
-        hub = self._entered()
+        hub = self._entered().hub
         hub.check_loop()
         self._begin_to_drain()
         return await finish(hub, seconds)
 
     def cancel_all(self, reason: str = "cancel_all() was called") -> None:
         """Cancel every job there is, waiting or running, and accept nothing new."""
-        hub = self._entered()
+        hub = self._entered().hub
         hub.check_loop()
         self._begin_to_drain()
         stop(hub, reason)
@@ -204,23 +194,25 @@ class Supervisor:
     def _begin_to_drain(self) -> None:
         if self._state != "open":
             return
-        self._state, self._accepting = "draining", False
+        intake = self._entered()
+        self._state = "draining"
+        intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
-        for queue in self._queues.values():
+        for queue in intake.queues.values():
             queue.room.refuse(SupervisorClosed(f"supervisor {self._name!r} began to drain"))
             if queue.paused:
                 cancel_waiting(queue, f"queue {queue.name!r} was paused when the supervisor ended")
 
     async def _end(self, hub: Hub, reason: str) -> None:
         """Stop everything in reverse order, in bounded time whatever jobs do."""
-        self._accepting = False
+        self._entered().shut(self._refusal)
         try:
             stop(hub, reason)
             await finish(hub, 0.0)
         finally:
             self._state = "failed" if self._cause is not None else "closed"
-            for task in self._helpers:
-                task.cancel()
+            if self._relay is not None:
+                self._relay.close()
             await close(hub)
             if self._watchdog is not None:
                 self._watchdog.stop()
@@ -230,18 +222,19 @@ class Supervisor:
                 failure.report()
 
     def _worker_crashed(self, queue: str, error: BaseException) -> None:
-        assert self._hub is not None
-        now = self._hub.clock.now()
+        intake = self._entered()
+        now = intake.hub.clock.now()
         self._crashes.append(now)
         while self._crashes[0] < now - self._period:
             self._crashes.popleft()
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
-            self._state, self._accepting = "failed", False
+            self._state = "failed"
+            intake.shut(self._refusal)
             logger.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
             )
-            stop(self._hub, "the supervisor failed: its workers crashed too often")
+            stop(intake.hub, "the supervisor failed: its workers crashed too often")
             if self._host is not None and not self._host.done():
                 self._cancelled_host = self._host.cancel("the supervisor failed")
 
@@ -251,8 +244,16 @@ class Supervisor:
             f"last with {_checks.shown(self._cause, 200)}"
         )
 
+    def _refusal(self) -> Exception:
+        """The error for a job that is not accepted."""
+        if self._cause is not None:
+            failed = self._failed()
+            failed.__cause__ = self._cause
+            return failed
+        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+
     def __del__(self) -> None:
-        hub = self._hub
+        hub = None if self._intake is None else self._intake.hub
         if hub is None or self._state not in ("open", "draining") or hub.loop.is_closed():
             return
         if os.getpid() == self._pid:
@@ -287,12 +288,18 @@ class Supervisor:
         """
         # The path of each job: nothing is asked here but what could make the job another than an
         # ordinary one of a function submitted before. `_make` does it all.
-        if self._accepting and type(function) is JobFunction and function.last_hub is self._hub:
+        intake = self._intake
+        if (
+            intake is not None
+            and intake.accepting
+            and type(function) is JobFunction
+            and function.last_hub is intake.hub
+        ):
             order: Order = function.last_order
             queue: MemoryQueue = order.home  # type: ignore[assignment]
             if (
                 order.plain
-                and here() == self._here
+                and here() == intake.here
                 and not (room := queue.room).waiters
                 and len(queue.line) + room.promised < room.limit
                 and (not (context := copy_context()) or running not in context)
@@ -304,12 +311,13 @@ class Supervisor:
                 if queue.told:
                     queue.tell_submitted(job)
                 return job
-        job = self._make(function, args, kwargs)
+        intake = self._entered()
+        job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
             await queue.room.wait()
             queue.room.use(1)
-        self._put(queue, job)
+        intake.put(job)
         return job
 
     @overload
@@ -326,13 +334,14 @@ class Supervisor:
     ) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """As `submit`, but raises QueueFull at once where that would wait."""
-        job = self._make(function, args, kwargs)
+        intake = self._entered()
+        job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
             raise QueueFull(
                 f"queue {queue.name!r} holds {queue.maxsize} waiting jobs: await submit(...) to wait for room"
             )
-        self._put(queue, job)
+        intake.put(job)
         return job
 
     @overload
@@ -349,9 +358,8 @@ class Supervisor:
         Waits until the queue has room for all of them. Raises QueueFull if it never can have:
         `map` takes any number, and holds few at a time.
         """
-        jobs = [
-            self._make(function, (item,), _NO_KWARGS) for item in _checks.iterable("items", items)
-        ]
+        intake = self._entered()
+        jobs = [intake.make(function, (item,), {}) for item in _checks.iterable("items", items)]
         if not jobs:
             return jobs
         queue = cast("MemoryQueue", jobs[0]._order.home)
@@ -366,7 +374,7 @@ class Supervisor:
             queue.put_many(jobs)
         else:
             for job in jobs:
-                self._put(queue, job)
+                intake.put(job)
         return jobs
 
     @overload
@@ -429,8 +437,9 @@ class Supervisor:
             raise TypeError(
                 f"items must be an iterable or an async iterable, not {_checks.shown(items)}"
             )
-        self._order(function)  # whatever makes no job is refused here, not when the stream is read
-        return Stream(lambda: self._plan(function), items, ordered, window)
+        intake = self._entered()
+        intake.order(function)  # what makes no job is refused here, not when the stream is read
+        return Stream(lambda: intake.plan(function), items, ordered, window)
 
     @overload
     def submit_threadsafe(
@@ -448,20 +457,16 @@ class Supervisor:
         While the queue is full the job waits for room on the loop's side. Cancelling the future
         cancels the job. Do not wait for the future in the loop's own thread: that would block it.
         """
-        hub = self._entered()
-        hub.check_process()
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        try:
-            hub.loop.call_soon_threadsafe(self._start_helper, hub, future, function, args, kwargs)
-        except RuntimeError as error:
-            raise SupervisorClosed("the supervisor's event loop is closed") from error
-        return future
+        intake = self._entered()
+        intake.hub.check_process()
+        assert self._relay is not None
+        return self._relay.submit(lambda: self.submit(function, *args, **kwargs))
 
     # ---- steering
 
     def get(self, job_id: str, /) -> Job[Any]:
         """The unfinished job with this id; raises JobNotFound if there is none (any more)."""
-        hub = self._entered()
+        hub = self._entered().hub
         if type(job_id) is not str:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
         prefix, _, number = job_id.rpartition("-")
@@ -480,11 +485,11 @@ class Supervisor:
         tag: str | None = None,
     ) -> list[Job[Any]]:
         """The unfinished jobs, oldest first, that match everything given."""
-        hub = self._entered()
+        hub = self._entered().hub
         hub.check_loop()
         wanted = None if state is None else _state(state)
         if queue is not None:
-            self._queue(queue)
+            self._entered().queue(queue)
         return [
             job
             for job in hub.unfinished()
@@ -515,14 +520,14 @@ class Supervisor:
 
     def resize(self, queue: str, workers: int) -> None:
         """Let so many jobs of this queue run at once. If more are running, they run to their end."""
-        self._entered().check_loop()
-        found = self._queue(queue)
+        self._entered().hub.check_loop()
+        found = self._entered().queue(queue)
         found.resize(_checks.whole("workers", workers, 0, 1_000_000))
         found.emit(events.QueueResized, queue, workers)
 
     def _set_paused(self, queue: str, paused: bool) -> None:
-        self._entered().check_loop()
-        found = self._queue(queue)
+        self._entered().hub.check_loop()
+        found = self._entered().queue(queue)
         if found.paused is not paused:
             found.paused = paused
             found.hold(paused)
@@ -532,12 +537,12 @@ class Supervisor:
 
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
-        return Stats({name: queue_stats(queue) for name, queue in self._queues.items()})
+        return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
-        for queue in self._queues.values():
+        for queue in self._known_queues().values():
             lines.append(f"  {queue.explain()}")
             lines.extend(f"    {job.name} {job.id} {job.why}" for job in queue.examples(3))
         return "\n".join(lines)
@@ -545,184 +550,39 @@ class Supervisor:
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell this callable of every event from now on; call what is returned to stop that."""
         self._listeners.add(listener)
-        if self._hub is not None:
-            self._hub.refresh()
+        if self._intake is not None:
+            self._intake.hub.refresh()
 
         def stop_listening() -> None:
             self._listeners.remove(listener)
-            if self._hub is not None:
-                self._hub.refresh()
+            if self._intake is not None:
+                self._intake.hub.refresh()
 
         return stop_listening
 
     def __repr__(self) -> str:
         figures = [
             f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
-            for queue in self._queues.values()
+            for queue in self._known_queues().values()
             if queue.submitted or queue.name == "default"
         ]
         inside = f" [{'; '.join(figures)}]" if figures else ""
         named = "" if self._name == "supervisor" else f" {self._name!r}"
         return f"<Supervisor{named} {self._state}{inside}>"
 
-    # ---- making and placing jobs
-
-    def _make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
-        """The job of a call, not yet in its queue: all that can be refused is refused here."""
-        if not self._accepting or get_running_loop() is not self._loop:
-            self._refuse_unless_inside()
-        if type(function) is Call:
-            if args or kwargs:
-                raise TypeError(
-                    "a bound call has its arguments already: submit(f.bind(x)), nothing more"
-                )
-            args, kwargs, function = function.args, function.kwargs, function.function
-        order = self._order(function)
-        context, parent = self._surroundings(copy_context())
-        if not order.plain:
-            context = _chosen(context, order.policies)
-        queue = cast("MemoryQueue", order.home)
-        job: Job[Any] = Job(order, args, kwargs or None, context, queue.clock.now())
-        if parent is not None:
-            rare = job._uncommon()
-            rare.parent, rare.depth = parent, parent._depth() + 1
-        return job
-
-    def _put(self, queue: MemoryQueue, job: Job[Any]) -> None:
-        order = job._order
-        if order.policies.simple and job._rare is None:
-            queue.put(job)
-        else:
-            queue.put_special(job, self._delay(order.policies), order.policies.expires)
-
-    def _delay(self, policies: Policies) -> float:
-        delay = policies.delay
-        if isinstance(delay, datetime):
-            return self._entered().clock.until(delay)
-        return delay or 0.0
-
-    def _order(self, function: Any) -> Order:
-        """What the jobs of this function have in common here; remembered by a JobFunction."""
-        hub = self._entered()
-        if isinstance(function, JobFunction):
-            known = cast("JobFunction[..., Any]", function)
-            if known.last_hub is not hub:
-                known.last_order = Order(
-                    self._queue_for(known.policies), known.policies, known.function
-                )
-                known.last_hub = hub
-                hub.functions.add(known)
-            return cast("Order", known.last_order)
-        policies = policies_of(function)
-        return Order(self._queue_for(policies), policies, function)
-
-    def _surroundings(self, context: Context) -> tuple[Context | None, Job[Any] | None]:
-        """What a job keeps of where it was submitted: a snapshot of the context variables, if there
-        are any but our own, and the job whose code submits it.
-        """
-        parent = running_job()
-        if not context or (len(context) == 1 and running in context):
-            return None, parent
-        return context, parent
-
-    def _plan(self, function: Any) -> Plan:
-        """What a stream that starts here and now needs to know."""
-        if not self._accepting or get_running_loop() is not self._loop:
-            self._refuse_unless_inside()
-        order = self._order(function)
-        context, parent = self._surroundings(copy_context())
-        context = _chosen(context, order.policies)
-        queue = cast("MemoryQueue", order.home)
-        return Plan(queue, order, context, self._delay(order.policies), parent)
-
-    def _start_helper(
-        self,
-        hub: Hub,
-        future: concurrent.futures.Future[Any],
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        """On the loop: submit for another thread, by a task because the queue may be full."""
-        task = hub.loop.create_task(self._submit_for(hub, future, function, args, kwargs))
-        self._helpers.add(task)
-        task.add_done_callback(self._helpers.discard)
-
-    async def _submit_for(
-        self,
-        hub: Hub,
-        future: concurrent.futures.Future[Any],
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        if future.cancelled():
-            return
-        try:
-            job = await self.submit(function, *args, **kwargs)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                error = SupervisorClosed("the supervisor ended before the queue had room")
-            _settle_future(future, None, error)
-            return
-
-        def cancelled(future: concurrent.futures.Future[Any]) -> None:
-            if future.cancelled() and not hub.loop.is_closed():
-                hub.loop.call_soon_threadsafe(job.cancel, "its future was cancelled")
-
-        job._watch(lambda job: _settle_future(future, job, None))
-        future.add_done_callback(cancelled)
-
-    def _entered(self) -> Hub:
-        if self._hub is None:
+    def _entered(self) -> Intake:
+        if self._intake is None:
             raise SupervisorClosed(
                 f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
             )
-        return self._hub
+        return self._intake
 
-    def _refuse_unless_inside(self) -> None:
-        """Say why no job is accepted; while draining, the supervisor's own jobs may go on."""
-        hub = self._entered()
-        hub.check_process()
-        hub.check_loop()
-        if self._cause is not None:
-            raise self._failed() from self._cause
-        if self._state == "draining" and hub.stopping is None:
-            parent = running_job()
-            if (
-                parent is not None
-                and parent._runner() is not None
-                and getattr(parent._order.home, "hub", None) is hub
-            ):
-                return
-        raise SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
-
-    def _queue(self, name: str) -> MemoryQueue:
-        found = self._queues.get(_checks.queue_name("queue", name))
-        if found is None:
-            raise ValueError(f"there is no queue {name!r}: {_checks.nearest(name, self._queues)}")
-        return found
-
-    def _queue_for(self, policies: Policies) -> MemoryQueue:
-        """The queue of these policies; raises if there is none, or it serves the other kind."""
-        queue = self._queue(policies.queue) if self._hub is not None else None
-        if queue is None:
-            raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
-            )
-        if (queue.kind == "threads") is not policies.blocking:
-            kinds = ("def", "threads") if policies.blocking else ("async def", "the loop")
-            raise ValueError(
-                f"queue {queue.name!r} is of kind {queue.kind!r}; a function made with {kinds[0]} runs on {kinds[1]}"
-            )
-        return queue
+    def _known_queues(self) -> dict[str, MemoryQueue]:
+        return {} if self._intake is None else self._intake.queues
 
     def _emit(self, event: Callable[[float, str], events.Event]) -> None:
-        if self._listeners and self._hub is not None:
-            self._listeners.emit(event(self._hub.clock.now(), self._name))
-
-
-_NO_KWARGS: dict[str, Any] = {}
+        if self._listeners and self._intake is not None:
+            self._listeners.emit(event(self._intake.hub.clock.now(), self._name))
 
 
 def _declared(
@@ -757,31 +617,6 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         ageing=cast("float | None", queue.ageing),
         hire=hire,
     )
-
-
-def _chosen(context: Context | None, policies: Policies) -> Context | None:
-    """The part of the submitter's context that the function wants."""
-    if policies.context == "none":
-        context = None
-    elif policies.context != "submitter":
-        chosen = Context()
-        for var in policies.context:
-            if context is not None and var in context:
-                chosen.run(var.set, context[var])
-        context = chosen or None
-    return Context() if context is None and policies.sets_context else context
-
-
-def _settle_future(
-    future: concurrent.futures.Future[Any], job: Job[Any] | None, error: BaseException | None
-) -> None:
-    with contextlib.suppress(concurrent.futures.InvalidStateError):
-        if job is not None:
-            error = job.exception()
-        if error is not None:
-            future.set_exception(error)
-        elif job is not None:
-            future.set_result(job.result())
 
 
 def _state(value: JobState | str) -> JobState:

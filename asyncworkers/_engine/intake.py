@@ -1,0 +1,155 @@
+"""The intake makes jobs of calls and puts them in their queues, or says why it does not."""
+
+from __future__ import annotations
+
+import sys
+from asyncio import get_running_loop
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from datetime import datetime
+from threading import get_ident
+from typing import Any, cast
+
+from asyncworkers import _checks
+from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.supply import Plan
+from asyncworkers.errors import SupervisorClosed
+from asyncworkers.function import Call, JobFunction, Policies, policies_of
+from asyncworkers.job import Job, Order, running, running_job
+
+__all__ = ["Intake", "here"]
+
+here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else get_running_loop
+"""Where we are, to be compared with where the supervisor is. On Python 3.11 asking for the running
+loop makes a system call; the thread tells as much, unless it runs two loops in turn."""
+
+
+class Intake:
+    """What a supervisor that was entered takes in, and where it puts it.
+
+    `accepting` is true while it takes everything; `refusal` makes the error for what it does not
+    take. While draining it still takes what its own jobs submit (`from_jobs`): that belongs to
+    what is being finished.
+    """
+
+    def __init__(self, hub: Hub, queues: dict[str, MemoryQueue]) -> None:
+        self.hub = hub
+        self.queues = queues
+        self.here = here()
+        self.accepting = True
+        self.from_jobs = False
+        self.refusal: Callable[[], Exception] = lambda: SupervisorClosed("nothing is accepted")
+
+    def shut(self, refusal: Callable[[], Exception], *, from_jobs: bool = False) -> None:
+        """Accept nothing more, but perhaps what running jobs submit; `refusal` makes the error."""
+        self.accepting, self.from_jobs, self.refusal = False, from_jobs, refusal
+
+    def check(self) -> None:
+        """Raise what there is to say against a job that is submitted here and now."""
+        if self.accepting and get_running_loop() is self.hub.loop:
+            return
+        self.hub.check_process()
+        self.hub.check_loop()
+        parent = running_job() if self.from_jobs and self.hub.stopping is None else None
+        if parent is None or parent._runner() is None or _hub_of(parent) is not self.hub:
+            raise self.refusal()
+
+    def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """The job of a call, not yet in its queue: all that can be refused is refused here."""
+        self.check()
+        if type(function) is Call:
+            if args or kwargs:
+                raise TypeError("a bound call has its arguments: submit(f.bind(x)), nothing more")
+            args, kwargs, function = function.args, function.kwargs, function.function
+        order = self.order(function)
+        context, parent = _surroundings()
+        if not order.plain:
+            context = _chosen(context, order.policies)
+        job: Job[Any] = Job(order, args, kwargs or None, context, self.hub.clock.now())
+        if parent is not None:
+            rare = job._uncommon()
+            rare.parent, rare.depth = parent, parent._depth() + 1
+        return job
+
+    def put(self, job: Job[Any]) -> None:
+        """Put a job that was made here in its queue."""
+        order = job._order
+        queue = cast("MemoryQueue", order.home)
+        if order.policies.simple and job._rare is None:
+            queue.put(job)
+        else:
+            queue.put_special(job, self._delay(order.policies), order.policies.expires)
+
+    def plan(self, function: Any) -> Plan:
+        """What a stream that starts here and now needs to know."""
+        self.check()
+        order = self.order(function)
+        context, parent = _surroundings()
+        queue = cast("MemoryQueue", order.home)
+        delay = self._delay(order.policies)
+        return Plan(queue, order, _chosen(context, order.policies), delay, parent)
+
+    def order(self, function: Any) -> Order:
+        """What the jobs of this function have in common here; remembered by a JobFunction."""
+        if not isinstance(function, JobFunction):
+            policies = policies_of(function)
+            return Order(self.queue_for(policies), policies, function)
+        known = cast("JobFunction[..., Any]", function)
+        if known.last_hub is not self.hub:
+            queue = self.queue_for(known.policies)
+            known.last_order = Order(queue, known.policies, known.function)
+            known.last_hub = self.hub
+            self.hub.functions.add(known)
+        return cast("Order", known.last_order)
+
+    def queue(self, name: str) -> MemoryQueue:
+        """The queue of this name; raises ValueError if there is none."""
+        found = self.queues.get(_checks.queue_name("queue", name))
+        if found is None:
+            raise ValueError(f"there is no queue {name!r}: {_checks.nearest(name, self.queues)}")
+        return found
+
+    def queue_for(self, policies: Policies) -> MemoryQueue:
+        """The queue of these policies; raises ValueError if there is none or of another kind."""
+        queue = self.queue(policies.queue)
+        if (queue.kind == "threads") is not policies.blocking:
+            form, place = ("def", "threads") if policies.blocking else ("async def", "the loop")
+            raise ValueError(
+                f"queue {queue.name!r} is of kind {queue.kind!r}; "
+                f"a function made with {form} runs on {place}"
+            )
+        return queue
+
+    def _delay(self, policies: Policies) -> float:
+        delay = policies.delay
+        return self.hub.clock.until(delay) if isinstance(delay, datetime) else delay or 0.0
+
+
+def _surroundings() -> tuple[Context | None, Job[Any] | None]:
+    """What a job keeps of where it is submitted: a snapshot of the context variables, if there
+    are any but our own, and the job whose code submits it.
+    """
+    context = copy_context()
+    if not context:
+        return None, None
+    if len(context) == 1 and running in context:
+        return None, running_job()
+    return context, running_job()
+
+
+def _chosen(context: Context | None, policies: Policies) -> Context | None:
+    """The part of the submitter's context that the function wants."""
+    if policies.context == "none":
+        context = None
+    elif policies.context != "submitter":
+        chosen = Context()
+        for var in policies.context:
+            if context is not None and var in context:
+                chosen.run(var.set, context[var])
+        context = chosen or None
+    return Context() if context is None and policies.sets_context else context
+
+
+def _hub_of(job: Job[Any]) -> object:
+    return getattr(job._order.home, "hub", None)
