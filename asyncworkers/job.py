@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
+import sys
 import traceback
 from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from types import FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks
@@ -169,13 +173,35 @@ def log_failure(message: str, error: BaseException) -> None:
     logger.error("%s\n%s", message, text.rstrip())
 
 
-def _clear_frames(error: BaseException | None) -> None:
-    """Drop the local variables that a traceback, and those of its causes, would keep alive."""
+def _clear_frames(error: BaseException) -> None:
+    """Drop the local variables that a traceback, and those of its causes, would keep alive.
+
+    A traceback may lead through a frame that has caught the error and goes on: a connection's
+    reader, say, that handed its error to all who wait. Up to Python 3.12 to clear the frame of a
+    suspended coroutine is to close the coroutine, so those are left alone.
+    """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen and len(seen) < 100:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    errors = [error]
+    while errors and len(seen) < 100:
+        one = errors.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        trace = one.__traceback__
+        while trace is not None:
+            if _has_ended(trace.tb_frame):
+                with contextlib.suppress(RuntimeError):
+                    trace.tb_frame.clear()
+            trace = trace.tb_next
+        errors.extend(each for each in (one.__cause__, one.__context__) if each is not None)
+        if isinstance(one, BaseExceptionGroup):
+            errors.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
+
+
+def _has_ended(frame: FrameType) -> bool:
+    """Whether the frame holds its variables by itself: while it runs or is suspended, the stack or
+    its coroutine does, and it refers to nothing."""
+    return sys.version_info >= (3, 13) or frame.f_code in gc.get_referents(frame)
 
 
 class Job(Generic[T_co]):
