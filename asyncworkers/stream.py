@@ -149,7 +149,7 @@ class _Reader:
         self._results: list[Any] | None = [] if collect else None
         self._ready: dict[int, Any] = {}  # ends, by the number under which they are to be read
         self._come = 0  # how many have come
-        self._failure: tuple[int, Exception] | None = None
+        self._failure: tuple[int, Job[Any] | Exception] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -189,14 +189,14 @@ class _Reader:
         if self._as_jobs:
             self._deliver(index, job)
             return
-        error = job.exception()
-        assert error is not None
+        # The error is read when it is raised: another one that comes meanwhile is nobody's, and
+        # is logged like that of any job that nobody awaits.
         if self._ordered and self._results is None:
             if self._failure is None or index < self._failure[0]:
-                self._failure = (index, error)
+                self._failure = (index, job)
             self.supply.stop("another job of its map failed", after=self._failure[0])
         elif self._failure is None:
-            self._failure = (index, error)
+            self._failure = (index, job)
             self.supply.stop("another job of its map failed")
         self._wake()
 
@@ -232,8 +232,7 @@ class _Reader:
         while not self._is_over():
             await self._wait()
         self._close()
-        if self._failure is not None:
-            raise self._failure[1]
+        self._raise_failure()
         return self._results
 
     async def next(self) -> Any:
@@ -242,9 +241,7 @@ class _Reader:
         while supply.read not in ready:
             if self._is_over():
                 self._close()
-                if self._failure is not None:
-                    error, self._failure = self._failure[1], None
-                    raise error
+                self._raise_failure()
                 raise StopAsyncIteration
             await self._wait()
         end = ready.pop(supply.read)
@@ -252,6 +249,13 @@ class _Reader:
         if not supply.exhausted and (supply.room() * 2 >= supply.window or not supply.busy()):
             self._ask_for_more()
         return end
+
+    def _raise_failure(self) -> None:
+        """Raise what ended the stream early, if something did; once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            error = failure[1]
+            raise error._error() if isinstance(error, Job) else error
 
     def _is_over(self) -> bool:
         if not self.supply.is_finished():
@@ -266,6 +270,8 @@ class _Reader:
             self._room.set_result(None)
 
     async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("this map is being read already: one reader at a time")
         parent = running_job()
         attempt = None if parent is None else parent._runner()
         self._waiter = self._queue.create_future()

@@ -58,6 +58,7 @@ class Attempt:
         "task",
         "verdict",
         "waits_for",
+        "worker",
     )
 
     def __init__(self, queue: Lender, number: int, bridge: Bridge | None) -> None:
@@ -65,7 +66,8 @@ class Attempt:
         self.hub = queue.hub
         self.number = number  # of the worker, for people
         self.bridge = bridge
-        self.task: asyncio.Task[Any] | None = None
+        self.worker: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None  # the job's own, or else the worker's
         self.job: Job[Any] | None = None
         self.supply: Any = None  # the stream's supply that the worker works through, if it does
         self.at: Any = None  # the item of that supply: (this attempt, index, item)
@@ -107,6 +109,7 @@ class Attempt:
         """Let go of the job; a slot it still lends (to a subtask that waits on) is taken back."""
         self.job = None
         self._token = None
+        self.verdict = None
         if self.lends:
             self.lends = 0
             self.waits_for.clear()

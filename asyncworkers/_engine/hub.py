@@ -156,7 +156,8 @@ class Hub:
             for queue in self.queues
             for attempt in (*queue.crew.members, *queue.crew.zombies)
         )
-        return [attempt.task for attempt in attempts if attempt.task is not None]
+        tasks = {task for attempt in attempts for task in (attempt.task, attempt.worker)}
+        return [task for task in tasks if task is not None]
 
 
 def _created(job: Job[Any]) -> float:

@@ -27,7 +27,7 @@ def hire(queue: MemoryQueue, number: int) -> Attempt:
     """Start a worker for the queue; it begins at the loop's next turn, in an empty context."""
     attempt = Attempt(queue, number, _make_bridge(queue, number))
     task = queue.hub.loop.create_task(work(queue, attempt), context=Context())
-    attempt.task = task
+    attempt.task = attempt.worker = task
     task.add_done_callback(partial(queue.worker_ended, attempt), context=_EMPTY)
     return attempt
 
