@@ -18,7 +18,7 @@ from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.line import Line, RankedLine, rank
 from asyncworkers._engine.room import Room
-from asyncworkers.errors import JobCancelled, JobExpired, WouldDeadlock
+from asyncworkers.errors import JobCancelled, JobExpired, JobFailed, WouldDeadlock
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -40,6 +40,7 @@ from asyncworkers.outcome import (
     Complete,
     Decision,
     Fail,
+    Failed,
     Outcome,
     Release,
     RetryAfter,
@@ -300,10 +301,14 @@ class MemoryQueue:
         if isinstance(decision, RetryAfter) and self.hub.stopping:
             decision = Cancel(self.hub.stopping)
         attempt.clear()
-        job._finished = moment
-        if self.told:
-            self._tell_ended(job, attempt, outcome, decision)
-        self.settle(job, decision, moment)
+        try:
+            job._finished = moment
+            if self.told:
+                self._tell_ended(job, attempt, outcome, decision)
+            self.settle(job, decision, moment)
+        except BaseException:
+            attempt.job = job  # a fault of ours: `worker_ended` sees to the job
+            raise
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
         """Do what was decided about a job that is not running any more."""
@@ -354,7 +359,7 @@ class MemoryQueue:
     def _retry(self, job: Job[Any], delay: float, error: Exception) -> None:
         self.retried += 1
         rare = job._uncommon()
-        rare.last_error = f"{type(error).__name__}"
+        rare.last_error = _kind(error)
         self._schedule(job, delay)
         if rare.expires_at is not None:  # the entry may have come due while the job was running
             self._expiries.add(rare.expires_at, job)
@@ -392,6 +397,7 @@ class MemoryQueue:
         self.count_abandoned(job, attempt)
         self._dismiss(attempt)
         self.conclude(job, attempt, verdict, self.clock.now())
+        attempt.verdict = verdict  # so that nothing its code does later counts
         attempt.task.cancel("abandoned")  # once more: the first may have been swallowed by accident
 
     def count_abandoned(self, job: Job[Any], attempt: Attempt) -> None:
@@ -514,15 +520,32 @@ class MemoryQueue:
         self.crew.zombies.discard(attempt)
         job = attempt.job
         crash = None if task.cancelled() else task.exception()
-        if job is not None and not attempt.retired:
-            error = crash or asyncio.CancelledError("the worker was cancelled")
-            self.conclude(job, attempt, failure(error), self.clock.now())
+        if attempt.bridge is not None:
+            attempt.bridge.close()
         was_on_duty = attempt in self.crew.members
-        self._dismiss(attempt)
+        try:
+            if job is not None and not attempt.retired:
+                self._settle_for(attempt, job, crash)
+        finally:
+            self._dismiss(attempt)
         if was_on_duty and (crash is not None or task.cancelled()) and self.hub.stopping is None:
             self._tell_replaced(attempt, job, crash)
             if crash is not None:
                 self.hub.crashed(self.name, crash)
+
+    def _settle_for(
+        self, attempt: Attempt, job: Job[Any], crash: BaseException | None
+    ) -> None:
+        """Give a job its end whose worker has ended with it in hand."""
+        if job._state >= ENDED:
+            if job._waiters is not None:
+                job._wake()
+        elif job._state == RUNNING:
+            error = failure(asyncio.CancelledError()).error
+            if crash is not None:
+                error = JobFailed(f"a fault of asyncworkers: its worker raised {_kind(crash)}")
+                error.__cause__ = crash
+            self.conclude(job, attempt, Failed(error), self.clock.now())
 
     def close(self) -> None:
         """Send every idle worker home and stop every timer; nothing is accepted afterwards."""
@@ -648,6 +671,10 @@ def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
             seen.add(id(one))
             open_jobs.extend(attempt.waits_for)
     return False
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__
 
 
 def _attempts(job: Job[Any]) -> int:

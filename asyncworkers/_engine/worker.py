@@ -120,19 +120,25 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         # Settle it.
         if outcome is None and attempt.verdict is None and value.__class__ not in UNFINISHED:
             attempt.job = None
-            if attempt.lends or attempt._token is not None:
-                attempt.clear()
-            job._value = value
-            job._state = SUCCEEDED
-            job._finished = moment
-            job._context = None
-            queue.completed += 1
-            if queue.told or job._rare is not None:
-                queue.tell_completed(job, attempt)
-            if job._waiters is not None:
-                job._wake()
+            try:
+                if attempt.lends or attempt._token is not None:
+                    attempt.clear()
+                job._value = value
+                job._state = SUCCEEDED
+                job._finished = moment
+                job._context = None
+                queue.completed += 1
+                if queue.told or job._rare is not None:
+                    queue.tell_completed(job, attempt)
+                if job._waiters is not None:
+                    job._wake()
+            except BaseException:
+                attempt.job = job  # a fault of ours: `worker_ended` sees to the job
+                raise
         else:
             conclude(queue, attempt, job, outcome, value, moment)
+            if attempt.retired:
+                break
         value = None
         if cancelling():
             break
@@ -226,9 +232,6 @@ async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Non
 
 async def _free(queue: MemoryQueue, attempt: Attempt, bridge: Bridge) -> None:
     """A slot is not used again before its bridge is free; then the next worker makes a new one."""
-    try:
-        if bridge.abandoned is not None:
-            queue.thread_held(attempt)
-            await bridge.wait_free()
-    finally:
-        bridge.close()
+    if bridge.abandoned is not None:
+        queue.thread_held(attempt)
+        await bridge.wait_free()
