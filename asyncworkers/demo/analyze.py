@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import zlib
 from collections import Counter
 from html.parser import HTMLParser
@@ -32,6 +33,7 @@ def compress(page: Page) -> Compression:
     )
 
 
+_WORD = re.compile(r"\w[\w'-]*")
 # Elements without an end tag, which therefore nest nothing.
 _VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "wbr"}
@@ -80,7 +82,7 @@ class _Reader(HTMLParser):
                 pass
 
     def handle_data(self, data: str) -> None:
-        self.words += len(data.split())
+        self.words += len(_WORD.findall(data))
 
     def _link(self, href: str) -> None:
         path, _, place = href.partition("#")

@@ -15,6 +15,7 @@ from typing import TextIO
 from asyncworkers import JobCancelled, SupervisorClosed
 from asyncworkers import run as run_loop
 from asyncworkers.demo.records import DemoFailed, Run, Settings
+from asyncworkers.demo.render import prepare
 from asyncworkers.demo.units import counted
 
 __all__ = ["add_options", "demo"]
@@ -100,6 +101,7 @@ def demo(arguments: argparse.Namespace) -> int:
         faults=arguments.faults,
         seed=arguments.seed,
     )
+    prepare(settings)
     run = Run(settings)
     stream = sys.stderr if arguments.json else sys.stdout
     print(_greeting(settings), file=stream, flush=True)
@@ -118,12 +120,10 @@ def demo(arguments: argparse.Namespace) -> int:
 def _work(run: Run, stream: TextIO) -> None:
     from asyncworkers.demo.catalog import batches, public_modules
     from asyncworkers.demo.display import watching
-    from asyncworkers.demo.render import prepare
     from asyncworkers.demo.sequential import work_sequentially
     from asyncworkers.demo.supervised import work_supervised
 
     settings = run.settings
-    prepare(settings)
     modules = public_modules()[: settings.pages]
     run.stage("render").total = len(modules)
     shares = batches(modules, settings.site, BATCHES)

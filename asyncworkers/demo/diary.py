@@ -145,17 +145,18 @@ class Diary:
         finally:
             self.run.seconds = time.monotonic() - self._began
             self.run.cpu_loop = time.thread_time() - thread
-            self.run.cpu_threads = time.process_time() - process - self.run.cpu_loop
+            self.run.cpu_threads = max(0.0, time.process_time() - process - self.run.cpu_loop)
 
     @contextmanager
     def timing_children(self) -> Generator[None]:
         """Measure what the child processes used that ended during the body."""
-        before = os.times()
+        before = _children()
         try:
             yield
         finally:
-            after = os.times()
-            self.run.cpu_children = (
-                after.children_user + after.children_system
-                - before.children_user - before.children_system
-            )  # fmt: skip
+            self.run.cpu_children = _children() - before
+
+
+def _children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import closing
+import threading
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
-from asyncworkers import current_job, job
+from asyncworkers import CancelToken, current_job, job
 from asyncworkers.demo import render_child
 from asyncworkers.demo.catalog import Batch
 from asyncworkers.demo.records import DemoFailed, Rendered, Settings
@@ -27,19 +27,16 @@ def render(batch: Batch) -> list[Rendered]:
     """Render a batch of modules in a child process, telling how far it is."""
     this = current_job()
     rendered: list[Rendered] = []
-    with closing(render_batch(batch)) as pages:
-        for page in pages:
-            rendered.append(page)
-            this.report(len(rendered), len(batch.modules), page.module)
-            if this.cancelled:
-                break
+    for page in render_batch(batch, this.cancelled):
+        rendered.append(page)
+        this.report(len(rendered), len(batch.modules), page.module)
     return rendered
 
 
-def render_batch(batch: Batch) -> Generator[Rendered]:
+def render_batch(batch: Batch, cancelled: CancelToken | None = None) -> Iterator[Rendered]:
     """Run the child process and yield each module as it is done; raises DemoFailed.
 
-    The child ends with the loop over it, however that ends.
+    The child ends with the loop over it, however that ends, and as soon as the token is true.
     """
     command = [sys.executable, "-I", "-S", render_child.__file__, str(batch.folder), *batch.modules]
     child = subprocess.Popen(  # noqa: S603
@@ -49,6 +46,8 @@ def render_batch(batch: Batch) -> Generator[Rendered]:
         start_new_session=True,  # Ctrl-C is for us; the child we end ourselves
     )
     assert child.stdout is not None
+    if cancelled is not None:
+        threading.Thread(target=_end_with, args=(child, cancelled), daemon=True).start()
     with child, child.stdout as told:
         try:
             for line in told:
@@ -58,6 +57,13 @@ def render_batch(batch: Batch) -> Generator[Rendered]:
             raise
     if child.returncode != 0:
         raise DemoFailed(f"{batch}: its process ended with code {child.returncode}")
+
+
+def _end_with(child: subprocess.Popen[bytes], cancelled: CancelToken) -> None:
+    """Kill the child as soon as nobody waits for it: its reader is stuck until it says more."""
+    while child.poll() is None:
+        if cancelled.wait(0.05):
+            child.kill()
 
 
 def prepare(settings: Settings) -> None:
