@@ -124,9 +124,9 @@ def _context(value: Any) -> Literal["submitter", "none"] | tuple[ContextVar[Any]
         if all(isinstance(var, ContextVar) for var in wanted):
             return cast("tuple[ContextVar[Any], ...]", wanted)
     elif type(value) is str and value in ("submitter", "none"):
-        return cast("Literal['submitter', 'none']", value)
+        return "none" if value == "none" else "submitter"
     raise TypeError(
-        f'context must be "submitter", "none" or a tuple of ContextVar, not {_checks.shown(value)}'
+        f'context must be "submitter", "none" or a tuple of ContextVar, not {_checks.shown(cast("object", value))}'
     )
 
 
@@ -215,7 +215,7 @@ def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     may be given. Raises TypeError or ValueError, naming the option, and for what is no function.
     """
     if function is None:
-        return lambda function: JobFunction(function, options)
+        return functools.partial(JobFunction[..., Any], options=options)
     return JobFunction(function, options)
 
 
@@ -240,8 +240,8 @@ def policies_of(function: Any) -> Policies:
 
 def name_of(function: Any) -> str:
     """A printable name for any callable; an object's is that of its class."""
-    while isinstance(function, functools.partial):
-        function = cast("functools.partial[Any]", function).func
+    while type(function) is functools.partial:
+        function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return str(name).replace("<locals>.", "")
 
@@ -255,15 +255,16 @@ def _look_at(function: Any) -> tuple[bool, str]:
         )
     if isinstance(function, (JobFunction, Call)):
         raise TypeError(
-            f"expected a function, not {_checks.shown(function)}: change it with .options(...)"
+            f"expected a function, not {_checks.shown(cast('object', function))}: "
+            "change it with .options(...)"
         )
     if isinstance(function, type):
         raise TypeError(f"a job must be a function, not the class {function.__qualname__}")
     if not callable(function):
         raise TypeError(f"a job must be a function, not {_checks.shown(function)}")
     inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = cast("functools.partial[Any]", inner).func
+    while type(inner) is functools.partial:
+        inner = inner.func
     if not inspect.isroutine(inner) and not isinstance(inner, types.FunctionType):
         inner = type(inner).__call__
     if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):

@@ -146,7 +146,8 @@ class Failure:
     def as_new(self) -> Exception:
         """The very exception, with the traceback it had when the job ended; counts as reading."""
         self.unread = False
-        return BaseException.with_traceback(self.error, self.trace)
+        BaseException.with_traceback(self.error, self.trace)
+        return self.error
 
     def report(self) -> None:
         """Log the error if nobody has read it; at most once."""
@@ -204,6 +205,26 @@ def _has_ended(frame: FrameType) -> bool:
     return sys.version_info >= (3, 13) or frame.f_code in gc.get_referents(frame)
 
 
+class Lending:
+    """While this is entered, the job whose code waits here lends its slot; None lends nothing."""
+
+    __slots__ = ("_attempt", "_awaited", "_serial")
+
+    def __init__(self, attempt: Runner | None, awaited: Job[Any] | None = None) -> None:
+        self._attempt = attempt
+        self._awaited = awaited
+        self._serial = 0
+
+    def __enter__(self) -> None:
+        if self._attempt is not None:
+            self._serial = self._attempt.serial
+            self._attempt.lend(self._awaited)
+
+    def __exit__(self, *_: object) -> None:
+        if self._attempt is not None:
+            self._attempt.take_back(self._awaited, self._serial)
+
+
 class Job(Generic[T_co]):
     """One call to be made, as returned by `submit`.
 
@@ -226,6 +247,9 @@ class Job(Generic[T_co]):
         "_value",
         "_waiters",
     )
+    _started: float
+    _finished: float
+    _value: Any
 
     def __init__(
         self,
@@ -380,23 +404,17 @@ class Job(Generic[T_co]):
     def _until_ended(self) -> Generator[Any, None, None]:
         job = cast("Job[Any]", self)
         waiter = self._order.home.create_future()
-        lender = self._order.home.lender(job)
-        if lender is not None:
-            serial = lender.serial
-            lender.lend(job)
-        self._watch(waiter)
-        try:
-            yield from waiter
-        except BaseException:
-            self._unwatch(waiter)
-            raise
-        finally:
-            if lender is not None:
-                lender.take_back(job, serial)
+        with Lending(self._order.home.lender(job), job):
+            self._watch(waiter)
+            try:
+                yield from waiter
+            except BaseException:
+                self._unwatch(waiter)
+                raise
 
     def _watch(self, waiter: asyncio.Future[None] | Callable[[Job[Any]], object]) -> None:
         """Wake this future, or call this callable, when the job ends. One waiter is the rule."""
-        waiters = self._waiters
+        waiters: Any = self._waiters
         if waiters is None:
             self._waiters = waiter
         elif type(waiters) is list:
@@ -405,14 +423,16 @@ class Job(Generic[T_co]):
             self._waiters = [waiters, waiter]
 
     def _unwatch(self, waiter: object) -> None:
-        if self._waiters is waiter:
+        waiters: Any = self._waiters
+        if waiters is waiter:
             self._waiters = None
-        elif type(self._waiters) is list and waiter in self._waiters:
-            cast("list[Any]", self._waiters).remove(waiter)
+        elif type(waiters) is list and waiter in waiters:
+            cast("list[Any]", waiters).remove(waiter)
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters if type(waiters) is list else (waiters,):
+        waiters: Any = self._waiters
+        self._waiters = None
+        for waiter in cast("list[Any]", waiters if type(waiters) is list else [waiters]):
             if isinstance(waiter, asyncio.Future):
                 if not waiter.done():
                     cast("asyncio.Future[None]", waiter).set_result(None)
@@ -452,7 +472,7 @@ class _Ended:
 
     def __await__(self) -> Generator[Any, None, None]:
         if not self._job.done():
-            yield from self._job._until_ended()  # pyright: ignore[reportPrivateUsage]
+            yield from self._job._until_ended()
 
 
 def outcome_of(error: Exception) -> Outcome:
@@ -475,8 +495,8 @@ which no Job was made yet."""
 
 def running_job() -> Job[Any] | None:
     """The job whose code is asking, also from a subtask or a thread it started; None outside."""
-    found = running.get(None)
+    found: Any = running.get(None)
     if type(found) is tuple:
-        attempt = found[0]  # pyright: ignore[reportUnknownVariableType]
-        return attempt.running_job() if attempt.at is found else None
+        attempt = cast("tuple[Any, ...]", found)[0]
+        return cast("Job[Any]", attempt.running_job()) if attempt.at is found else None
     return cast("Job[Any] | None", found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
-from typing import TypeAlias, assert_never
+from typing import assert_never, cast, TypeAlias
 
 from asyncworkers import _checks
 from asyncworkers.errors import GiveUp, JobTimedOut, RetryLater
@@ -70,7 +70,7 @@ class Retry:
 
     def wants(self, error: Exception) -> bool:
         """Whether this error is one of those in `on`."""
-        return isinstance(error, self.on)  # type: ignore[arg-type]  # a tuple since __post_init__
+        return isinstance(error, cast("tuple[type[Exception], ...]", self.on))
 
     def delay_after(self, attempt: int, error: Exception, roll: float) -> float:
         """Seconds to wait after the numbered attempt failed; `roll` in [0, 1) draws the jitter.
@@ -81,21 +81,25 @@ class Retry:
             answer = self.backoff(attempt, error)
             if answer is not None:
                 return _checks.duration("the delay answered by Retry.backoff", answer)
+        first, most = cast("float", self.delay), cast("float", self.maximum)
         try:
-            longest = min(float(self.maximum), float(self.delay) * self.factor ** (attempt - 1))  # type: ignore[arg-type]
+            longest = min(most, first * self.factor ** (attempt - 1))
         except OverflowError:
-            longest = float(self.maximum)  # type: ignore[arg-type]
+            longest = most
         return longest * roll if self.jitter else longest
 
 
 def _exception_classes(on: object) -> tuple[type[Exception], ...]:
-    found = tuple(on) if isinstance(on, Iterable) and not isinstance(on, (str, type)) else (on,)
+    found: list[object] = [on]
+    if isinstance(on, Iterable) and not isinstance(on, (str, type)):
+        found = list(cast("Iterable[object]", on))
     for one in found:
-        if not (isinstance(one, type) and issubclass(one, Exception)):
+        if not isinstance(one, type) or not issubclass(one, Exception):
             raise TypeError(
-                f"Retry.on must name exception classes that derive from Exception, not {_checks.shown(one)}"
+                "Retry.on must name exception classes that derive from Exception, "
+                f"not {_checks.shown(one)}"
             )
-    return found  # type: ignore[return-value]
+    return tuple(cast("list[type[Exception]]", found))
 
 
 def decide(outcome: Outcome, retry: Retry | None, attempt: int, roll: float) -> Decision:

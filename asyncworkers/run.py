@@ -50,12 +50,13 @@ def run(
     Raises TypeError if `main` is no coroutine function, RuntimeError inside a running loop
     (there, enter the supervisor directly), and whatever `main` raises.
     """
-    if inspect.iscoroutine(main):
-        main.close()
+    given: Any = main
+    if inspect.iscoroutine(given):
+        given.close()
         raise TypeError(
             "run takes the function, not its coroutine: write run(main), not run(main())"
         )
-    if not callable(main):
+    if not callable(given):
         raise TypeError(f"main must be a coroutine function, not {_checks.shown(main)}")
     try:
         asyncio.get_running_loop()
@@ -96,9 +97,9 @@ class _Run:
         context.run(home.set, self._supervisors)
         asyncio.set_event_loop(loop)
         try:
-            self._main = loop.create_task(main, context=context)
+            self._main = task = loop.create_task(main, context=context)
             with SignalChain(self._heard, call_previous=False):
-                return loop.run_until_complete(self._main)
+                return loop.run_until_complete(task)
         except asyncio.CancelledError:
             if self._exit_code is None:
                 raise

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Sized,
+)
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.attempt import failure
 from asyncworkers._engine.supply import Plan, Supply
 from asyncworkers.errors import JobCancelled
-from asyncworkers.job import Job, running_job
+from asyncworkers.job import Job, Lending
 from asyncworkers.progress import ProgressBar
 
 __all__ = ["Stream"]
@@ -272,18 +280,12 @@ class _Reader:
     async def _wait(self) -> None:
         if self._waiter is not None:
             raise RuntimeError("this map is being read already: one reader at a time")
-        parent = running_job()
-        attempt = None if parent is None else parent._runner()
         self._waiter = self._queue.create_future()
-        if isinstance(attempt, Attempt):
-            serial = attempt.serial
-            attempt.lend(None)
         try:
-            await self._waiter
+            with Lending(self._queue.hub.attempt_here()):
+                await self._waiter
         finally:
             self._waiter = None
-            if isinstance(attempt, Attempt):
-                attempt.take_back(None, serial)
 
     # ---- an asynchronous iterable
 
@@ -347,7 +349,4 @@ class _Reader:
 
 
 def _length(items: object) -> int | None:
-    try:
-        return len(items)  # type: ignore[arg-type]
-    except TypeError:
-        return None
+    return len(items) if isinstance(items, Sized) else None

@@ -12,14 +12,13 @@ import weakref
 from asyncio import get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from contextvars import copy_context
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.hub import Hub
-from asyncworkers._engine.intake import Intake, here
+from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
@@ -33,8 +32,8 @@ from asyncworkers.errors import (
     SupervisorFailed,
 )
 from asyncworkers.events import Listener, Listeners
-from asyncworkers.function import Call, JobFunction
-from asyncworkers.job import Job, JobState, Order, running
+from asyncworkers.function import Call
+from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stream import Stream
@@ -128,9 +127,10 @@ class Supervisor:
             )
         loop = get_running_loop()
         self._pid = os.getpid()
+        crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
-            loop, self._listeners, self._name, lambda queue, error: _call(crashed, queue, error)
+            loop, self._listeners, self._name, lambda queue, error: _tell(crashed, queue, error)
         )
         queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
         hub.queues = tuple(queues.values())
@@ -286,32 +286,10 @@ class Supervisor:
         outside the supervisor's loop, WouldDeadlock if 1,000 jobs already wait for room from
         inside jobs, TypeError and ValueError for what makes no job.
         """
-        # The path of each job: nothing is asked here but what could make the job another than an
-        # ordinary one of a function submitted before. `_make` does it all.
-        intake = self._intake
-        if (
-            intake is not None
-            and intake.accepting
-            and type(function) is JobFunction
-            and function.last_hub is intake.hub
-        ):
-            order: Order = function.last_order
-            queue: MemoryQueue = order.home  # type: ignore[assignment]
-            if (
-                order.plain
-                and here() == intake.here
-                and not (room := queue.room).waiters
-                and len(queue.line) + room.promised < room.limit
-                and (not (context := copy_context()) or running not in context)
-            ):
-                job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
-                queue.line.append(job)
-                if (crew := queue.crew).idle or crew.spare > 0:
-                    crew.staff(1)
-                if queue.told:
-                    queue.tell_submitted(job)
-                return job
-        intake = self._entered()
+        intake = self._intake or self._entered()
+        job = intake.take_ordinary(function, args, kwargs)
+        if job is not None:
+            return job
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -334,7 +312,10 @@ class Supervisor:
     ) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """As `submit`, but raises QueueFull at once where that would wait."""
-        intake = self._entered()
+        intake = self._intake or self._entered()
+        job = intake.take_ordinary(function, args, kwargs)
+        if job is not None:
+            return job
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -628,11 +609,11 @@ def _state(value: JobState | str) -> JobState:
         ) from None
 
 
-def _call(
-    method: weakref.WeakMethod[Callable[[str, BaseException], None]],
+def _tell(
+    crashed: weakref.WeakMethod[Callable[[str, BaseException], None]],
     queue: str,
     error: BaseException,
 ) -> None:
-    found = method()
+    found = crashed()
     if found is not None:
         found(queue, error)

@@ -83,7 +83,8 @@ class Attempt:
     def running_job(self) -> Job[Any] | None:
         """The job at hand; that of a stream's item is made here, if nobody has asked before."""
         if self.job is None and self.at is not None and self.supply is not None:
-            return self.supply.make_running_job(self)
+            made: Job[Any] = self.supply.make_running_job(self)
+            return made
         return self.job
 
     @property

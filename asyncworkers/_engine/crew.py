@@ -12,9 +12,6 @@ __all__ = ["Crew"]
 TURN = 0.005
 """Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
 
-SHORTEST_TURN = 0.00002
-"""Seconds below which giving way would cost a worker more than its jobs."""
-
 REAP_AFTER = 10.0
 """Seconds after which workers that had nothing to do all that time are let go."""
 
@@ -29,7 +26,9 @@ class Crew:
     - An idle worker waits on a future of its own and is woken without being handed a job: it
       takes one itself, if there still is one. A wake-up that a cancelled worker cannot use is
       passed on. So no job is ever in between, where it could be lost.
-    - `turn` is how long one worker may go on without giving way to the rest of the loop.
+    - The turn is one for the whole crew: it begins with the first job that ends in a turn of the
+      loop, and when it is over each worker gives way after its job. So a job that was suspended
+      meanwhile is followed by the next at once, unless the crew has had its share already.
     """
 
     __slots__ = (
@@ -44,7 +43,7 @@ class Crew:
         "lent",
         "members",
         "spare",
-        "turn",
+        "turn_ends",
         "workers",
         "zombies",
     )
@@ -59,7 +58,7 @@ class Crew:
         self.members: set[Attempt] = set()
         self.zombies: set[Attempt] = set()  # retired workers whose code still runs
         self.idle: list[asyncio.Future[bool]] = []
-        self.turn = TURN
+        self.turn_ends = 0.0
         self._loop = loop
         self._hire_one = hire
         self._hired = 0
@@ -85,7 +84,17 @@ class Crew:
         self.spare -= 1
         self._hired += 1
         self.members.add(self._hire_one(self._hired))
-        self.turn = max(SHORTEST_TURN, TURN / len(self.members))
+
+    def is_turn_over(self, moment: float) -> bool:
+        """Asked by a worker after each job that ends later than `turn_ends`: must it give way?"""
+        if self.turn_ends:
+            return True
+        self.turn_ends = moment + TURN
+        self._loop.call_soon(self._begin_anew)
+        return False
+
+    def _begin_anew(self) -> None:
+        self.turn_ends = 0.0
 
     def lend(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""

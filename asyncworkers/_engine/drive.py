@@ -14,7 +14,8 @@ __all__ = ["drive", "own_context"]
 
 def own_context(job: Job[Any]) -> Context:
     """The context of one attempt: what the submitter had, as it was then, whatever an earlier
-    attempt made of it."""
+    attempt made of it.
+    """
     context = job._context
     if context is None:
         return Context()

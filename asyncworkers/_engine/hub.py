@@ -9,11 +9,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
 from asyncworkers.errors import WrongLoop, WrongProcess
 from asyncworkers.events import Listeners
 from asyncworkers.function import JobFunction
-from asyncworkers.job import Failure, Job
+from asyncworkers.job import Failure, Job, running_job
 
 __all__ = ["Hub"]
 
@@ -71,6 +72,12 @@ class Hub:
             return asyncio.get_running_loop() is self.loop
         except RuntimeError:
             return False
+
+    def attempt_here(self) -> Attempt | None:
+        """The attempt whose code is asking, if it is one of this supervisor's."""
+        job = running_job()
+        attempt = None if job is None else job._runner()
+        return attempt if isinstance(attempt, Attempt) and attempt.hub is self else None
 
     def check_loop(self) -> None:
         """Raise WrongLoop unless called in this supervisor's event loop."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from asyncio import get_running_loop
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from threading import get_ident
 from typing import Any, cast
@@ -55,13 +55,42 @@ class Intake:
         if parent is None or parent._runner() is None or _hub_of(parent) is not self.hub:
             raise self.refusal()
 
+    def take_ordinary(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any] | None:
+        """Make and put the ordinary job of a function that was submitted here before.
+
+        The path of each job: it asks only what could make the job another than an ordinary one,
+        and answers None then, for `make` and `put` to do it all, or to say what is wrong.
+        """
+        if self.accepting and type(function) is JobFunction and function.last_hub is self.hub:
+            order: Order = function.last_order
+            if order.plain and here() == self.here:
+                queue = cast("MemoryQueue", order.home)
+                room = queue.room
+                if room.waiters or len(queue.line) + room.promised >= room.limit:
+                    return None
+                context = copy_context()
+                if context and running in context:
+                    return None  # a job submits it, and that is to be known
+                job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
+                queue.line.append(job)
+                crew = queue.crew
+                if crew.idle or crew.spare > 0:
+                    crew.staff(1)
+                if queue.told:
+                    queue.tell_submitted(job)
+                return job
+        return None
+
     def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """The job of a call, not yet in its queue: all that can be refused is refused here."""
         self.check()
         if type(function) is Call:
             if args or kwargs:
                 raise TypeError("a bound call has its arguments: submit(f.bind(x)), nothing more")
-            args, kwargs, function = function.args, function.kwargs, function.function
+            call = cast("Call[Any]", function)
+            args, kwargs, function = call.args, call.kwargs, call.function
         order = self.order(function)
         context, parent = _surroundings()
         if not order.plain:
@@ -144,7 +173,7 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
         context = None
     elif policies.context != "submitter":
         chosen = Context()
-        for var in policies.context:
+        for var in cast("tuple[ContextVar[Any], ...]", policies.context):
             if context is not None and var in context:
                 chosen.run(var.set, context[var])
         context = chosen or None

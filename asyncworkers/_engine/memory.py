@@ -32,7 +32,6 @@ from asyncworkers.job import (
     Job,
     Progress,
     outcome_of,
-    running_job,
 )
 from asyncworkers.outcome import (
     Cancel,
@@ -131,14 +130,14 @@ class MemoryQueue:
         self.paused = False
         self.completed = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
-        self.line: Line = deque()
+        self.line: Line = deque[Any]()
         self.next_entry: Callable[[], Any] = self.line.popleft  # raises IndexError if there is none
-        self._supplies: set[Any] = set()  # in line
+        self._supplies: set[Supply] = set()  # in line
         self.supplies: set[Any] = set()  # whose stream is being read
         self.scheduled = 0  # jobs that wait for their time
         self._dead = 0  # entries of the line whose job is not queued any more
         self.shut = False
-        self.room = Room(hub.loop, name, maxsize, self.in_line)
+        self.room = Room(hub, name, maxsize, self.in_line)
         self.crew = Crew(hub.loop, workers, lambda number: hire(self, number))
         loop, now = hub.loop, hub.clock.now
         self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
@@ -175,12 +174,9 @@ class MemoryQueue:
 
         Raises WouldDeadlock if the job already waits, through others perhaps, for that attempt's.
         """
-        parent = running_job()
-        attempt = None if parent is None else parent._runner()
-        if parent is None or not isinstance(attempt, Attempt) or attempt.hub is not self.hub:
-            return None
-        if _waits_for(job, parent):
-            raise WouldDeadlock(f"{parent!r} awaits {job!r}, which waits for it to end")
+        attempt = self.hub.attempt_here()
+        if attempt is not None and attempt.job is not None and _waits_for(job, attempt.job):
+            raise WouldDeadlock(f"{attempt.job!r} awaits {job!r}, which waits for it to end")
         return attempt
 
     def cancel(self, job: Job[Any], reason: str) -> bool:
@@ -440,15 +436,15 @@ class MemoryQueue:
     @property
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
-        waiting = sum(len(supply.items) for supply in self._supplies)
-        return len(self.line) - len(self._supplies) - self._dead + waiting
+        return self.in_line() + sum(len(supply.items) for supply in self._supplies)
 
     @property
     def running(self) -> int:
         """Attempts under way."""
-        return sum(
-            attempt.job is not None or attempt.supply is not None for attempt in self.crew.members
-        )
+        at_work = [
+            one for one in self.crew.members if one.job is not None or one.supply is not None
+        ]
+        return len(at_work)
 
     @property
     def succeeded(self) -> int:
@@ -533,9 +529,7 @@ class MemoryQueue:
             if crash is not None:
                 self.hub.crashed(self.name, crash)
 
-    def _settle_for(
-        self, attempt: Attempt, job: Job[Any], crash: BaseException | None
-    ) -> None:
+    def _settle_for(self, attempt: Attempt, job: Job[Any], crash: BaseException | None) -> None:
         """Give a job its end whose worker has ended with it in hand."""
         if job._state >= ENDED:
             if job._waiters is not None:
@@ -655,7 +649,8 @@ def _place(entry: Any) -> tuple[int, float]:
     """Where an entry belongs in a ranked line, and since when it waits."""
     if entry.__class__ is Job:
         return rank(entry._order.policies.priority, entry._depth()), entry._created
-    return entry.place()
+    rank_and_since: tuple[int, float] = entry.place()
+    return rank_and_since
 
 
 def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:

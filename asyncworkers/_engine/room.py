@@ -7,9 +7,9 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
-from asyncworkers._engine.attempt import Attempt
+from asyncworkers._engine.hub import Hub
 from asyncworkers.errors import WouldDeadlock
-from asyncworkers.job import running_job
+from asyncworkers.job import Lending
 
 __all__ = ["Room"]
 
@@ -24,11 +24,11 @@ class Room:
     used it; so nobody who comes later can take it, and one who is cancelled passes it on.
     """
 
-    __slots__ = ("_in_line", "_loop", "_name", "_waiting_jobs", "limit", "promised", "waiters")
+    __slots__ = ("_hub", "_in_line", "_name", "_waiting_jobs", "limit", "promised", "waiters")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        hub: Hub,
         name: str,
         maxsize: int | None,
         in_line: Callable[[], int],
@@ -36,7 +36,7 @@ class Room:
         self.limit = sys.maxsize if maxsize is None else maxsize
         self.promised = 0
         self.waiters: deque[tuple[asyncio.Future[None], int]] = deque()
-        self._loop = loop
+        self._hub = hub
         self._name = name
         self._in_line = in_line
         self._waiting_jobs = 0
@@ -52,9 +52,8 @@ class Room:
         here lends its slot, or a full queue whose workers all submit to it would stand still.
         Raises WouldDeadlock if too many jobs do so already.
         """
-        parent = running_job()
-        attempt = parent._runner() if parent is not None else None
-        if not isinstance(attempt, Attempt):
+        attempt = self._hub.attempt_here()
+        if attempt is None:
             await self._wait(count)
             return
         if self._waiting_jobs >= WAITING_JOBS:
@@ -62,17 +61,15 @@ class Room:
                 f"{WAITING_JOBS} jobs already wait inside submit for room in queue "
                 f"{self._name!r}: raise its maxsize, or submit fewer jobs from inside jobs"
             )
-        serial = attempt.serial
         self._waiting_jobs += 1
-        attempt.lend(None)
         try:
-            await self._wait(count)
+            with Lending(attempt):
+                await self._wait(count)
         finally:
             self._waiting_jobs -= 1
-            attempt.take_back(None, serial)
 
     async def _wait(self, count: int) -> None:
-        future = self._loop.create_future()
+        future = self._hub.loop.create_future()
         waiter = (future, count)
         self.waiters.append(waiter)
         try:

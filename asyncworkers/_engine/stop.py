@@ -7,7 +7,7 @@ import gc
 import logging
 import sys
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
@@ -107,8 +107,8 @@ def job_of_task(task: asyncio.Task[Any]) -> Job[Any] | None:
         contexts = [task.get_context()]
     else:  # Python 3.11 has no other way to the context of a task
         contexts = [one for one in gc.get_referents(task) if isinstance(one, Context)]
-    job = contexts[0].get(running) if contexts else None
-    return job if isinstance(job, Job) else None
+    job: Any = contexts[0].get(running) if contexts else None
+    return cast("Job[Any]", job) if isinstance(job, Job) else None
 
 
 def _queues(hub: Hub) -> list[MemoryQueue]:

@@ -234,7 +234,7 @@ class Supply:
         now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
         items, function, results = self.items, self._plan.order.function, self._results
         attempt.since = now()
-        left, turn_ends = 8, attempt.since + queue.crew.turn
+        left, crew = 8, queue.crew
         attempt.supply = self
         try:
             while (items or self._refill_between(attempt)) and not queue.shut:
@@ -266,7 +266,8 @@ class Supply:
                 left -= 1
                 if not left:  # a look at the clock costs as much as a tenth of an item
                     left = 8
-                    if now() > turn_ends:
+                    moment = now()
+                    if moment > crew.turn_ends and crew.is_turn_over(moment):
                         break
         finally:
             attempt.supply = attempt.at = None

@@ -61,7 +61,6 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     in_line = attempt.bridge is None and queue.isolation == "shared"
     mark(None)
     moment = now()
-    turn_ends = moment + crew.turn
     while True:
         try:
             job = queue.next_entry()
@@ -71,7 +70,6 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             if queue.excuse(attempt) or not await crew.wait_ready(attempt):
                 break
             moment = now()
-            turn_ends = moment + crew.turn
             continue
         if job._state != QUEUED or room.waiters:
             job = queue.admit(job)
@@ -145,10 +143,9 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if len(copy_context()) != 1:
             learn_that_it_sets_context(order)
             break
-        if moment > turn_ends:
+        if moment > crew.turn_ends and crew.is_turn_over(moment):
             await asyncio.sleep(0)
             moment = now()
-            turn_ends = moment + crew.turn
     if attempt.bridge is not None:
         await _free(queue, attempt, attempt.bridge)
 
