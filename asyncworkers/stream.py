@@ -185,6 +185,11 @@ class _Reader:
         elif self.supply.refill():
             plan.queue.list_supply(self.supply)
 
+    @property
+    def queue(self) -> object:
+        """Where its jobs run."""
+        return self._queue
+
     # ---- ends that come from the workers
 
     def _deliver(self, index: int, value: Any) -> None:

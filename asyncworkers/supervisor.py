@@ -22,7 +22,7 @@ from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
-from asyncworkers._engine.stop import cancel_waiting, close, finish, stop
+from asyncworkers._engine.stop import close, end_if_still, finish, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers.errors import (
@@ -199,13 +199,15 @@ class Supervisor:
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
         for queue in intake.queues.values():
-            queue.room.refuse(SupervisorClosed(f"supervisor {self._name!r} began to drain"))
-            if queue.paused:
-                cancel_waiting(queue, f"queue {queue.name!r} was paused when the supervisor ended")
+            queue.room.refuse(self._refusal, jobs_too=False)
+            end_if_still(queue)
 
     async def _end(self, hub: Hub, reason: str) -> None:
         """Stop everything in reverse order, in bounded time whatever jobs do."""
-        self._entered().shut(self._refusal)
+        intake = self._entered()
+        intake.shut(self._refusal)
+        for queue in intake.queues.values():
+            queue.room.refuse(self._refusal, jobs_too=True)
         try:
             stop(hub, reason)
             await finish(hub, 0.0)
@@ -293,8 +295,7 @@ class Supervisor:
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
-            await queue.room.wait()
-            queue.room.use(1)
+            await queue.room.take(1, intake.check)
         intake.put(job)
         return job
 
@@ -349,8 +350,7 @@ class Supervisor:
                 f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map"
             )
         if not queue.room.has(len(jobs)):
-            await queue.room.wait(len(jobs))
-            queue.room.use(len(jobs))
+            await queue.room.take(len(jobs), intake.check)
         if all(job._rare is None for job in jobs) and jobs[0]._order.policies.simple:
             queue.put_many(jobs)
         else:
@@ -505,6 +505,8 @@ class Supervisor:
         found = self._entered().queue(queue)
         found.resize(_checks.whole("workers", workers, 0, 1_000_000))
         found.emit(events.QueueResized, queue, workers)
+        if self._state == "draining":
+            end_if_still(found)
 
     def _set_paused(self, queue: str, paused: bool) -> None:
         self._entered().hub.check_loop()
@@ -513,6 +515,8 @@ class Supervisor:
             found.paused = paused
             found.hold(paused)
             found.emit(events.QueuePaused if paused else events.QueueResumed, queue)
+            if self._state == "draining":
+                end_if_still(found)
 
     # ---- looking at it
 

@@ -116,6 +116,8 @@ class Intake:
         order = self.order(function)
         context, parent = _surroundings()
         queue = cast("MemoryQueue", order.home)
+        if queue.ending is not None:
+            raise SupervisorClosed(f"nothing is mapped any more: {queue.ending}")
         delay = self._delay(order.policies)
         return Plan(queue, order, _chosen(context, order.policies), delay, parent)
 

@@ -83,6 +83,7 @@ class MemoryQueue:
         "clock",
         "completed",
         "crew",
+        "ending",
         "failed",
         "hub",
         "isolation",
@@ -128,6 +129,7 @@ class MemoryQueue:
         self.ageing = ageing
         self.told = False  # whether anybody wants to hear of each job
         self.paused = False
+        self.ending: str | None = None  # why nothing may wait here any more
         self.completed = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
         self.line: Line = deque[Any]()
@@ -209,6 +211,8 @@ class MemoryQueue:
         self.crew.staff(1)
         if self.told:
             self.tell_submitted(job)
+        if self.ending:
+            self.cancel(job, self.ending)
 
     def put_special(self, job: Job[Any], delay: float, expires: float | None) -> None:
         """Accept a job that has a delay, an end of its time, a priority or a parent."""
@@ -221,6 +225,8 @@ class MemoryQueue:
             self._schedule(job, delay)
         else:
             self._line_up(job)
+        if self.ending:
+            self.cancel(job, self.ending)
 
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
@@ -230,6 +236,14 @@ class MemoryQueue:
             if self.told:
                 self.tell_submitted(job)
         self.crew.staff(len(jobs))
+        if self.ending:
+            self.cancel_waiting(self.ending)
+
+    def cancel_waiting(self, reason: str) -> None:
+        """Cancel what has not started."""
+        for job in self.unfinished():
+            if job._state < RUNNING:
+                self.cancel(job, reason)
 
     def list_supply(self, supply: Supply) -> None:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
@@ -294,8 +308,9 @@ class MemoryQueue:
         decision = decide(
             outcome, job._order.policies.retry, job.attempt, self.clock.random.random()
         )
-        if isinstance(decision, RetryAfter) and self.hub.stopping:
-            decision = Cancel(self.hub.stopping)
+        ending = self.hub.stopping or self.ending
+        if ending and isinstance(decision, RetryAfter):
+            decision = Cancel(ending)
         attempt.clear()
         try:
             job._finished = moment

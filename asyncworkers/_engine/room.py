@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers.errors import WouldDeadlock
 from asyncworkers.job import Lending
@@ -35,7 +36,7 @@ class Room:
     ) -> None:
         self.limit = sys.maxsize if maxsize is None else maxsize
         self.promised = 0
-        self.waiters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self.waiters: deque[tuple[asyncio.Future[None], int, Attempt | None]] = deque()
         self._hub = hub
         self._name = name
         self._in_line = in_line
@@ -45,16 +46,26 @@ class Room:
         """Whether so many jobs may be put now; those who wait already come first."""
         return not self.waiters and self._in_line() + self.promised + count <= self.limit
 
-    async def wait(self, count: int = 1) -> None:
-        """Wait until there is room for so many jobs; it is then kept for the caller.
+    async def take(self, count: int, check: Callable[[], object]) -> None:
+        """Wait until there is room for so many jobs, and take it for the caller, who puts them
+        without awaiting before.
 
-        The caller calls `use` and puts its jobs, without awaiting in between. A job that waits
-        here lends its slot, or a full queue whose workers all submit to it would stand still.
-        Raises WouldDeadlock if too many jobs do so already.
+        A job that waits here lends its slot, or a full queue whose workers all submit to it would
+        stand still. Raises WouldDeadlock if too many jobs do so already, and what `check` raises,
+        which says whether jobs are still accepted now that there is room.
         """
+        await self._wait_lending(count)
+        self.promised -= count
+        try:
+            check()
+        except BaseException:
+            self.offer()
+            raise
+
+    async def _wait_lending(self, count: int) -> None:
         attempt = self._hub.attempt_here()
         if attempt is None:
-            await self._wait(count)
+            await self._wait(count, None)
             return
         if self._waiting_jobs >= WAITING_JOBS:
             raise WouldDeadlock(
@@ -64,13 +75,13 @@ class Room:
         self._waiting_jobs += 1
         try:
             with Lending(attempt):
-                await self._wait(count)
+                await self._wait(count, attempt)
         finally:
             self._waiting_jobs -= 1
 
-    async def _wait(self, count: int) -> None:
+    async def _wait(self, count: int, attempt: Attempt | None) -> None:
         future = self._hub.loop.create_future()
-        waiter = (future, count)
+        waiter = (future, count, attempt)
         self.waiters.append(waiter)
         try:
             await future
@@ -78,18 +89,14 @@ class Room:
             if waiter in self.waiters:
                 self.waiters.remove(waiter)
             elif not future.cancelled() and future.exception() is None:
-                self.use(count)  # it was ours already: somebody else may have it
+                self.promised -= count  # it was ours already: somebody else may have it
             self.offer()
             raise
-
-    def use(self, count: int) -> None:
-        """The room that `wait` kept is taken now."""
-        self.promised -= count
 
     def offer(self) -> None:
         """The line may have become shorter: promise the room to those who wait."""
         while self.waiters:
-            future, count = self.waiters[0]
+            future, count, _ = self.waiters[0]
             if self._in_line() + self.promised + count > self.limit:
                 return
             self.waiters.popleft()
@@ -97,9 +104,13 @@ class Room:
                 self.promised += count
                 future.set_result(None)
 
-    def refuse(self, error: Exception) -> None:
-        """Everybody who waits gets this error."""
+    def refuse(self, error: Callable[[], Exception], *, jobs_too: bool) -> None:
+        """Whoever waits gets an error; the supervisor's own jobs only if `jobs_too`."""
         waiters, self.waiters = self.waiters, deque()
-        for future, _ in waiters:
-            if not future.done():
-                future.set_exception(error)
+        for waiter in waiters:
+            future, _, attempt = waiter
+            if attempt is not None and not jobs_too:
+                self.waiters.append(waiter)
+            elif not future.done():
+                future.set_exception(error())
+        self.offer()

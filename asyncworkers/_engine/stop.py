@@ -13,9 +13,9 @@ from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.report import DrainReport
 from asyncworkers.events import TasksLeaked
-from asyncworkers.job import QUEUED, RUNNING, SCHEDULED, Job, running
+from asyncworkers.job import RUNNING, Job, running
 
-__all__ = ["cancel_waiting", "close", "finish", "stop"]
+__all__ = ["close", "end_if_still", "finish", "stop"]
 
 logger = logging.getLogger("asyncworkers")
 
@@ -61,11 +61,18 @@ def stop(hub: Hub, reason: str) -> None:
         job._order.home.cancel(job, reason)
 
 
-def cancel_waiting(queue: MemoryQueue, reason: str) -> None:
-    """Cancel what has not started in this queue."""
-    for job in queue.unfinished():
-        if job._state in (SCHEDULED, QUEUED):
-            queue.cancel(job, reason)
+def end_if_still(queue: MemoryQueue) -> None:
+    """The supervisor drains: if this queue starts nothing, cancel what waits, or comes to wait."""
+    queue.ending = None
+    if queue.paused:
+        queue.ending = f"queue {queue.name!r} was paused when the supervisor ended"
+    elif not queue.crew.workers:
+        queue.ending = f"queue {queue.name!r} had no workers when the supervisor ended"
+    if queue.ending is not None:
+        for reader in tuple(queue.hub.readers):
+            if reader.queue is queue:
+                reader.abort(queue.ending)
+        queue.cancel_waiting(queue.ending)
 
 
 async def close(hub: Hub) -> None:
