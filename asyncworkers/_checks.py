@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 __all__ = [
     "duration",
@@ -106,7 +106,7 @@ def tags(argument: str, value: Any) -> tuple[str, ...]:
     """Up to 16 printable tags of 1 to 64 characters each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{argument} must be an iterable of str, not {shown(value)}")
-    found: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType]
+    found = tuple(cast("Iterable[Any]", value))
     if len(found) > 16:
         raise ValueError(f"{argument} must hold at most 16 tags, not {len(found)}")
     for tag in found:

@@ -201,7 +201,8 @@ def _clear_frames(error: BaseException) -> None:
 
 def _has_ended(frame: FrameType) -> bool:
     """Whether the frame holds its variables by itself: while it runs or is suspended, the stack or
-    its coroutine does, and it refers to nothing."""
+    its coroutine does, and it refers to nothing.
+    """
     return sys.version_info >= (3, 13) or frame.f_code in gc.get_referents(frame)
 
 

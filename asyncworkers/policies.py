@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
-from typing import assert_never, cast, TypeAlias
+from typing import TypeAlias, assert_never, cast
 
 from asyncworkers import _checks
 from asyncworkers.errors import GiveUp, JobTimedOut, RetryLater
@@ -97,7 +97,7 @@ def _exception_classes(on: object) -> tuple[type[Exception], ...]:
         if not isinstance(one, type) or not issubclass(one, Exception):
             raise TypeError(
                 "Retry.on must name exception classes that derive from Exception, "
-                f"not {_checks.shown(one)}"
+                f"not {_checks.shown(cast('object', one))}"
             )
     return tuple(cast("list[type[Exception]]", found))
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 __all__ = ["SignalChain", "runs_in"]
 
@@ -34,7 +34,7 @@ class SignalChain:
         self._previous: dict[int, Any] = {}
         self._silent = True
 
-    def __enter__(self) -> SignalChain:
+    def __enter__(self) -> Self:
         self._silent = False
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:

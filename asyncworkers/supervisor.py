@@ -584,9 +584,10 @@ def _declared(
         if queue.name in given:
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
-        if queue.workers is None:
-            queue = dataclasses.replace(queue, workers=threads if queue.kind == "threads" else 100)
-        declared[queue.name] = queue
+        default = threads if queue.kind == "threads" else 100
+        declared[queue.name] = (
+            dataclasses.replace(queue, workers=default) if queue.workers is None else queue
+        )
     return declared
 
 

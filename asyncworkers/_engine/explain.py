@@ -29,7 +29,7 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
     if job._state == SCHEDULED:
         return _why_scheduled(job, queue)
     if job._state == QUEUED:
-        return f"queued: {_why_queued(job, queue)}"
+        return f"queued: {_why_queued(queue)}"
     if job._state == RUNNING:
         return _why_running(job, queue)
     seconds = job._finished - job._created
@@ -55,7 +55,7 @@ def _why_scheduled(job: Job[Any], queue: Explained) -> str:
     )
 
 
-def _why_queued(job: Job[Any], queue: Explained) -> str:
+def _why_queued(queue: Explained) -> str:
     if queue.paused:
         return f"queue {queue.name!r} is paused"
     held = queue.held_threads

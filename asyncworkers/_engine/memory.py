@@ -405,13 +405,13 @@ class MemoryQueue:
             return
         attempt.retired = True
         self.crew.zombies.add(attempt)
-        self.count_abandoned(job, attempt)
+        self.count_abandoned(job)
         self._dismiss(attempt)
         self.conclude(job, attempt, verdict, self.clock.now())
         attempt.verdict = verdict  # so that nothing its code does later counts
         attempt.task.cancel("abandoned")  # once more: the first may have been swallowed by accident
 
-    def count_abandoned(self, job: Job[Any], attempt: Attempt) -> None:
+    def count_abandoned(self, job: Job[Any]) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
         logger.warning(
@@ -425,7 +425,7 @@ class MemoryQueue:
         for attempt in tuple(self.crew.members):
             self._abandon(attempt)
 
-    def thread_held(self, attempt: Attempt) -> None:
+    def thread_held(self) -> None:
         """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
         held = self.held_threads
         if len(held) >= self.crew.workers:
@@ -464,7 +464,8 @@ class MemoryQueue:
     @property
     def succeeded(self) -> int:
         """Jobs that returned a value, and items of streams that did."""
-        return self.completed + sum(supply.uncounted for supply in self.supplies)
+        uncounted: int = sum(supply.uncounted for supply in self.supplies)
+        return self.completed + uncounted
 
     @property
     def submitted(self) -> int:

@@ -147,7 +147,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             await asyncio.sleep(0)
             moment = now()
     if attempt.bridge is not None:
-        await _free(queue, attempt, attempt.bridge)
+        await _free(queue, attempt.bridge)
 
 
 def conclude(
@@ -167,7 +167,7 @@ def conclude(
         outcome = unfinished(value, job.name) if value.__class__ in UNFINISHED else Succeeded(value)
     queue.conclude(job, attempt, outcome, moment)
     if attempt.bridge is not None and attempt.bridge.abandoned is not None:
-        queue.count_abandoned(job, attempt)
+        queue.count_abandoned(job)
 
 
 def learn_that_it_sets_context(order: Order) -> None:
@@ -227,8 +227,8 @@ async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Non
     await asyncio.sleep(BACK_OFF)
 
 
-async def _free(queue: MemoryQueue, attempt: Attempt, bridge: Bridge) -> None:
+async def _free(queue: MemoryQueue, bridge: Bridge) -> None:
     """A slot is not used again before its bridge is free; then the next worker makes a new one."""
     if bridge.abandoned is not None:
-        queue.thread_held(attempt)
+        queue.thread_held()
         await bridge.wait_free()
