@@ -205,6 +205,8 @@ class Supervisor:
     async def _end(self, hub: Hub, reason: str) -> None:
         """Stop everything in reverse order, in bounded time whatever jobs do."""
         intake = self._entered()
+        if self._state == "open":
+            self._state = "draining"
         intake.shut(self._refusal)
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
