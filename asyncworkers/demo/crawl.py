@@ -41,7 +41,11 @@ async def fetch(address: str) -> Page:
 
 
 def session(site: str) -> aiohttp.ClientSession:
-    """An ordinary HTTP client for the site; how many requests there are at once is up to us."""
+    """An ordinary HTTP client for the site.
+
+    It limits nothing by itself: how many requests run at once is the workers' business, and how
+    long one may take is the job's.
+    """
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(site, connector=connector, timeout=aiohttp.ClientTimeout())
 

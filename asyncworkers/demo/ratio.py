@@ -52,6 +52,9 @@ def comparison(settings: Settings, this: dict[str, Any]) -> Section | None:
     def wall(job: str) -> tuple[float, float]:
         return before["spans"][job]["wall"], after["spans"][job]["wall"]
 
+    shared = (
+        ", CPU-bound: threads share one interpreter lock, and no bridge to processes exists yet"
+    )
     alone = before["spans"]["analyze"]["busy"], after["spans"]["analyze"]["wall"]
     return Section(
         "One thing after another → with the supervisor",
@@ -66,9 +69,7 @@ def comparison(settings: Settings, this: dict[str, Any]) -> Section | None:
                 *wall("crawl"),
                 ", both at once, and all the waiting side by side",
             ),
-            row(
-                "analyze alone", *alone, ", CPU-bound in threads, which share one interpreter lock"
-            ),
+            row("analyze alone", *alone, shared),
             row("all of it", before["seconds"], after["seconds"]),
         ],
     )

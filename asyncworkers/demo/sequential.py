@@ -80,7 +80,8 @@ async def _fetch(address: str, run: Run, diary: Diary) -> Page | None:
             error, delay = busy, busy.seconds
         except TRANSIENT as failure:
             error, delay = failure, random.uniform(0, FIRST_DELAY * 2 ** (number - 1))
-        await asyncio.sleep(delay)
+        if number < ATTEMPTS:
+            await asyncio.sleep(delay)
     run.unreachable[address] = repr(error)
     return None
 

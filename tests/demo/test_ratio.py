@@ -44,7 +44,7 @@ def test_the_ratio_says_what_threads_cannot_do(tmp_path):
     table = comparison(*finished(tmp_path, sequential=False, slow=1.0))
     assert table is not None
     said = {what: text for what, _, text in table.rows}
-    assert "threads, which share one interpreter lock" in said["analyze alone"]
+    assert "threads share one interpreter lock" in said["analyze alone"]
 
 
 @pytest.mark.parametrize("change", [{"pages": 3}, {"faults": 0.5}, {"seed": 2}])
