@@ -15,11 +15,13 @@ __all__ = [
     "flag",
     "function_name",
     "iterable",
+    "kind_of",
     "moment_or_duration",
     "nearest",
     "note",
     "number",
     "one_of",
+    "printable",
     "queue_name",
     "shown",
     "tags",
@@ -38,8 +40,23 @@ def shown(value: object, limit: int = 80) -> str:
     try:
         text = ascii(value)
     except BaseException as error:  # a hostile repr must not replace the error being reported
-        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+        kind = printable(type(value).__name__)
+        text = f"<{kind} whose repr raised {kind_of(error)}>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with everything escaped that is not printable: controls, marks that turn the
+    direction of writing, lone surrogates; `keep` names characters to leave.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def kind_of(error: BaseException) -> str:
+    """The printable name of an error's class."""
+    return printable(type(error).__name__)
 
 
 def note(error: BaseException, text: str) -> None:

@@ -7,13 +7,13 @@ event loop's time in seconds (`loop.time()`), the clock all of a supervisor's ti
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from asyncworkers import _checks
+from asyncworkers._log import log
 
 __all__ = [
     "AttemptAbandoned",
@@ -37,8 +37,6 @@ __all__ = [
     "TasksLeaked",
     "WorkerReplaced",
 ]
-
-logger = logging.getLogger("asyncworkers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,5 +267,5 @@ class Listeners:
             except BaseException as error:  # also SystemExit: a listener must not end the loop
                 self.remove(listener)
                 name = _checks.shown(listener)
-                logger.error("dropped listener %s, which raised", name, exc_info=error)
+                log.failure(f"dropped listener {name}, which raised", error)
                 self._untold.append(ListenerDropped(event.at, name, _checks.shown(error, 200)))

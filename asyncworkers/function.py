@@ -243,7 +243,7 @@ def name_of(function: Any) -> str:
     while type(function) is functools.partial:
         function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return str(name).replace("<locals>.", "")
+    return _checks.printable(str(name).replace("<locals>.", ""))[:128]
 
 
 def _look_at(function: Any) -> tuple[bool, str]:

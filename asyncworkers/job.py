@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import sys
-import traceback
 from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from types import FrameType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks
+from asyncworkers._log import log
 from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
 from asyncworkers.function import Policies, name_of
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
@@ -24,8 +23,6 @@ from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 __all__ = ["Job", "JobState", "Progress"]
 
 T_co = TypeVar("T_co", covariant=True)
-
-logger = logging.getLogger("asyncworkers")
 
 
 class JobState(StrEnum):
@@ -153,25 +150,12 @@ class Failure:
         """Log the error if nobody has read it; at most once."""
         if self.unread:
             self.unread = False
-            log_failure(
+            log.failure(
                 f"job {self.name} ({self.job_id}) failed and nobody awaited it", self.as_new()
             )
 
     def __del__(self) -> None:
         self.report()
-
-
-def log_failure(message: str, error: BaseException) -> None:
-    """Log an error with its traceback; an error too hostile to be formatted is named at least."""
-    try:
-        text = "".join(traceback.format_exception(error, limit=50))
-    except BaseException as trouble:
-        text = f"{type(error).__name__}, which could not be shown: {type(trouble).__name__}"
-    if len(text) > 32_768:
-        text = (
-            f"{text[:16_384]}\n... {len(text) - 32_768} characters left out ...\n{text[-16_384:]}"
-        )
-    logger.error("%s\n%s", message, text.rstrip())
 
 
 def _clear_frames(error: BaseException) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import logging
 import os
 import warnings
 import weakref
@@ -25,6 +24,7 @@ from asyncworkers._engine.report import DrainReport, Stats, queue_stats
 from asyncworkers._engine.stop import close, end_if_still, finish, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
+from asyncworkers._log import log
 from asyncworkers.errors import (
     JobNotFound,
     QueueFull,
@@ -42,8 +42,6 @@ __all__ = ["Supervisor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-logger = logging.getLogger("asyncworkers")
 
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
@@ -235,7 +233,7 @@ class Supervisor:
             self._cause = error
             self._state = "failed"
             intake.shut(self._refusal)
-            logger.critical(
+            log.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
             )
             stop(intake.hub, "the supervisor failed: its workers crashed too often")

@@ -7,6 +7,7 @@ import os
 import types
 from typing import Any, Protocol
 
+from asyncworkers import _checks
 from asyncworkers.bridge import Bridge, CancelToken
 from asyncworkers.errors import JobFailed
 from asyncworkers.job import Job
@@ -157,7 +158,7 @@ def failure(error: BaseException) -> Failed:
     _drop_our_frames(error)
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return Failed(error)
-    kind = type(error).__name__
+    kind = _checks.kind_of(error)
     if isinstance(error, asyncio.CancelledError):
         failed = JobFailed("the job was cancelled by its own code: nobody asked asyncworkers to")
     else:

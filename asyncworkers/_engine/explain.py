@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from asyncworkers import _checks
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
 
@@ -37,8 +38,8 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
         return f"succeeded {seconds:.3g} s after it was submitted"
     failure: Failure = job._value
     if isinstance(failure.error, JobCancelled):
-        return f"cancelled: {failure.error.reason}"
-    kind = type(failure.error).__name__
+        return f"cancelled: {_checks.printable(failure.error.reason)}"
+    kind = _checks.kind_of(failure.error)
     return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job.attempt}: {kind}"
 
 

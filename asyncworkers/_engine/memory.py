@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -18,6 +17,7 @@ from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.line import Line, RankedLine, rank
 from asyncworkers._engine.room import Room
+from asyncworkers._log import log
 from asyncworkers.errors import JobCancelled, JobExpired, JobFailed, WouldDeadlock
 from asyncworkers.job import (
     CANCELLED,
@@ -48,8 +48,6 @@ from asyncworkers.outcome import (
 from asyncworkers.policies import decide
 
 __all__ = ["MemoryQueue", "Supply"]
-
-logger = logging.getLogger("asyncworkers")
 
 
 class Supply(Protocol):
@@ -338,7 +336,8 @@ class MemoryQueue:
                 self.cancelled += 1
                 kind = JobExpired if expired else JobCancelled
                 failure = self._failure(
-                    job, kind(f"job {job.name} was cancelled: {reason}", reason)
+                    job,
+                    kind(f"job {job.name} was cancelled: {_checks.printable(reason)}", reason),
                 )
                 failure.unread = False  # whoever cancelled it knows
                 self._end(job, CANCELLED, failure, moment)
@@ -370,7 +369,7 @@ class MemoryQueue:
     def _retry(self, job: Job[Any], delay: float, error: Exception) -> None:
         self.retried += 1
         rare = job._uncommon()
-        rare.last_error = _kind(error)
+        rare.last_error = _checks.kind_of(error)
         self._schedule(job, delay)
         if rare.expires_at is not None:  # the entry may have come due while the job was running
             self._expiries.add(rare.expires_at, job)
@@ -414,7 +413,7 @@ class MemoryQueue:
     def count_abandoned(self, job: Job[Any]) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
-        logger.warning(
+        log.warning(
             "abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job
         )
         if self.told:
@@ -429,7 +428,7 @@ class MemoryQueue:
         """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
         held = self.held_threads
         if len(held) >= self.crew.workers:
-            logger.warning(
+            log.warning(
                 "queue %r has no thread left: abandoned attempts of %s hold them",
                 self.name,
                 ", ".join(held),
@@ -553,7 +552,7 @@ class MemoryQueue:
         elif job._state == RUNNING:
             error = failure(asyncio.CancelledError()).error
             if crash is not None:
-                error = JobFailed(f"a fault of asyncworkers: its worker raised {_kind(crash)}")
+                error = JobFailed(f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}")
                 error.__cause__ = crash
             self.conclude(job, attempt, Failed(error), self.clock.now())
 
@@ -650,11 +649,11 @@ class MemoryQueue:
     def _tell_replaced(
         self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None
     ) -> None:
-        cause = "cancelled from outside" if crash is None else f"crashed: {type(crash).__name__}"
+        cause = "cancelled from outside"
+        if crash is not None:
+            cause = f"crashed: {_checks.kind_of(crash)}"
         culprit = None if job is None else self.job_id(job)
-        logger.error(
-            "worker %d of queue %r was %s", attempt.number, self.name, cause, exc_info=crash
-        )
+        log.failure(f"worker {attempt.number} of queue {self.name!r} {cause}", crash)
         self.emit(events.WorkerReplaced, self.name, attempt.number, cause, culprit)
 
 
@@ -682,10 +681,6 @@ def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
             seen.add(id(one))
             open_jobs.extend(attempt.waits_for)
     return False
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
 
 
 def _attempts(job: Job[Any]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 from contextvars import Context
 from typing import Any, cast
@@ -12,12 +11,11 @@ from typing import Any, cast
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.report import DrainReport
+from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
 from asyncworkers.job import RUNNING, Job, running
 
 __all__ = ["close", "end_if_still", "finish", "stop"]
-
-logger = logging.getLogger("asyncworkers")
 
 LAST_UNWIND = 0.75
 """Seconds that cancelled attempts get to end when the supervisor stops, if their queue gives more."""
@@ -100,7 +98,7 @@ def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:
         if job is not None and getattr(job._order.home, "hub", None) is hub:
             found.setdefault(job, []).append(task)
     for job, tasks in found.items():
-        logger.warning("%r left %d tasks behind, which are cancelled now", job, len(tasks))
+        log.warning("%r left %d tasks behind, which are cancelled now", job, len(tasks))
         if hub.listeners:
             hub.listeners.emit(TasksLeaked(hub.clock.now(), job.id, job.name, len(tasks)))
         for task in tasks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -11,12 +10,11 @@ from typing import Any
 
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.stop import job_of_task
+from asyncworkers._log import log
 from asyncworkers.events import LoopStalled
 from asyncworkers.job import Job
 
 __all__ = ["Watchdog"]
-
-logger = logging.getLogger("asyncworkers")
 
 EVERY = 0.05
 """Seconds between two looks, while there are jobs."""
@@ -67,7 +65,7 @@ class Watchdog:
         try:
             self._thread.start()
         except RuntimeError:
-            logger.warning("no thread for the watchdog: stalls of the loop will not be reported")
+            log.warning("no thread for the watchdog: stalls of the loop will not be reported")
 
     def stop(self) -> None:
         """Stop watching; returns when the thread has ended."""
@@ -114,7 +112,7 @@ class Watchdog:
         while True:
             lasted = time.monotonic() - sent
             if lasted >= say_again:
-                logger.warning("the event loop has been stalled for %.2f s: %s", lasted, place)
+                log.warning("the event loop has been stalled for %.2f s: %s", lasted, place)
                 say_again = max(1.0, 2 * lasted)
             if self._answered.wait(EVERY):
                 break
@@ -125,7 +123,7 @@ class Watchdog:
         if place is None or self._over.is_set():
             return
         how = ", holding the GIL" if held_gil else ""
-        logger.warning("the event loop was stalled for %.2f s%s: %s", seconds, how, place)
+        log.warning("the event loop was stalled for %.2f s%s: %s", seconds, how, place)
         details = (
             seconds,
             place.job_id,

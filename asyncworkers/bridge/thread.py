@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from asyncworkers._log import log
 from asyncworkers.bridge.abandoning import AbandoningBridge, End
 from asyncworkers.bridge.protocol import BridgeBroken, Work
 
 __all__ = ["ThreadBridge"]
-
-logger = logging.getLogger("asyncworkers")
 
 
 class ThreadBridge(AbandoningBridge):
@@ -65,7 +63,7 @@ class ThreadBridge(AbandoningBridge):
             try:
                 future.get_loop().call_soon_threadsafe(self._deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
-                logger.warning(
+                log.warning(
                     "the event loop closed before %s ended; its result is lost", work.name
                 )
             del item, work, future, end  # an idle thread must not keep the last job alive
