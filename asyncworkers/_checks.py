@@ -25,6 +25,7 @@ __all__ = [
     "queue_name",
     "shown",
     "tags",
+    "text",
     "whole",
 ]
 
@@ -101,22 +102,28 @@ def moment_or_duration(argument: str, value: Any) -> float | datetime:
     return duration(argument, value)
 
 
-def _text(argument: str, value: Any, rule: re.Pattern[str]) -> str:
-    if type(value) is not str:
-        raise TypeError(f"{argument} must be a str, not {shown(value)}")
+def _name(argument: str, value: Any, rule: re.Pattern[str]) -> str:
+    text(argument, value)
     if not rule.fullmatch(value):
         raise ValueError(f"{argument} must match {rule.pattern}, not {shown(value)}")
     return value
 
 
+def text(argument: str, value: Any) -> str:
+    """Any text."""
+    if type(value) is not str:
+        raise TypeError(f"{argument} must be a str, not {shown(value)}")
+    return value
+
+
 def function_name(argument: str, value: Any) -> str:
     """The name of a job function: letters, digits and `_.:<>-`, at most 128."""
-    return _text(argument, value, _FUNCTION_NAME)
+    return _name(argument, value, _FUNCTION_NAME)
 
 
 def queue_name(argument: str, value: Any) -> str:
     """The name of a queue: lower-case letters, digits and `_.-`, at most 64."""
-    return _text(argument, value, _QUEUE_NAME)
+    return _name(argument, value, _QUEUE_NAME)
 
 
 def tags(argument: str, value: Any) -> tuple[str, ...]:
@@ -164,7 +171,7 @@ def number(argument: str, value: Any) -> float:
     """A finite number; bools and texts are mistakes."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{argument} must be a number, not {shown(value)}")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{argument} must be finite, not {shown(value)}")
     return value
 

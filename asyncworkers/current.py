@@ -69,8 +69,8 @@ class CurrentJob:
         """
         done = _checks.number("done", done)
         total = None if total is None else _checks.number("total", total)
-        if message is not None and type(message) is not str:
-            raise TypeError(f"message must be a str, not {_checks.shown(message)}")
+        if message is not None:
+            _checks.text("message", message)
         home = self._job._order.home
         if isinstance(home, MemoryQueue):
             home.report(self._job, Progress(done, total, message))

@@ -374,10 +374,10 @@ class Job(Generic[T_co]):
         """Ask for the job's end. False if it has ended already.
 
         A waiting job ends at once. A running attempt is cancelled at its next `await`; in a
-        thread it is left behind, and can notice by `current_job().cancelled`.
+        thread it is left behind, and can notice by `current_job().cancelled`. Raises WrongLoop
+        outside the supervisor's event loop.
         """
-        if type(reason) is not str:
-            raise TypeError(f"reason must be a str, not {_checks.shown(reason)}")
+        _checks.text("reason", reason)
         return self._order.home.cancel(cast("Job[Any]", self), reason)
 
     def __repr__(self) -> str:

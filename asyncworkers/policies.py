@@ -61,8 +61,7 @@ class Retry:
         fix(self, "on", _exception_classes(self.on))
         fix(self, "delay", _checks.duration("Retry.delay", self.delay))
         fix(self, "maximum", _checks.duration("Retry.maximum", self.maximum))
-        fix(self, "factor", _checks.duration("Retry.factor", self.factor))
-        if self.factor < 1:
+        if _checks.number("Retry.factor", self.factor) < 1:
             raise ValueError(f"Retry.factor must be at least 1, not {self.factor}")
         _checks.flag("Retry.jitter", self.jitter)
         if self.backoff is not None and not callable(self.backoff):
@@ -93,6 +92,8 @@ def _exception_classes(on: object) -> tuple[type[Exception], ...]:
     found: list[object] = [on]
     if isinstance(on, Iterable) and not isinstance(on, (str, type)):
         found = list(cast("Iterable[object]", on))
+    if not found:
+        raise ValueError("Retry.on must name at least one exception class")
     for one in found:
         if not isinstance(one, type) or not issubclass(one, Exception):
             raise TypeError(

@@ -119,10 +119,12 @@ class Supervisor:
         return tuple(self._declared.values())
 
     async def __aenter__(self) -> Self:
-        if self._state in ("open", "draining"):
+        if self._state in ("open", "draining") and not self._entered().hub.loop.is_closed():
             raise RuntimeError(
                 f"{self!r} was entered already: one supervisor runs in one place at a time"
             )
+        if self._watchdog is not None:  # its loop was closed under us
+            self._watchdog.stop()
         loop = get_running_loop()
         self._pid = os.getpid()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
@@ -183,7 +185,11 @@ class Supervisor:
         return await finish(hub, seconds)
 
     def cancel_all(self, reason: str = "cancel_all() was called") -> None:
-        """Cancel every job there is, waiting or running, and accept nothing new."""
+        """Cancel every job there is, waiting or running, and accept nothing new.
+
+        Raises SupervisorClosed before the supervisor was entered, WrongLoop outside its loop.
+        """
+        _checks.text("reason", reason)
         hub = self._entered().hub
         hub.check_loop()
         self._begin_to_drain()
@@ -338,17 +344,21 @@ class Supervisor:
         """Make a job of each item, the function's only argument; all are accepted, or none is.
 
         Waits until the queue has room for all of them. Raises QueueFull if it never can have:
-        `map` takes any number, and holds few at a time.
+        `map` takes any number, and holds few at a time. Raises TypeError if `items` cannot be
+        iterated, and otherwise what `submit` raises.
         """
         intake = self._entered()
-        jobs = [intake.make(function, (item,), {}) for item in _checks.iterable("items", items)]
+        intake.check()
+        queue = cast("MemoryQueue", intake.order(function).home)
+        jobs: list[Job[Any]] = []
+        for item in _checks.iterable("items", items):
+            if len(jobs) == queue.maxsize:
+                raise QueueFull(
+                    f"more than {queue.maxsize} jobs can never fit in queue {queue.name!r}: use map"
+                )
+            jobs.append(intake.make(function, (item,), {}))
         if not jobs:
             return jobs
-        queue = cast("MemoryQueue", jobs[0]._order.home)
-        if queue.maxsize is not None and len(jobs) > queue.maxsize:
-            raise QueueFull(
-                f"{len(jobs)} jobs can never fit in queue {queue.name!r} of maxsize {queue.maxsize}: use map"
-            )
         if not queue.room.has(len(jobs)):
             await queue.room.take(len(jobs), intake.check)
         if all(job._rare is None for job in jobs) and jobs[0]._order.policies.simple:
@@ -469,6 +479,9 @@ class Supervisor:
         hub = self._entered().hub
         hub.check_loop()
         wanted = None if state is None else _state(state)
+        for argument, text in (("name", name), ("tag", tag)):
+            if text is not None:
+                _checks.text(argument, text)
         if queue is not None:
             self._entered().queue(queue)
         return [
@@ -481,7 +494,11 @@ class Supervisor:
         ]
 
     def cancel(self, job: Job[Any] | str, reason: str = "cancel() was called") -> bool:
-        """Cancel a job, given itself or by its id: as `Job.cancel`, False if it has ended."""
+        """Cancel a job, given itself or by its id: as `Job.cancel`, False if it has ended.
+
+        Raises TypeError for what is neither, and WrongLoop outside the supervisor's loop.
+        """
+        _checks.text("reason", reason)
         if isinstance(job, str):
             try:
                 job = self.get(job)

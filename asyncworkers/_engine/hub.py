@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
-from asyncworkers.errors import WrongLoop, WrongProcess
+from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners
 from asyncworkers.function import JobFunction
 from asyncworkers.job import Failure, Job, running_job
@@ -65,6 +65,7 @@ class Hub:
         self.prefix = f"{self.clock.random.getrandbits(32):08x}"
         self.failures: weakref.WeakSet[Failure] = weakref.WeakSet()
         self.stopping: str | None = None  # why nothing is started or tried again any more
+        self.left_behind: set[Job[Any]] = set()  # whose code did not end when all was stopped
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self._quiet: list[asyncio.Future[None]] = []
 
@@ -84,6 +85,8 @@ class Hub:
     def check_loop(self) -> None:
         """Raise WrongLoop unless called in this supervisor's event loop."""
         if not self.is_here():
+            if self.loop.is_closed():
+                raise SupervisorClosed(f"the event loop of supervisor {self.name!r} is closed")
             raise WrongLoop(
                 f"supervisor {self.name!r} belongs to another event loop or thread: "
                 "use submit_threadsafe, or call_soon_threadsafe of its loop"

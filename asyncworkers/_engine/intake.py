@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from asyncio import get_running_loop
+import weakref
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
@@ -20,9 +22,13 @@ from asyncworkers.job import Job, Order, running, running_job
 
 __all__ = ["Intake", "here"]
 
-here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else get_running_loop
-"""Where we are, to be compared with where the supervisor is. On Python 3.11 asking for the running
-loop makes a system call; the thread tells as much, unless it runs two loops in turn."""
+here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else _get_running_loop
+"""Where we are, to be compared with where the supervisor is; never raises, unlike asyncio's
+`get_running_loop`. On Python 3.11 asking for the running loop makes a system call; the thread
+tells as much, unless it runs two loops in turn."""
+
+_intakes: weakref.WeakSet[Intake] = weakref.WeakSet()
+"""All there are, to be shut in a forked child."""
 
 
 class Intake:
@@ -40,6 +46,7 @@ class Intake:
         self.accepting = True
         self.from_jobs = False
         self.refusal: Callable[[], Exception] = lambda: SupervisorClosed("nothing is accepted")
+        _intakes.add(self)
 
     def shut(self, refusal: Callable[[], Exception], *, from_jobs: bool = False) -> None:
         """Accept nothing more, but perhaps what running jobs submit; `refusal` makes the error."""
@@ -47,7 +54,7 @@ class Intake:
 
     def check(self) -> None:
         """Raise what there is to say against a job that is submitted here and now."""
-        if self.accepting and get_running_loop() is self.hub.loop:
+        if self.accepting and _get_running_loop() is self.hub.loop:
             return
         self.hub.check_process()
         self.hub.check_loop()
@@ -155,6 +162,18 @@ class Intake:
     def _delay(self, policies: Policies) -> float:
         delay = policies.delay
         return self.hub.clock.until(delay) if isinstance(delay, datetime) else delay or 0.0
+
+
+def _shut_in_child() -> None:
+    """A forked child has a copy of the queues and nobody who serves them. What was accepted there
+    would be lost, so nothing is: `check` finds the other process, and says so.
+    """
+    for intake in tuple(_intakes):
+        intake.accepting = False
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_shut_in_child)
 
 
 def _surroundings() -> tuple[Context | None, Job[Any] | None]:

@@ -413,9 +413,9 @@ class MemoryQueue:
     def count_abandoned(self, job: Job[Any]) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
-        log.warning(
-            "abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job
-        )
+        if self.hub.stopping is not None:
+            self.hub.left_behind.add(job)
+        log.warning("abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job)
         if self.told:
             self._emit(events.AttemptAbandoned, job, job.attempt)
 
@@ -552,7 +552,9 @@ class MemoryQueue:
         elif job._state == RUNNING:
             error = failure(asyncio.CancelledError()).error
             if crash is not None:
-                error = JobFailed(f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}")
+                error = JobFailed(
+                    f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}"
+                )
                 error.__cause__ = crash
             self.conclude(job, attempt, Failed(error), self.clock.now())
 

@@ -13,7 +13,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.report import DrainReport
 from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
-from asyncworkers.job import RUNNING, Job, running
+from asyncworkers.job import CANCELLED, RUNNING, Job, running
 
 __all__ = ["close", "end_if_still", "finish", "stop"]
 
@@ -30,24 +30,35 @@ async def finish(hub: Hub, grace: float | None) -> DrainReport:
     had = hub.unfinished()
     quiet = await hub.wait_quiet(grace)
     left = [] if quiet else hub.unfinished()
-    running = [job for job in left if job._state == RUNNING]
-    waiting = [job for job in left if job._state < RUNNING]
-    abandoned: list[Job[Any]] = []
-    stopped = set(left)
+    waiting = {job for job in left if job._state < RUNNING}
     if not quiet:
         stop(hub, hub.stopping or "the grace of the drain was over")
         patience = min([LAST_UNWIND, *(queue.unwind for queue in _queues(hub))])
         if not await hub.wait_quiet(patience):
-            abandoned = [job for job in hub.unfinished() if job._state == RUNNING]
             for queue in _queues(hub):
                 queue.abandon_all()
-    return DrainReport(
-        done=tuple(job.id for job in had if job not in stopped),
-        cancelled=tuple(job.id for job in running if job not in abandoned),
-        not_started=tuple(job.id for job in waiting),
-        abandoned=tuple(job.id for job in abandoned),
-        seconds=hub.clock.now() - began,
+    return _report(hub, tuple(dict.fromkeys((*had, *left))), waiting, began)
+
+
+def _report(
+    hub: Hub, jobs: tuple[Job[Any], ...], waiting: set[Job[Any]], began: float
+) -> DrainReport:
+    """Sort the jobs by what became of them; perhaps it was somebody else who stopped them."""
+    ends: dict[str, list[str]] = {}
+    for job in jobs:
+        if job in hub.left_behind:
+            end = "abandoned"
+        elif hub.stopping is None or job._state != CANCELLED:
+            end = "done"
+        elif job in waiting or not job.attempt:
+            end = "not_started"
+        else:
+            end = "cancelled"
+        ends.setdefault(end, []).append(job.id)
+    done, cancelled, not_started, abandoned = (
+        tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned")
     )
+    return DrainReport(done, cancelled, not_started, abandoned, hub.clock.now() - began)
 
 
 def stop(hub: Hub, reason: str) -> None:
