@@ -175,9 +175,12 @@ class LoopStalled(Event):
 
 @dataclass(frozen=True, slots=True)
 class TasksLeaked(Event):
-    """Tasks that a job started and left behind; they were cancelled when the supervisor ended."""
+    """Tasks that a job started and left behind; they were cancelled when the supervisor ended.
 
-    job_id: str
+    `job_id` is None for an item of a map, which mostly has no Job.
+    """
+
+    job_id: str | None
     job_name: str
     count: int
 

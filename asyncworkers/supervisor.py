@@ -19,6 +19,7 @@ from asyncworkers import _checks, events
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
 from asyncworkers._engine.stop import close, end_if_still, finish, stop
@@ -99,6 +100,7 @@ class Supervisor:
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._watchdog: Watchdog | None = None
+        self._strays: Strays | None = None
         self._pid = os.getpid()
 
     # ---- its life
@@ -141,6 +143,7 @@ class Supervisor:
         if hub.clock.real:
             self._watchdog = Watchdog(hub)
             self._watchdog.start()
+        self._strays = Strays(hub)
         runs_in(self)
         self._state = "open"
         self._emit(events.SupervisorStarted)
@@ -222,6 +225,9 @@ class Supervisor:
             if self._relay is not None:
                 self._relay.close()
             await close(hub)
+            if self._strays is not None:
+                self._strays.close()
+                self._strays = None
             if self._watchdog is not None:
                 self._watchdog.stop()
                 self._watchdog = None

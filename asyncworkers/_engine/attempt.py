@@ -15,7 +15,15 @@ from asyncworkers.outcome import Cancelled, Failed, TimedOut
 
 __all__ = ["UNFINISHED", "Attempt", "Lender", "failure", "unfinished"]
 
-UNFINISHED = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
+UNFINISHED = frozenset(
+    {
+        types.CoroutineType,
+        types.GeneratorType,
+        types.AsyncGeneratorType,
+        asyncio.Task,
+        asyncio.Future,
+    }
+)
 """Types of values that a job returns only when somebody forgot an `await` or a loop."""
 
 
@@ -71,7 +79,7 @@ class Attempt:
         self.task: asyncio.Task[Any] | None = None  # the job's own, or else the worker's
         self.job: Job[Any] | None = None
         self.supply: Any = None  # the stream's supply that the worker works through, if it does
-        self.at: Any = None  # the item of that supply: (this attempt, index, item)
+        self.at: Any = None  # the item of that supply: (this attempt, index, item, supply)
         self.since = 0.0  # when the worker's turn with that supply began
         self.serial = 0
         self.verdict: Cancelled | TimedOut | None = None

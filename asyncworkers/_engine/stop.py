@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-from contextvars import Context
-from typing import Any, cast
+from typing import Any
 
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.origin import Origin, origin_of
 from asyncworkers._engine.report import DrainReport
 from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
-from asyncworkers.job import CANCELLED, RUNNING, Job, running
+from asyncworkers.job import CANCELLED, RUNNING, Job
 
 __all__ = ["close", "end_if_still", "finish", "stop"]
 
@@ -103,28 +101,19 @@ def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:
     """Cancel the tasks that jobs started and left behind, and say whose they were."""
     current = asyncio.current_task()
     ours = set(hub.tasks())
-    found: dict[Job[Any], list[asyncio.Task[Any]]] = {}
+    found: dict[Origin, list[asyncio.Task[Any]]] = {}
     for task in asyncio.all_tasks(hub.loop):
-        job = None if task in ours or task is current else job_of_task(task)
-        if job is not None and getattr(job._order.home, "hub", None) is hub:
-            found.setdefault(job, []).append(task)
-    for job, tasks in found.items():
-        log.warning("%r left %d tasks behind, which are cancelled now", job, len(tasks))
+        origin = None if task in ours or task is current else origin_of(task)
+        if origin is not None and origin.hub is hub:
+            found.setdefault(origin, []).append(task)
+    for origin, tasks in found.items():
+        log.warning("%s left %d tasks behind, which are cancelled now", origin, len(tasks))
         if hub.listeners:
-            hub.listeners.emit(TasksLeaked(hub.clock.now(), job.id, job.name, len(tasks)))
+            event = TasksLeaked(hub.clock.now(), origin.job_id, origin.name, len(tasks))
+            hub.listeners.emit(event)
         for task in tasks:
             task.cancel("the job that started it is over, and its supervisor closes")
     return [task for tasks in found.values() for task in tasks]
-
-
-def job_of_task(task: asyncio.Task[Any]) -> Job[Any] | None:
-    """The job in whose context a task was started; None if it was not started by a job."""
-    if sys.version_info >= (3, 12):
-        contexts = [task.get_context()]
-    else:  # Python 3.11 has no other way to the context of a task
-        contexts = [one for one in gc.get_referents(task) if isinstance(one, Context)]
-    job: Any = contexts[0].get(running) if contexts else None
-    return cast("Job[Any]", job) if isinstance(job, Job) else None
 
 
 def _queues(hub: Hub) -> list[MemoryQueue]:

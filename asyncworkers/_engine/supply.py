@@ -179,8 +179,9 @@ class Supply:
 
     def make_running_job(self, attempt: Attempt) -> Job[Any]:
         """Make the Job of the item that this attempt is running already."""
-        _, index, item = attempt.at
+        _, index, item, _ = attempt.at
         job = self._make_job(item, index)
+        attempt.serial += 1  # whoever lends for this job is told from those of the item before
         job._state = RUNNING
         job._started = attempt.since
         job._value = attempt
@@ -241,7 +242,7 @@ class Supply:
                 item = items.popleft()
                 index = self.taken
                 self.taken = index + 1
-                attempt.at = at = (attempt, index, item)
+                attempt.at = at = (attempt, index, item, self)
                 mark(at)
                 try:
                     value = await function(item)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from asyncworkers._engine.hub import Hub
-from asyncworkers._engine.stop import job_of_task
+from asyncworkers._engine.origin import origin_of
 from asyncworkers._log import log
 from asyncworkers.events import LoopStalled
 from asyncworkers.job import Job
@@ -166,8 +166,8 @@ class Watchdog:
                     return job.id, job.name
                 if attempt.supply is not None:
                     return None, attempt.supply.name
-        job = job_of_task(task)
-        return (job.id, job.name) if job is not None else (None, None)
+        origin = origin_of(task)
+        return (None, None) if origin is None else (origin.job_id, origin.name)
 
 
 def _cpu_seconds(thread: int) -> float:

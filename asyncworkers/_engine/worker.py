@@ -137,7 +137,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             conclude(queue, attempt, job, outcome, value, moment)
             if attempt.retired:
                 break
-        value = None
+        value = outcome = None
         if cancelling():
             break
         if len(copy_context()) != 1:
@@ -186,6 +186,8 @@ async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
         context.run(running.set, job)
         work = Work(job._order.function, job._args, job._kwargs or {}, context, job.name)
         value, error = await attempt.bridge.call(work)
+    if isinstance(error, StopIteration):
+        raise failure(error).error  # by itself it cannot leave a coroutine
     if error is not None:
         raise error
     return value
