@@ -10,6 +10,7 @@ import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
+from contextvars import Context
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -22,7 +23,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
-from asyncworkers._engine.stop import close, end_if_still, finish, stop
+from asyncworkers._engine.stop import close, end_if_still, finish, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
@@ -274,7 +275,7 @@ class Supervisor:
             warnings.warn(
                 f"{self!r} was never left: its workers are cancelled", ResourceWarning, stacklevel=2
             )
-            hub.loop.call_soon_threadsafe(hub.give_up)
+            hub.loop.call_soon_threadsafe(give_up, hub, self._strays, context=Context())
             if self._watchdog is not None:
                 self._watchdog.stop()
 

@@ -153,14 +153,6 @@ class Hub:
             if function.last_hub is self:
                 function.last_hub = function.last_order = None
 
-    def give_up(self) -> None:
-        """Nobody holds the supervisor any more: cancel what it left."""
-        self.stopping = "the supervisor was never left, and is gone"
-        for queue in self.queues:
-            queue.close()
-        for task in self.tasks():
-            task.cancel("the supervisor is gone")
-
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The tasks of all workers, those of abandoned attempts included."""
         attempts = (

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Any
 
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
-from asyncworkers._engine.origin import Origin, origin_of
+from asyncworkers._engine.origin import Origin, Strays, origin_of
 from asyncworkers._engine.report import DrainReport
 from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
 from asyncworkers.job import CANCELLED, RUNNING, Job
 
-__all__ = ["close", "end_if_still", "finish", "stop"]
+__all__ = ["close", "end_if_still", "finish", "give_up", "stop"]
 
 LAST_UNWIND = 0.75
 """Seconds that cancelled attempts get to end when the supervisor stops, if their queue gives more."""
@@ -80,6 +81,24 @@ def end_if_still(queue: MemoryQueue) -> None:
             if reader.queue is queue:
                 reader.abort(queue.ending)
         queue.cancel_waiting(queue.ending)
+
+
+def give_up(hub: Hub, strays: Strays | None) -> None:
+    """Nobody holds the supervisor any more, so nobody will leave it: end what there is."""
+    ending = hub.loop.create_task(_end_orphans(hub, strays), context=Context())
+    _endings.add(ending)
+    ending.add_done_callback(_endings.discard)
+
+
+_endings: set[asyncio.Task[None]] = set()
+
+
+async def _end_orphans(hub: Hub, strays: Strays | None) -> None:
+    stop(hub, "its supervisor was never left, and is gone")
+    await finish(hub, 0.0)
+    await close(hub)
+    if strays is not None:
+        strays.close()
 
 
 async def close(hub: Hub) -> None:
