@@ -636,9 +636,9 @@ class MemoryQueue:
     def _tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
     ) -> None:
-        error = getattr(outcome, "error", None)
+        error = _checks.kind_of(outcome.error) if isinstance(outcome, Failed) else None
         seconds = self.clock.now() - job._started
-        kinds = type(outcome).__name__, type(decision).__name__, error and type(error).__name__
+        kinds = type(outcome).__name__, type(decision).__name__, error
         self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *kinds)
 
     def _tell_succeeded(self, job: Job[Any], attempt: Attempt) -> None:
