@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone, as `| head` does: nobody is left to tell.
-        sys.stderr.close()
+        # Whoever read our output has gone, as `| head` does: nobody is left to tell, not even by
+        # the interpreter when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (AsyncworkersError, DemoFailed, OSError) as error:
         print(f"asyncworkers: {error}", file=sys.stderr)

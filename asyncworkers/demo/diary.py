@@ -100,6 +100,7 @@ class Diary:
             ending = Ending.CANCELLED
         else:
             ending = ending_of(event.error)
+        end = event.at - self._began
         self.run.attempts.append(
             Attempt(
                 job=event.job_name,
@@ -107,8 +108,8 @@ class Diary:
                 number=event.attempt,
                 queue=event.queue,
                 worker=event.worker,
-                start=self._starts.pop((event.queue, event.worker)),
-                end=event.at - self._began,
+                start=self._starts.pop((event.queue, event.worker), end - event.seconds),
+                end=end,
                 ending=ending,
             )
         )

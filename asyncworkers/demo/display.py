@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from asyncworkers.demo.records import Ending, Run
@@ -76,8 +76,10 @@ def _lines(run: Run, stream: TextIO, every: float = 2.0) -> Generator[None]:
         print(line, file=stream, flush=True)
 
     def keep_saying() -> None:
-        while not ended.wait(every):
-            say()
+        # If nobody reads any more, the last line, said below, is the one to tell.
+        with suppress(BrokenPipeError):
+            while not ended.wait(every):
+                say()
 
     thread = threading.Thread(target=keep_saying, name="asyncworkers demo display", daemon=True)
     thread.start()

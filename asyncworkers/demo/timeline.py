@@ -75,7 +75,7 @@ def _drawn(attempts: Iterable[Attempt]) -> Mapping[str, Any]:
             "queue": [queues.index(attempt.queue) for attempt in taken],
             "lane": [lane_of[attempt.queue][attempt.worker] for attempt in taken],
             "start": [round(1000 * attempt.start, 2) for attempt in taken],
-            "length": [round(1000 * attempt.seconds, 2) for attempt in taken],
+            "end": [round(1000 * attempt.end, 2) for attempt in taken],
             "ending": [endings.index(attempt.ending) for attempt in taken],
             "number": [attempt.number for attempt in taken],
             "subject": [attempt.subject for attempt in taken],

@@ -36,21 +36,21 @@ def test_every_attempt_is_in_the_page(tmp_path):
             data["jobs"][job],
             data["queues"][queue]["name"],
             start,
-            length,
+            end,
             data["endings"][ending],
             number,
             subject,
         )
-        for job, queue, start, length, ending, number, subject in zip(
-            *(columns[name] for name in ("job", "queue", "start", "length", "ending", "number")),
+        for job, queue, start, end, ending, number, subject in zip(
+            *(columns[name] for name in ("job", "queue", "start", "end", "ending", "number")),
             columns["subject"],
             strict=True,
         )
     ]
     assert rows == [
-        ("fetch", "default", 1000, 250, "503", 1, "a.html"),
-        ("fetch", "default", 2000, 500, "succeeded", 2, "a.html"),
-        ("parse", "threads", 2500, 1500, "succeeded", 1, "a.html"),
+        ("fetch", "default", 1000, 1250, "503", 1, "a.html"),
+        ("fetch", "default", 2000, 2500, "succeeded", 2, "a.html"),
+        ("parse", "threads", 2500, 4000, "succeeded", 1, "a.html"),
     ]
     assert data["span"] == 4000
     assert (data["subtitle"], data["figures"]) == ("a run", [["pages", "1"]])
