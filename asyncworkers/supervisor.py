@@ -10,8 +10,8 @@ import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from contextvars import Context
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from contextvars import Context
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
