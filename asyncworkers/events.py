@@ -1,8 +1,8 @@
 """Frozen records that something happened, and the listeners that are told of them in order.
 
 Events are plain data: they hold no job, no argument and no result, so that they can be kept,
-logged or sent elsewhere without holding anything alive or giving anything away. `at` is the
-event loop's time in seconds (`loop.time()`), the clock all of a supervisor's times share.
+logged or sent elsewhere without holding anything alive or giving anything away. `at` is in
+seconds on the supervisor's clock: `time.monotonic()` on ordinary loops, a test loop's own time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened at loop time `at`."""
+    """Something happened, at `at` on the supervisor's clock."""
 
     at: float
 

@@ -247,7 +247,7 @@ class MemoryQueue:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
         if supply not in self._supplies:
             self._supplies.add(supply)
-            self.line.append(supply)
+            self._stand_in_line(supply)
         self.crew.staff(len(supply.items))
 
     def forget_supply(self, supply: Supply) -> None:
@@ -569,11 +569,14 @@ class MemoryQueue:
 
     def _line_up(self, job: Job[Any]) -> None:
         job._state = QUEUED
-        if type(self.line) is deque and _place(job)[0]:
+        self._stand_in_line(job)
+        self.crew.staff(1)
+
+    def _stand_in_line(self, entry: Any) -> None:
+        if type(self.line) is deque and _place(entry)[0]:  # the first that is not like the others
             self.line = RankedLine(self.line, _place, self.clock.now, self.ageing)
             self._open()
-        self.line.append(job)
-        self.crew.staff(1)
+        self.line.append(entry)
 
     def _forget_dead(self) -> None:
         """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
