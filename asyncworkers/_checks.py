@@ -102,14 +102,14 @@ def moment_or_duration(argument: str, value: Any) -> float | datetime:
     return duration(argument, value)
 
 
-def _name(argument: str, value: Any, rule: re.Pattern[str]) -> str:
-    text(argument, value)
-    if not rule.fullmatch(value):
+def _name(argument: str, value: object, rule: re.Pattern[str]) -> str:
+    name = text(argument, value)
+    if not rule.fullmatch(name):
         raise ValueError(f"{argument} must match {rule.pattern}, not {shown(value)}")
-    return value
+    return name
 
 
-def text(argument: str, value: Any) -> str:
+def text(argument: str, value: object) -> str:
     """Any text."""
     if type(value) is not str:
         raise TypeError(f"{argument} must be a str, not {shown(value)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import faulthandler
 import inspect
 import logging
@@ -12,10 +11,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from asyncworkers import _checks
-from asyncworkers.signals import Drainable, SignalChain, home
+from asyncworkers.errors import JobCancelled, SupervisorClosed
+from asyncworkers.signals import SignalChain, home, residents
 
 __all__ = ["run"]
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("asyncworkers")
 WIND_UP = 2.0
 """Seconds for whatever tasks are left when main has ended."""
 
-DEAD_LOOP = 2.0
+DEAD_LOOP = 1.5
 """Seconds a loop that should have ended may be stuck before the process is ended."""
 
 
@@ -44,11 +44,15 @@ def run(
     warning), and with signals that drain. The first SIGINT or SIGTERM drains every supervisor
     entered in `main`, while `main` goes on; when they are done, `main` is cancelled if it has
     not ended. The second cancels all jobs and `main` at once. The third ends the process on the
-    spot. If a signal ended `main`, SystemExit is raised: with 0 if every job came to its end,
-    with 128 + the signal's number if jobs had to be cancelled.
+    spot. If a signal ended `main` (it was cancelled, or met with the SupervisorClosed or
+    JobCancelled that came of it), SystemExit is raised: with 0 if every job came to its end,
+    with 128 + the signal's number if jobs had to be cancelled. A loop that is still stuck 1.5 s
+    after the second signal ends the process with that same code; or with 1, and a traceback, if
+    it is stuck in a call that holds the GIL.
 
-    Raises TypeError if `main` is no coroutine function, RuntimeError inside a running loop
-    (there, enter the supervisor directly), and whatever `main` raises.
+    Raises TypeError if `main` is no coroutine function, ValueError if ASYNCWORKERS_LOOP is no
+    known loop, RuntimeError inside a running loop (there, enter the supervisor directly), and
+    whatever `main` raises.
     """
     given: Any = main
     if inspect.iscoroutine(given):
@@ -66,44 +70,49 @@ def run(
         raise RuntimeError(
             "run() was called inside a running event loop: use `async with Supervisor()` there"
         )
-    return _Run(_new_loop()).run(main(*args, **kwargs))
+    new_loop = _loop_factory(os.environ.get("ASYNCWORKERS_LOOP", ""))
+    coroutine: Any = main(*args, **kwargs)
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(f"main must be a coroutine function, not {_checks.shown(main)}")
+    return cast("T", _Run(new_loop()).run(coroutine))
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    if os.environ.get("ASYNCWORKERS_LOOP", "") != "asyncio":
+def _loop_factory(wish: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if wish not in ("", "asyncio", "uvloop"):
+        raise ValueError(f"ASYNCWORKERS_LOOP must be asyncio or uvloop, not {_checks.shown(wish)}")
+    if wish != "asyncio":
         try:
             import uvloop
         except ImportError:  # not on Windows
-            pass
+            if wish:
+                raise
         else:
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
 
 
 class _Run:
-    """One call of `run`: its loop, what was entered in it, and how often a signal came."""
+    """One call of `run`: its loop, and how often a signal came."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._supervisors: list[Drainable] = []
         self._main: asyncio.Task[Any] | None = None
         self._drainer: asyncio.Task[None] | None = None
         self._signals = 0
-        self._exit_code: int | None = None
+        self._exit_code = 0
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
-        context = contextvars.copy_context()
-        context.run(home.set, self._supervisors)
         asyncio.set_event_loop(loop)
         try:
-            self._main = task = loop.create_task(main, context=context)
-            with SignalChain(self._heard, call_previous=False):
-                return loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            if self._exit_code is None:
-                raise
-            raise SystemExit(self._exit_code) from None
+            self._main = task = loop.create_task(main)
+            with home(loop), SignalChain(self._heard, call_previous=False):
+                try:
+                    return loop.run_until_complete(task)
+                except (asyncio.CancelledError, JobCancelled, SupervisorClosed) as error:
+                    if not self._signals:
+                        raise
+                    raise SystemExit(self._exit_code_after(error)) from None
         finally:
             try:
                 _wind_up(loop)
@@ -111,15 +120,24 @@ class _Run:
                 asyncio.set_event_loop(None)
                 loop.close()
 
+    def _exit_code_after(self, error: BaseException) -> int:
+        """The exit code of a program that a signal ended, as soon as the drain has its report."""
+        if not isinstance(error, asyncio.CancelledError):
+            logger.warning("a signal ended the process: %s", error)
+        if self._drainer is not None:
+            self._loop.run_until_complete(asyncio.wait([self._drainer], timeout=WIND_UP))
+        return self._exit_code
+
     def _heard(self, number: int) -> None:
         """In the signal handler: any bytecode may be interrupted, so only pass it on."""
         self._signals += 1
         if self._signals == 1:
-            self._exit_code = 0
             self._loop.call_soon_threadsafe(self._start_to_drain, number)
         elif self._signals == 2:
             self._loop.call_soon_threadsafe(self._cancel_everything, number)
             threading.Thread(target=self._outlive, args=(number,), daemon=True).start()
+            # Should a call hold the GIL, that thread cannot run; this one needs no GIL.
+            faulthandler.dump_traceback_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
         else:
             os._exit(128 + number)
 
@@ -129,7 +147,7 @@ class _Run:
         self._drainer = self._loop.create_task(self._drain(number))
 
     async def _drain(self, number: int) -> None:
-        for supervisor in self._supervisors:
+        for supervisor in residents(self._loop):
             if supervisor.state == "open":
                 report = await supervisor.drain()
                 logger.warning("%s", report)
@@ -140,9 +158,8 @@ class _Run:
 
     def _cancel_everything(self, number: int) -> None:
         self._exit_code = 128 + number
-        for supervisor in self._supervisors:
-            if supervisor.state in ("open", "draining"):
-                supervisor.cancel_all(f"{signal.Signals(number).name} came twice")
+        for supervisor in residents(self._loop):
+            supervisor.cancel_all(f"{signal.Signals(number).name} came twice")
         if self._main is not None:
             self._main.cancel("a signal ended the process")
 
@@ -152,11 +169,17 @@ class _Run:
         try:
             self._loop.call_soon_threadsafe(turned.set)
         except RuntimeError:
-            return
+            turned.set()
         if not turned.wait(DEAD_LOOP):
             logger.critical("the event loop is stuck; the process ends now")
-            faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+            faulthandler.dump_traceback(file=_stderr())
             os._exit(128 + number)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _stderr() -> Any:
+    """Where faulthandler may write: it wants a file descriptor."""
+    return sys.__stderr__ or 2
 
 
 def _wind_up(loop: asyncio.AbstractEventLoop) -> None:

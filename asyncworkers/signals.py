@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
-from contextvars import ContextVar
+import weakref
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, Protocol, Self
 
-__all__ = ["SignalChain", "runs_in"]
+__all__ = ["SignalChain", "home", "residents", "runs_in"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -69,12 +71,29 @@ class Drainable(Protocol):
     def cancel_all(self, reason: str = ...) -> None: ...
 
 
-home: ContextVar[list[Any]] = ContextVar("asyncworkers_run")
-"""The supervisors that were entered under `run()`, which handles the signals for them."""
+_residents: dict[asyncio.AbstractEventLoop, list[weakref.ref[Any]]] = {}
+"""The supervisors that were entered in the loops that `run()` made, which handles the signals for
+them. Held weakly: one that was never left must still be noticed when it goes away."""
 
 
-def runs_in(supervisor: Drainable) -> None:
-    """A supervisor was entered: if `run()` is at the bottom of this context, it takes note."""
-    supervisors = home.get(None)
-    if supervisors is not None:
-        supervisors.append(supervisor)
+@contextlib.contextmanager
+def home(loop: asyncio.AbstractEventLoop) -> Generator[None]:
+    """Take note of every supervisor that is entered in this loop."""
+    _residents[loop] = []
+    try:
+        yield
+    finally:
+        del _residents[loop]
+
+
+def residents(loop: asyncio.AbstractEventLoop) -> list[Drainable]:
+    """The supervisors in this loop that have not ended, in the order in which they were entered."""
+    found = [reference() for reference in _residents[loop]]
+    return [one for one in found if one is not None and one.state in ("open", "draining")]
+
+
+def runs_in(loop: asyncio.AbstractEventLoop, supervisor: Drainable) -> None:
+    """A supervisor was entered: if the loop is one of `run()`, that takes note."""
+    if loop in _residents:
+        alive = residents(loop)  # a program may enter and leave any number of them
+        _residents[loop] = [weakref.ref(one) for one in (*alive, supervisor)]

@@ -145,7 +145,7 @@ class Supervisor:
             self._watchdog = Watchdog(hub)
             self._watchdog.start()
         self._strays = Strays(hub)
-        runs_in(self)
+        runs_in(loop, self)
         self._state = "open"
         self._emit(events.SupervisorStarted)
         return self
@@ -162,6 +162,8 @@ class Supervisor:
             if error is None and self._cause is None:
                 self._begin_to_drain()
                 await finish(hub, None)
+            elif isinstance(error, SupervisorClosed) and self._state == "draining":
+                await finish(hub, self._grace)  # the body only ran into the drain, as by a signal
         finally:
             await self._end(
                 hub,
@@ -225,16 +227,18 @@ class Supervisor:
             self._state = "failed" if self._cause is not None else "closed"
             if self._relay is not None:
                 self._relay.close()
-            await close(hub)
-            if self._strays is not None:
-                self._strays.close()
-                self._strays = None
-            if self._watchdog is not None:
-                self._watchdog.stop()
-                self._watchdog = None
-            self._emit(events.SupervisorClosed)
-            for failure in tuple(hub.failures):
-                failure.report()
+            try:
+                await close(hub)
+            finally:
+                if self._strays is not None:
+                    self._strays.close()
+                    self._strays = None
+                if self._watchdog is not None:
+                    self._watchdog.stop()
+                    self._watchdog = None
+                self._emit(events.SupervisorClosed)
+                for failure in tuple(hub.failures):
+                    failure.report()
 
     def _worker_crashed(self, queue: str, error: BaseException) -> None:
         intake = self._entered()

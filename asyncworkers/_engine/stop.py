@@ -103,6 +103,8 @@ async def _end_orphans(hub: Hub, strays: Strays | None) -> None:
 
 async def close(hub: Hub) -> None:
     """Send the workers home and end what jobs left behind; what does not end is left to the loop."""
+    for stopped in _queues(hub):
+        stopped.abandon_all()  # all of it has ended, unless somebody was in too much of a hurry
     for queue in hub.queues:
         queue.close()
     hub.let_functions_go()
