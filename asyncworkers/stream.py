@@ -259,7 +259,7 @@ class _Reader:
             await self._wait()
         end = ready.pop(supply.read)
         supply.read += 1
-        if not supply.exhausted and (supply.room() * 2 >= supply.window or not supply.busy()):
+        if supply.wants_more() or not supply.busy():
             self._ask_for_more()
         return end
 

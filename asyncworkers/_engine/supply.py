@@ -62,6 +62,9 @@ class Supply:
     ) -> None:
         self.queue = plan.queue
         self.window = window
+        # Items are taken a few at a time, if the window lets more of them wait than there are
+        # workers to run them: taking one costs little more than looking whether there is room.
+        self._least = max(1, min(CHUNK // 2, (window - plan.queue.crew.workers) // 2))
         self.items: deque[Any] = deque()
         self.pulled = self.taken = self.ended = 0  # items got, started, and done with
         self.read = 0  # items whose end the reader has taken away, if there is one
@@ -93,6 +96,10 @@ class Supply:
             self._results.append(None)
         self.queue.list_supply(self)
 
+    def wants_more(self) -> bool:
+        """Whether it stands still, or will soon, until more items are taken from the iterable."""
+        return not self.items and not self.exhausted and self.room() >= self._least
+
     def room(self) -> int:
         """How many more items may be taken from the iterable now."""
         gone = self.ended if self._results is not None else self.read
@@ -101,9 +108,9 @@ class Supply:
     def refill(self) -> bool:
         """Take items from the iterable if there are none left and there is room; are there any now?"""
         if not self.items and not self.exhausted and self._iterator is not None:
-            room = min(self.room(), CHUNK)
-            if room > 0:
-                self._context.run(self._pull, self._iterator, room)
+            room = self.room()
+            if room >= self._least or (room > 0 and self.taken == self.ended):
+                self._context.run(self._pull, self._iterator, min(room, CHUNK))
                 self.queue.crew.staff(len(self.items))
         return bool(self.items)
 
