@@ -123,6 +123,11 @@ class Hub:
         self.open -= 1
         self.check_quiet()
 
+    def recount(self) -> None:
+        """Count the unfinished jobs anew, after a fault that may have left some out."""
+        self.open = len(self.unfinished())
+        self.check_quiet()
+
     def check_quiet(self) -> None:
         """Tell who waits for it if nothing goes on by itself any more."""
         if self._quiet and self.open <= 0 and not any(reader.busy() for reader in self.readers):
@@ -135,8 +140,7 @@ class Hub:
         future: asyncio.Future[None] = self.loop.create_future()
         self._quiet.append(future)
         self.refresh()
-        self.open = len(self.unfinished())
-        self.check_quiet()
+        self.recount()
         timer = None if seconds is None else self.loop.call_later(seconds, _resolve, future)
         try:
             await future

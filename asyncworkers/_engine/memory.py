@@ -310,13 +310,15 @@ class MemoryQueue:
         if ending and isinstance(decision, RetryAfter):
             decision = Cancel(ending)
         attempt.clear()
+        job._finished = moment
+        if self.told:
+            self._tell_ended(job, attempt, outcome, decision)
         try:
-            job._finished = moment
-            if self.told:
-                self._tell_ended(job, attempt, outcome, decision)
             self.settle(job, decision, moment)
-        except BaseException:
-            attempt.job = job  # a fault of ours: `worker_ended` sees to the job
+        except BaseException as crash:  # a fault of ours
+            attempt.job = job  # so that `worker_ended` can name it
+            if job._state == RUNNING:
+                self.settle(job, Fail(_crashed(crash)), moment)
             raise
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
@@ -543,6 +545,8 @@ class MemoryQueue:
             self._tell_replaced(attempt, job, crash)
             if crash is not None:
                 self.hub.crashed(self.name, crash)
+        if crash is not None:
+            self.hub.recount()  # it may have crashed before it told that a job had ended
 
     def _settle_for(self, attempt: Attempt, job: Job[Any], crash: BaseException | None) -> None:
         """Give a job its end whose worker has ended with it in hand."""
@@ -550,12 +554,7 @@ class MemoryQueue:
             if job._waiters is not None:
                 job._wake()
         elif job._state == RUNNING:
-            error = failure(asyncio.CancelledError()).error
-            if crash is not None:
-                error = JobFailed(
-                    f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}"
-                )
-                error.__cause__ = crash
+            error = failure(asyncio.CancelledError()).error if crash is None else _crashed(crash)
             self.conclude(job, attempt, Failed(error), self.clock.now())
 
     def close(self) -> None:
@@ -686,6 +685,12 @@ def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
             seen.add(id(one))
             open_jobs.extend(attempt.waits_for)
     return False
+
+
+def _crashed(crash: BaseException) -> JobFailed:
+    error = JobFailed(f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}")
+    error.__cause__ = crash
+    return error
 
 
 def _attempts(job: Job[Any]) -> int:
