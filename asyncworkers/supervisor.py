@@ -520,15 +520,21 @@ class Supervisor:
         return job.cancel(reason)
 
     def pause(self, queue: str) -> None:
-        """Start no more jobs of this queue; it goes on accepting them, and what runs runs on."""
+        """Start no more jobs of this queue; it goes on accepting them, and what runs runs on.
+
+        Raises ValueError if there is no such queue, WrongLoop outside the supervisor's loop.
+        """
         self._set_paused(queue, True)
 
     def resume(self, queue: str) -> None:
-        """Start jobs of this queue again."""
+        """Start jobs of this queue again. Raises what `pause` does."""
         self._set_paused(queue, False)
 
     def resize(self, queue: str, workers: int) -> None:
-        """Let so many jobs of this queue run at once. If more are running, they run to their end."""
+        """Let so many jobs of this queue run at once. If more are running, they run to their end.
+
+        Raises what `pause` does, and TypeError or ValueError for a senseless number.
+        """
         self._entered().hub.check_loop()
         found = self._entered().queue(queue)
         found.resize(_checks.whole("workers", workers, 0, 1_000_000))
@@ -561,7 +567,10 @@ class Supervisor:
         return "\n".join(lines)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell this callable of every event from now on; call what is returned to stop that."""
+        """Tell this callable of every event from now on; call what is returned to stop that.
+
+        Raises TypeError if it is not callable.
+        """
         self._listeners.add(listener)
         if self._intake is not None:
             self._intake.hub.refresh()
