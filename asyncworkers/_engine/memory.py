@@ -325,17 +325,14 @@ class MemoryQueue:
         """Do what was decided about a job that is not running any more."""
         match decision:
             case Complete(value):
-                self.completed += 1
                 self._end(job, SUCCEEDED, value, moment)
             case RetryAfter(delay, error):
                 self._retry(job, delay, error)
             case Fail(error):
-                self.failed += 1
                 if job.attempt > 1:
                     _checks.note(error, f"attempt {job.attempt} of {_attempts(job)}")
                 self._end(job, FAILED, self._failure(job, error), moment)
             case Cancel(reason, expired):
-                self.cancelled += 1
                 kind = JobExpired if expired else JobCancelled
                 failure = self._failure(
                     job,
@@ -355,6 +352,12 @@ class MemoryQueue:
         job._state = state
         job._finished = moment
         job._context = None
+        if state == FAILED:
+            self.failed += 1
+        elif state == CANCELLED:
+            self.cancelled += 1
+        else:
+            self.completed += 1
         if job._rare is not None and job._rare.number:
             del self.hub.index[job._rare.number]
         if self.told:
@@ -545,8 +548,8 @@ class MemoryQueue:
             self._tell_replaced(attempt, job, crash)
             if crash is not None:
                 self.hub.crashed(self.name, crash)
-        if crash is not None:
-            self.hub.recount()  # it may have crashed before it told that a job had ended
+        if crash is not None or task.cancelled():
+            self.hub.recount()  # it may have ended before it told that a job had
 
     def _settle_for(self, attempt: Attempt, job: Job[Any], crash: BaseException | None) -> None:
         """Give a job its end whose worker has ended with it in hand."""
