@@ -28,6 +28,7 @@ __all__ = ["Call", "JobFunction", "Options", "Policies", "job", "policies_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 Duration: TypeAlias = float | timedelta
 
@@ -188,13 +189,13 @@ class JobFunction(Generic[P, R]):
 _OPTIONS = frozenset(Options.__annotations__)
 
 
-class Call(Generic[R]):
+class Call(Generic[R_co]):
     """A JobFunction with the arguments of one call, made by `JobFunction.bind`."""
 
     __slots__ = ("args", "function", "kwargs")
 
     def __init__(
-        self, function: JobFunction[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, function: JobFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.function = function
         self.args = args

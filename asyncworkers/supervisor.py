@@ -81,6 +81,7 @@ class Supervisor:
         listeners: Iterable[Listener] = (),
         name: str | None = None,
     ) -> None:
+        self._intake: Intake | None = None  # first: a constructor that raises is finalized too
         _checks.whole("workers", workers, 0, 1_000_000)
         if threads is None:
             threads = min(32, (os.cpu_count() or 1) + 4)
@@ -94,7 +95,6 @@ class Supervisor:
         self._listeners = Listeners(_checks.iterable("listeners", listeners))
         self._declared = _declared(workers, threads, maxsize, _checks.iterable("queues", queues))
         self._state: State = "new"
-        self._intake: Intake | None = None
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
         self._cause: BaseException | None = None
@@ -380,9 +380,13 @@ class Supervisor:
         return jobs
 
     @overload
+    async def call(self, function: Call[Coroutine[Any, Any, T]], /) -> T: ...
+    @overload
     async def call(
         self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T: ...
+    @overload
+    async def call(self, function: Call[T], /) -> T: ...
     @overload
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:

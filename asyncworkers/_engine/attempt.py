@@ -15,7 +15,7 @@ from asyncworkers.outcome import Cancelled, Failed, TimedOut
 
 __all__ = ["UNFINISHED", "Attempt", "Lender", "failure", "unfinished"]
 
-UNFINISHED = frozenset(
+UNFINISHED: frozenset[Any] = frozenset(
     {
         types.CoroutineType,
         types.GeneratorType,

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import sys
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 from asyncworkers._engine.hub import Hub
 from asyncworkers.job import Job, running
@@ -70,8 +70,10 @@ class Strays:
             self._hub.loop.set_exception_handler(self._previous)
 
     def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        task = context.get("task") or context.get("future")
-        origin = origin_of(task) if isinstance(task, asyncio.Task) and not self._over else None
+        task: object = context.get("task") or context.get("future")
+        origin = None
+        if isinstance(task, asyncio.Task) and not self._over:
+            origin = origin_of(cast("asyncio.Task[Any]", task))
         if origin is not None and origin.hub is self._hub:
             context = {**context, "message": f"{context.get('message')}, started by {origin}"}
         if self._previous is None:

@@ -163,8 +163,10 @@ def conclude(
         return  # it was settled when it was abandoned; nobody wants to know how it ended after all
     if attempt.verdict is not None:
         outcome = attempt.verdict
+    elif outcome is None and value.__class__ in UNFINISHED:
+        outcome = unfinished(value, job.name)
     elif outcome is None:
-        outcome = unfinished(value, job.name) if value.__class__ in UNFINISHED else Succeeded(value)
+        outcome = Succeeded(value)
     queue.conclude(job, attempt, outcome, moment)
     if attempt.bridge is not None and attempt.bridge.abandoned is not None:
         queue.count_abandoned(job)

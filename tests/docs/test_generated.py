@@ -111,7 +111,6 @@ def ranges() -> list[tuple[str, str, int, int]]:
 
 
 @pytest.mark.parametrize(("heading", "name", "low", "high"), ranges())
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ranges_are_what_is_accepted(heading, name, low, high):
     """The ends of a range are accepted, and one beyond each end is refused by name."""
 

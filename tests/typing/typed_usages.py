@@ -1,0 +1,107 @@
+"""How the public API is typed, as its users see it: checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import assert_type
+
+from asyncworkers import (
+    Job,
+    JobFunction,
+    Outcome,
+    Retry,
+    Stream,
+    Supervisor,
+    current_job,
+    job,
+    run,
+)
+
+
+@job(retry=Retry(attempts=5, on=(OSError,)), timeout=30)
+async def fetch(url: str) -> bytes:
+    """A job on the loop."""
+    current_job().report(1, 2, url)
+    return url.encode()
+
+
+@job
+def read(path: str, limit: int = 10) -> str:
+    """A job in a thread."""
+    return path[:limit]
+
+
+async def plain(number: int) -> float:
+    """A function that was never decorated."""
+    return number / 2
+
+
+async def urls() -> AsyncIterator[str]:
+    """An asynchronous iterable."""
+    yield "a"
+
+
+async def submitting(supervisor: Supervisor) -> None:
+    """`submit` and its kin know the function's arguments and value."""
+    assert_type(await supervisor.submit(fetch, "u"), Job[bytes])
+    assert_type(await (await supervisor.submit(fetch, "u")), bytes)
+    assert_type(await supervisor.submit(read, "p", limit=3), Job[str])
+    assert_type(await supervisor.submit(plain, 1), Job[float])
+    assert_type(supervisor.submit_nowait(fetch, "u"), Job[bytes])
+    assert_type(supervisor.submit_nowait(read, "p"), Job[str])
+    assert_type(await supervisor.call(fetch, "u"), bytes)
+    assert_type(await supervisor.call(read, "p"), str)
+    assert_type(await supervisor.submit_many(fetch, ["u"]), list[Job[bytes]])
+    assert_type(supervisor.submit_threadsafe(fetch, "u"), concurrent.futures.Future[bytes])
+    assert_type(await supervisor.submit(fetch.bind("u")), Job[bytes])
+    assert_type(await supervisor.call(read.bind("p")), str)
+
+
+async def options(supervisor: Supervisor) -> None:
+    """`.options()` keeps the function's type."""
+    later = fetch.options(priority=5, delay=timedelta(seconds=60))
+    assert_type(await supervisor.submit(later, "u"), Job[bytes])
+    quick = job(plain, timeout=1.0)
+    assert_type(await supervisor.call(quick, 1), float)
+    known: JobFunction[[str, int], str] | None = None
+    assert known is None
+
+
+async def mapping(supervisor: Supervisor) -> None:
+    """`map` knows the value's type, in every way of reading it."""
+    assert_type(supervisor.map(fetch, ["u"]), Stream[bytes])
+    assert_type(await supervisor.map(fetch, ["u"]), list[bytes])
+    async for size in supervisor.map(read, ["p"], ordered=False):
+        assert_type(size, str)
+    async for ended in supervisor.map(fetch, urls()).outcomes():
+        assert_type(ended, Job[bytes])
+    async with supervisor.map(plain, range(3)).progress() as numbers:
+        async for number in numbers:
+            assert_type(number, float)
+
+
+async def waiting(ended: Job[bytes]) -> None:
+    """A Job's own questions."""
+    assert_type(await ended.wait(1.0), Outcome)
+    assert_type(ended.result(), bytes)
+    assert_type(ended.exception(), Exception | None)
+
+
+async def mistakes(supervisor: Supervisor) -> None:
+    """What a checker must refuse: each ignore would be reported if it did not."""
+    await supervisor.submit(fetch, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await supervisor.submit(fetch)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    await supervisor.submit(fetch, "u", priority=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await supervisor.call(read, "p", limit="x")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    fetch.options(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Retry(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def main(count: int) -> str:
+    """Something to run."""
+    return str(count)
+
+
+assert_type(run(main, 3), str)
