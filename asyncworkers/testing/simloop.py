@@ -40,6 +40,9 @@ from asyncworkers.testing import _tasks
 
 __all__ = ["SimDeadlock", "SimLoop", "SimStepLimit", "SimUnsupported"]
 
+INSTANT = 1e-9
+"""Seconds by which timers may differ and still be due at the same instant, as in asyncio."""
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -275,10 +278,10 @@ class SimLoop(asyncio.BaseEventLoop):
         return queue.pop(0)
 
     def _jump(self) -> None:
-        """Go to the next timer's time and make ready what is due then, in any order."""
+        """Go to the next timer's time and make ready what is due then."""
         timers = self._timers
-        due: list[asyncio.Handle] = []
-        while timers and (not due or timers[0][0] <= self._now + 1e-9):
+        due: list[asyncio.TimerHandle] = []
+        while timers and (not due or timers[0][0] <= self._now + INSTANT):
             when, _, handle = heapq.heappop(timers)
             if not handle.cancelled() and when < math.inf:
                 if not due:
@@ -290,7 +293,8 @@ class SimLoop(asyncio.BaseEventLoop):
                 f"{self._waiting()}"
             )
         if len(due) > 1 and self._dice.random() < self._shuffle:
-            self._dice.shuffle(due)
+            self._dice.shuffle(due)  # for those of the same instant; others keep their order
+            due.sort(key=lambda handle: round(handle.when() / INSTANT))
         self._queue.extend(due)
 
     def _waiting(self) -> str:

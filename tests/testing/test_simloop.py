@@ -183,6 +183,21 @@ def test_timers_of_one_instant_fire_in_any_order_and_others_in_theirs():
     }
 
 
+def test_overdue_timers_keep_the_order_of_their_times():
+    """Timers set for different moments in the past fire in the order of these moments."""
+
+    async def main() -> list[str]:
+        log: list[str] = []
+        await asyncio.sleep(1)
+        for when, name in ((0.9, "late"), (0.5, "early")):
+            running().call_at(when, log.append, name)
+        await asyncio.sleep(1)
+        return log
+
+    for seed in range(20):
+        assert simulate(main, seed=seed).value == ["early", "late"]
+
+
 def test_without_shuffling_the_order_is_asyncios():
     """With `shuffle=0` tasks and tied timers run first in, first out."""
 
