@@ -14,15 +14,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from invariants import CANARY, PLACES, Trial, trial, turns, until
+from invariants import CANARY, PLACES, echo, trial, turns, until
 
 from asyncworkers import (
     Cancelled,
     Failed,
-    Job,
     JobCancelled,
     JobFailed,
     Retry,
@@ -174,7 +173,7 @@ async def test_fault_J05_cancels_its_own_task(caplog: Log, place: str, then: str
 
         beside = await t.supervisor.submit(sibling)
         odd = await t.submit(place, cancels_itself, CANARY)
-        behind = [await t.submit(place, t_echo, number) for number in range(3)]
+        behind = [await t.submit(place, echo, number) for number in range(3)]
         if then == "awaits":
             with pytest.raises(JobFailed, match="by its own code"):
                 await odd
@@ -185,10 +184,6 @@ async def test_fault_J05_cancels_its_own_task(caplog: Log, place: str, then: str
         assert [await one for one in behind] == [0, 1, 2]
         gate.set()
         assert await beside == "alive"
-
-
-async def t_echo(value: Any) -> Any:
-    return value
 
 
 @pytest.mark.parametrize("spares", ["the host", "nobody"])
@@ -214,7 +209,7 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
         assert me is not None
         async with trial(caplog, place=place, workers=5) as t:
             for _ in range(3):  # so that there are workers with nothing to do
-                await t.supervisor.submit(t_echo, 1)
+                await t.supervisor.submit(echo, 1)
             beside = await t.submit(place, victim, CANARY)
             await ready.wait()
             sparing = {me, test} if spares == "the host" else {test}
@@ -224,7 +219,7 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
                     await one
                 t.told_once(one, "Failed", "JobFailed")
             await until(lambda: t.supervisor.stats().running == 0)
-            jobs = [await t.submit(place, t_echo, number) for number in range(20)]
+            jobs = [await t.submit(place, echo, number) for number in range(20)]
             assert [await one for one in jobs] == list(range(20))
 
     test = asyncio.current_task()
@@ -246,7 +241,10 @@ async def test_fault_J07_swallows_cancellation(caplog: Log, place: str, ending: 
     release = asyncio.Event()
     stubborn_has_ended = asyncio.Event()
 
+    entered = asyncio.Event()
+
     async def stubborn(_payload: str) -> str:
+        entered.set()
         while not release.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await release.wait()
@@ -257,7 +255,7 @@ async def test_fault_J07_swallows_cancellation(caplog: Log, place: str, ending: 
 
     async with trial(caplog, place=place, workers=1, unwind=0.01) as t:
         refusing = await t.submit(place, stubborn, CANARY)
-        await until(lambda: refusing.state == "running")
+        await entered.wait()
         refusing.cancel("enough")
         with pytest.raises(JobCancelled, match="enough"):
             await refusing
@@ -370,7 +368,7 @@ class Heard(logging.Handler):
             self.lines.append(line)
             self.heard.set()
 
-    def __enter__(self) -> "Heard":
+    def __enter__(self) -> Self:
         logging.getLogger("asyncworkers").addHandler(self)
         return self
 
@@ -404,10 +402,9 @@ async def test_fault_J11_blocks_the_loop_in_python(caplog: Log) -> None:
         with Heard("has been stalled") as watchdog:
 
             async def spins(_payload: str) -> bool:
-                for _ in range(2_000_000_000):
-                    if watchdog.heard.is_set():
-                        return True
-                return False
+                while not watchdog.heard.is_set():
+                    pass
+                return True
 
             spinning = await t.supervisor.submit(spins, CANARY)
             assert await spinning
@@ -834,7 +831,7 @@ async def test_fault_J22_changes_the_loop(caplog: Log) -> None:
         async with trial(caplog) as t:
             await t.supervisor.call(meddles, CANARY)
             await t.works()
-            jobs = [await t.supervisor.submit(t_echo, number) for number in range(10)]
+            jobs = [await t.supervisor.submit(echo, number) for number in range(10)]
             assert [await one for one in jobs] == list(range(10))
         assert loop.get_exception_handler() is theirs
         assert loop.get_task_factory() is build
@@ -857,7 +854,7 @@ async def test_fault_J23_submits_to_its_own_full_queue(caplog: Log, place: str) 
     async with trial(caplog, place=place, workers=1, maxsize=1) as t:
 
         async def parent(_payload: str) -> list[int]:
-            children = [await t.supervisor.submit(t_echo, number) for number in range(3)]
+            children = [await t.supervisor.submit(echo, number) for number in range(3)]
             return [await child for child in children]
 
         family = await t.submit(place, parent, CANARY)
@@ -923,7 +920,8 @@ async def test_fault_J27_hostile_text(caplog: Log) -> None:
         gate = asyncio.Event()
         refusing = await t.supervisor.submit(stubborn, gate)
         failing = await t.supervisor.submit(fails, CANARY)
-        await until(lambda: refusing.state == "running" and failing.done())
+        await until(failing.done)
+        assert refusing.state == "running"
         refusing.cancel(evil)
         await refusing.wait()
         assert evil not in repr(refusing) + refusing.why + failing.why + t.supervisor.explain()

@@ -1,0 +1,46 @@
+"""The catalogue of faults: every id has a test that carries it, or a reason why it has none yet."""
+
+import ast
+import re
+from pathlib import Path
+
+GROUPS = {
+    "J": ("what the code of a job does", range(1, 31)),
+    "W": ("workers, supervisor, scheduler", range(1, 14)),
+    "L": ("the loop and its host", range(1, 13)),
+    "X": ("shutdown", range(1, 11)),
+    "B": ("bad input", range(1, 9)),
+    "P": ("threads and processes", (7, 17)),
+}
+
+NOT_YET = {
+    "J25": "needs a store: a job whose function an old deployment does not know",
+    "J26": "needs a store: arguments that a new deployment does not take",
+    "J28": "needs processes: a job that kills the process it runs in",
+    "J29": "needs a store: two jobs with one unique key",
+    "B08": "needs a store: the address of a database",
+}
+
+HERE = Path(__file__).parent
+
+
+def ids_of_tests() -> dict[str, str]:
+    """The id of every fault that a test function carries in its name, with that name."""
+    found: dict[str, str] = {}
+    for path in HERE.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                match = re.match(r"test_fault_([A-Z]\d\d)(_|$)", node.name)
+                if match is not None:
+                    found[match[1]] = node.name
+                    assert ast.get_docstring(node), f"{node.name} does not say what it proves"
+    return found
+
+
+def test_every_fault_has_a_test() -> None:
+    """No id of the catalogue is left out, and none is excused that has a test."""
+    wanted = {f"{group}{number:02}" for group, (_, numbers) in GROUPS.items() for number in numbers}
+    tested = set(ids_of_tests())
+    assert wanted - NOT_YET.keys() - tested == set()
+    assert tested & NOT_YET.keys() == set()
+    assert tested - wanted == set(), "an id that is not in the catalogue"
