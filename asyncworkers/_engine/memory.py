@@ -670,7 +670,8 @@ _NOTHING: deque[Any] = deque()
 def _place(entry: Any) -> tuple[int, float]:
     """Where an entry belongs in a ranked line, and since when it waits."""
     if entry.__class__ is Job:
-        return rank(entry._order.policies.priority, entry._depth()), entry._created
+        due = 0.0 if entry._rare is None else entry._rare.due
+        return rank(entry._order.policies.priority, entry._depth()), max(entry._created, due)
     rank_and_since: tuple[int, float] = entry.place()
     return rank_and_since
 
