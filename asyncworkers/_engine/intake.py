@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
-from threading import get_ident
 from typing import Any, cast
 
 from asyncworkers import _checks
