@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from asyncio import _get_running_loop
 from collections.abc import Callable
@@ -22,7 +21,12 @@ from asyncworkers.job import Job, Order, running, running_job
 
 __all__ = ["Intake", "here"]
 
-here: Callable[[], object] = get_ident if sys.version_info < (3, 12) else _get_running_loop
+if sys.version_info < (3, 12):
+    import threading
+
+    here: Callable[[], object] = threading.get_ident
+else:
+    here: Callable[[], object] = _get_running_loop
 """Where we are, to be compared with where the supervisor is; never raises, unlike asyncio's
 `get_running_loop`. On Python 3.11 asking for the running loop makes a system call; the thread
 tells as much, unless it runs two loops in turn."""
