@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import faulthandler
 import inspect
 import logging
@@ -26,6 +27,9 @@ logger = logging.getLogger("asyncworkers")
 
 WIND_UP = 2.0
 """Seconds for whatever tasks are left when main has ended."""
+
+HURRY = 0.25
+"""The same after a second signal."""
 
 DEAD_LOOP = 1.5
 """Seconds a loop that should have ended may be stuck before the process is ended."""
@@ -98,6 +102,7 @@ class _Run:
         self._loop = loop
         self._main: asyncio.Task[Any] | None = None
         self._drainer: asyncio.Task[None] | None = None
+        self._context = contextvars.copy_context()
         self._signals = 0
         self._exit_code = 0
 
@@ -115,7 +120,7 @@ class _Run:
                     raise SystemExit(self._exit_code_after(error)) from None
         finally:
             try:
-                _wind_up(loop)
+                _wind_up(loop, WIND_UP if self._signals < 2 else HURRY)
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
@@ -129,30 +134,39 @@ class _Run:
         return self._exit_code
 
     def _heard(self, number: int) -> None:
-        """In the signal handler: any bytecode may be interrupted, so only pass it on."""
+        """In the signal handler: any bytecode may be interrupted, so only pass it on.
+
+        And pass it on in a context of our own: it may be a job's step that was interrupted.
+        """
         self._signals += 1
         if self._signals == 1:
-            self._loop.call_soon_threadsafe(self._start_to_drain, number)
+            self._tell_loop(self._start_to_drain, number)
         elif self._signals == 2:
-            self._loop.call_soon_threadsafe(self._cancel_everything, number)
+            self._tell_loop(self._cancel_everything, number)
             threading.Thread(target=self._outlive, args=(number,), daemon=True).start()
             # Should a call hold the GIL, that thread cannot run; this one needs no GIL.
             faulthandler.dump_traceback_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
         else:
             os._exit(128 + number)
 
+    def _tell_loop(self, tell: Callable[[int], None], number: int) -> None:
+        self._loop.call_soon_threadsafe(tell, number, context=self._context)
+
     def _start_to_drain(self, number: int) -> None:
-        name = signal.Signals(number).name
-        logger.warning("%s: draining; once more cancels everything", name)
         self._drainer = self._loop.create_task(self._drain(number))
 
     async def _drain(self, number: int) -> None:
-        for supervisor in residents(self._loop):
-            if supervisor.state == "open":
-                report = await supervisor.drain()
+        drains = [self._loop.create_task(one.drain()) for one in residents(self._loop)]
+        await asyncio.sleep(0)
+        name = signal.Signals(number).name
+        logger.warning("%s: draining; once more cancels everything", name)
+        while drains:
+            for report in await asyncio.gather(*drains):
                 logger.warning("%s", report)
                 if report.cancelled or report.not_started or report.abandoned:
                     self._exit_code = 128 + number
+            opened = [one for one in residents(self._loop) if one.state == "open"]
+            drains = [self._loop.create_task(one.drain()) for one in opened]
         if self._main is not None:
             self._main.cancel("a signal ended the process")
 
@@ -182,17 +196,19 @@ def _stderr() -> Any:
     return sys.__stderr__ or 2
 
 
-def _wind_up(loop: asyncio.AbstractEventLoop) -> None:
+def _wind_up(loop: asyncio.AbstractEventLoop, patience: float) -> None:
     """End what is left in the loop; in bounded time, unlike asyncio.Runner."""
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
     for task in left:
         task.cancel("the main function has ended")
     if left:
-        _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=WIND_UP))
+        _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=patience))
         for task in stubborn:
             logger.warning("left behind, because it does not end when cancelled: %r", task)
     loop.run_until_complete(
-        asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=WIND_UP)
+        asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=patience)
     )
     executor_ended = loop.create_task(loop.shutdown_default_executor())
-    loop.run_until_complete(asyncio.wait([executor_ended], timeout=WIND_UP))
+    _, stuck = loop.run_until_complete(asyncio.wait([executor_ended], timeout=patience))
+    if stuck:
+        logger.warning("threads of the default executor still run: Python waits for them at exit")

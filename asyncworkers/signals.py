@@ -27,7 +27,8 @@ class SignalChain:
     - Python runs handlers in the main thread only, between two bytecodes, also while a job
       blocks the loop in Python code. Elsewhere than in the main thread nothing is installed.
     - Somebody may install a handler after us, perhaps one that calls ours. So on leaving, ours
-      is only put back if it is still the one installed; otherwise it falls silent.
+      is only taken back if it is still the one installed; otherwise it falls silent, and only
+      passes signals on.
     """
 
     def __init__(self, heard: Callable[[int], None], *, call_previous: bool) -> None:
@@ -38,6 +39,7 @@ class SignalChain:
 
     def __enter__(self) -> Self:
         self._silent = False
+        self._previous.clear()
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 previous = signal.getsignal(number)
@@ -52,13 +54,13 @@ class SignalChain:
         for number, previous in self._previous.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, previous)
-        self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous.get(number)
         if not self._silent:
             self._heard(number)
-        if self._call_previous and callable(previous):
+        # Also when ours is over: a handler that was installed after it may still call it.
+        if (self._call_previous or self._silent) and callable(previous):
             previous(number, frame)
 
 
