@@ -63,7 +63,5 @@ class ThreadBridge(AbandoningBridge):
             try:
                 future.get_loop().call_soon_threadsafe(self._deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
-                log.warning(
-                    "the event loop closed before %s ended; its result is lost", work.name
-                )
+                log.warning("the event loop closed before %s ended; its result is lost", work.name)
             del item, work, future, end  # an idle thread must not keep the last job alive
