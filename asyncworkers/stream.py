@@ -176,12 +176,13 @@ class _Reader:
             self._wake,
         )
         hub = plan.queue.hub
-        hub.readers.add(self)
-        plan.queue.supplies.add(self.supply)
+        hub.readers[self] = None
+        plan.queue.supplies[self.supply] = None
         if self._bar is not None:
             self._bar.start(hub.loop, lambda: self.supply.ended)
         if is_async:
             self._pump = hub.loop.create_task(self._pump_items(cast("AsyncIterable[Any]", items)))
+            self._pump.add_done_callback(lambda _: self._wake())
         elif self.supply.refill():
             plan.queue.list_supply(self.supply)
 
@@ -224,7 +225,8 @@ class _Reader:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._room is not None and not self._room.done() and self.supply.room() > 0:
+        free = self.supply.room() > 0 or self.supply.exhausted
+        if free and self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._queue.hub.check_quiet()
 
@@ -341,7 +343,8 @@ class _Reader:
         self._close()
 
     def _close(self) -> None:
-        self._queue.hub.readers.discard(self)
+        self._queue.hub.readers.pop(self, None)
+        self._queue.hub.check_quiet()
         self._queue.forget_supply(self.supply)
         if self._bar is not None:
             self._bar.stop()

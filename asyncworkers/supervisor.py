@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import dataclasses
 import os
@@ -146,6 +147,7 @@ class Supervisor:
             self._watchdog.start()
         self._strays = Strays(hub)
         runs_in(loop, self)
+        _open.add(self)
         self._state = "open"
         self._emit(events.SupervisorStarted)
         return self
@@ -225,6 +227,7 @@ class Supervisor:
             await finish(hub, 0.0)
         finally:
             self._state = "failed" if self._cause is not None else "closed"
+            _open.discard(self)
             if self._relay is not None:
                 self._relay.close()
             try:
@@ -609,6 +612,20 @@ class Supervisor:
     def _emit(self, event: Callable[[float, str], events.Event]) -> None:
         if self._listeners and self._intake is not None:
             self._listeners.emit(event(self._intake.hub.clock.now(), self._name))
+
+
+_open: weakref.WeakSet[Supervisor] = weakref.WeakSet()
+
+
+@atexit.register
+def _tell_what_is_lost() -> None:
+    """The interpreter ends, and nobody has left these: what they still had is lost."""
+    for supervisor in tuple(_open):
+        hub = supervisor._entered().hub
+        lost = hub.unfinished() if os.getpid() == hub.pid else []
+        if lost:
+            named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
+            log.warning("%r was never left; %d jobs are lost: %s", supervisor, len(lost), named)
 
 
 def _declared(

@@ -55,8 +55,8 @@ class Crew:
         self.spare = workers
         self.lent = 0
         self.held = False  # nothing is to be started
-        self.members: set[Attempt] = set()
-        self.zombies: set[Attempt] = set()  # retired workers whose code still runs
+        self.members: dict[Attempt, None] = {}
+        self.zombies: dict[Attempt, None] = {}  # retired workers whose code still runs
         self.idle: list[asyncio.Future[bool]] = []
         self.turn_ends = 0.0
         self._loop = loop
@@ -83,7 +83,7 @@ class Crew:
     def _hire(self) -> None:
         self.spare -= 1
         self._hired += 1
-        self.members.add(self._hire_one(self._hired))
+        self.members[self._hire_one(self._hired)] = None
 
     def is_turn_over(self, moment: float) -> bool:
         """Asked by a worker after each job that ends later than `turn_ends`: must it give way?"""
@@ -123,7 +123,7 @@ class Crew:
 
     def dismiss(self, attempt: Attempt) -> None:
         """This worker counts no more; another one may be hired in its place."""
-        self.members.discard(attempt)
+        self.members.pop(attempt, None)
         if not attempt.off_duty:
             attempt.off_duty = True
             self.spare += 1
@@ -143,6 +143,8 @@ class Crew:
                 self.idle.remove(future)
             elif not future.cancelled() and future.result():
                 self.staff(1)  # the wake-up cannot be used by us: pass it on
+            elif not future.cancelled():
+                attempt.off_duty = True  # we were sent home, and counted out, already
             raise
         if not needed:
             attempt.off_duty = True

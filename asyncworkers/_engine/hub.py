@@ -60,7 +60,7 @@ class Hub:
         self.index: dict[int, Job[Any]] = {}  # unfinished jobs whose id was asked for, by number
         self.open = 0  # unfinished jobs, counted while somebody waits for quiet
         self.queues: tuple[ServedQueue, ...] = ()
-        self.readers: set[Reader] = set()  # of streams that are not finished
+        self.readers: dict[Reader, None] = {}  # of streams that are not finished
         self.numbers = itertools.count(1)
         self.prefix = f"{self.clock.random.getrandbits(32):08x}"
         self.failures: weakref.WeakSet[Failure] = weakref.WeakSet()

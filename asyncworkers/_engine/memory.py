@@ -132,8 +132,8 @@ class MemoryQueue:
         self.retried = self.timed_out = self.abandoned = 0
         self.line: Line = deque[Any]()
         self.next_entry: Callable[[], Any] = self.line.popleft  # raises IndexError if there is none
-        self._supplies: set[Supply] = set()  # in line
-        self.supplies: set[Any] = set()  # whose stream is being read
+        self._supplies: dict[Supply, None] = {}  # in line
+        self.supplies: dict[Any, None] = {}  # whose stream is being read
         self.scheduled = 0  # jobs that wait for their time
         self._dead = 0  # entries of the line whose job is not queued any more
         self.shut = False
@@ -246,14 +246,14 @@ class MemoryQueue:
     def list_supply(self, supply: Supply) -> None:
         """Put a stream's supply in line, if it is not there; it stays while it has items."""
         if supply not in self._supplies:
-            self._supplies.add(supply)
+            self._supplies[supply] = None
             self._stand_in_line(supply)
-        self.crew.staff(len(supply.items))
+        self.crew.staff(max(1, len(supply.items)))
 
     def forget_supply(self, supply: Supply) -> None:
         """A stream has come to its end."""
         if supply in self.supplies:
-            self.supplies.discard(supply)
+            self.supplies.pop(supply, None)
             self.completed += supply.uncounted
 
     # ---- what its workers ask
@@ -266,7 +266,7 @@ class MemoryQueue:
             if entry.refill():
                 self.line.append(entry)  # a stream and the jobs beside it take turns
                 return entry
-            self._supplies.discard(entry)
+            self._supplies.pop(entry, None)
             return None
         queued = entry._state == QUEUED
         if not queued:
@@ -405,10 +405,10 @@ class MemoryQueue:
     def _abandon(self, attempt: Attempt, _serial: float = 0) -> None:
         """Settle the job although its code runs on; that worker is retired and replaced."""
         job, verdict = attempt.job, attempt.verdict
-        if job is None or verdict is None or attempt.task is None:
-            return
+        if job is None or verdict is None or attempt.task is None or attempt.bridge is not None:
+            return  # a bridge's call ends at once, and its slot stays taken until it is free
         attempt.retired = True
-        self.crew.zombies.add(attempt)
+        self.crew.zombies[attempt] = None
         self.count_abandoned(job)
         self._dismiss(attempt)
         self.conclude(job, attempt, verdict, self.clock.now())
@@ -517,23 +517,23 @@ class MemoryQueue:
         """Change the capacity; what runs goes on to its end."""
         self.crew.resize(workers)
         self._open()
-        self.crew.staff(self.queued)
+        self.crew.staff(max(self.queued, len(self.line)))
 
     def hold(self, held: bool) -> None:
         """Start no job while held."""
         self.crew.held = held
         self._open()
-        self.crew.staff(self.queued)
+        self.crew.staff(max(self.queued, len(self.line)))
 
     def _dismiss(self, attempt: Attempt) -> None:
         """This worker counts no more; another one may be hired in its place."""
         self.crew.dismiss(attempt)
         self._open()
-        self.crew.staff(min(1, self.queued))
+        self.crew.staff(min(1, len(self.line)))
 
     def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """A worker's task is over: for a reason of its own, by a crash, or cancelled by a stranger."""
-        self.crew.zombies.discard(attempt)
+        self.crew.zombies.pop(attempt, None)
         job = attempt.job
         crash = None if task.cancelled() else task.exception()
         if attempt.bridge is not None:

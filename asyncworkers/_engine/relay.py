@@ -44,6 +44,7 @@ class Relay:
         task = self._hub.loop.create_task(self._submit(submit, future))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: _fail_if_never_begun(task, future))
 
     async def _submit(
         self, submit: Callable[[], Coroutine[Any, Any, Job[Any]]], future: ThreadFuture
@@ -65,6 +66,11 @@ class Relay:
         if future.cancelled():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and so the job has ended
                 self._hub.loop.call_soon_threadsafe(job.cancel, "its future was cancelled")
+
+
+def _fail_if_never_begun(task: asyncio.Task[None], future: ThreadFuture) -> None:
+    if task.cancelled():  # before its first step, so that it could not say so itself
+        _fail(future, SupervisorClosed("the supervisor ended before the job was taken"))
 
 
 def _give(future: ThreadFuture, job: Job[Any]) -> None:

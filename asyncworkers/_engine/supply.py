@@ -112,6 +112,8 @@ class Supply:
             if room >= self._least or (room > 0 and self.taken == self.ended):
                 self._context.run(self._pull, self._iterator, min(room, CHUNK))
                 self.queue.crew.staff(len(self.items))
+                if self.is_finished():
+                    self._finished()
         return bool(self.items)
 
     def _pull(self, iterator: Iterator[Any], most: int) -> None:
@@ -191,6 +193,8 @@ class Supply:
         attempt.serial += 1  # whoever lends for this job is told from those of the item before
         job._state = RUNNING
         job._started = attempt.since
+        if job._rare is not None:
+            job._rare.tries = 1
         job._value = attempt
         attempt.job = job
         return job
@@ -281,6 +285,8 @@ class Supply:
             attempt.supply = attempt.at = None
             if self.is_finished():
                 self._finished()
+            elif self.items or not self.exhausted:
+                queue.list_supply(self)  # another worker may have found it empty, and let it go
         if items:
             await asyncio.sleep(0)
         return None

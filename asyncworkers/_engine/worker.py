@@ -235,4 +235,9 @@ async def _free(queue: MemoryQueue, bridge: Bridge) -> None:
     """A slot is not used again before its bridge is free; then the next worker makes a new one."""
     if bridge.abandoned is not None:
         queue.thread_held()
-        await bridge.wait_free()
+        while bridge.abandoned is not None:
+            try:
+                await bridge.wait_free()
+            except asyncio.CancelledError:
+                if queue.hub.stopping is not None:
+                    raise  # else a stranger's, and the thread runs on
