@@ -235,7 +235,7 @@ async def _free(queue: MemoryQueue, bridge: Bridge) -> None:
     """A slot is not used again before its bridge is free; then the next worker makes a new one."""
     if bridge.abandoned is not None:
         queue.thread_held()
-        while bridge.abandoned is not None:
+        while bridge.abandoned:
             try:
                 await bridge.wait_free()
             except asyncio.CancelledError:
