@@ -116,6 +116,8 @@ class Trial:
         assert [e.state for e in self.recorder.of(JobSettled, job_id=job.id)] == [state]
         assert job.state == state
         lines = [record for record in self.log if job.id in record.getMessage()]
+        # On a busy machine the watchdog may name the job as well, and rightly so.
+        lines = [record for record in lines if "the event loop" not in record.getMessage()]
         assert len(lines) == logged, [record.getMessage() for record in lines]
 
     def gives_nothing_away(self) -> None:
