@@ -341,7 +341,10 @@ class Job(Generic[T_co]):
             )
         if self._state == SUCCEEDED:
             return cast("T_co", self._value)
-        raise self._error()
+        try:
+            raise self._error()
+        finally:
+            del self  # this frame is in the error's traceback, and the error is the job's
 
     def exception(self) -> Exception | None:
         """What `await job` would raise, or None; `asyncio.InvalidStateError` before the end."""
@@ -356,7 +359,10 @@ class Job(Generic[T_co]):
             yield from self._until_ended()
         if self._state == SUCCEEDED:
             return cast("T_co", self._value)
-        raise self._error()
+        try:
+            raise self._error()
+        finally:
+            del self  # this frame is in the error's traceback, and the error is the job's
 
     async def wait(self, timeout: float | None = None) -> Outcome:
         """Wait for the end and say how it came, as a value: this raises nothing the job raised.

@@ -120,7 +120,7 @@ class _Run:
                     raise SystemExit(self._exit_code_after(error)) from None
         finally:
             try:
-                _wind_up(loop, WIND_UP if self._signals < 2 else HURRY)
+                _wind_up(loop, self._main, WIND_UP if self._signals < 2 else HURRY)
             finally:
                 asyncio.set_event_loop(None)
                 loop.close()
@@ -196,8 +196,13 @@ def _stderr() -> Any:
     return sys.__stderr__ or 2
 
 
-def _wind_up(loop: asyncio.AbstractEventLoop, patience: float) -> None:
+def _wind_up(
+    loop: asyncio.AbstractEventLoop, main: asyncio.Task[Any] | None, patience: float
+) -> None:
     """End what is left in the loop; in bounded time, unlike asyncio.Runner."""
+    if main is not None and not main.done():  # a callback raised SystemExit, or the like
+        main.cancel("the event loop was ended from outside")  # it ends the others in their order
+        loop.run_until_complete(asyncio.wait([main], timeout=patience))
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
     for task in left:
         task.cancel("the main function has ended")

@@ -161,6 +161,7 @@ class _Reader:
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._closed = False
         window = stream._window or max(2 * plan.queue.crew.workers, 64)
         is_async = isinstance(items, AsyncIterable)
         iterator = None if is_async else iter(cast("Iterable[Any]", items))
@@ -229,6 +230,8 @@ class _Reader:
         if free and self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._queue.hub.check_quiet()
+        if self._closed and self.supply.is_finished():
+            self.supply.let_go()
 
     # ---- reading
 
@@ -269,8 +272,11 @@ class _Reader:
         """Raise what ended the stream early, if something did; once."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            error = failure[1]
-            raise error._error() if isinstance(error, Job) else error
+            error = failure[1]._error() if isinstance(failure[1], Job) else failure[1]
+            try:
+                raise error
+            finally:
+                del failure, error  # this frame is in the traceback: no cycle of the two
 
     def _is_over(self) -> bool:
         if not self.supply.is_finished():
@@ -346,6 +352,9 @@ class _Reader:
         self._queue.hub.readers.pop(self, None)
         self._queue.hub.check_quiet()
         self._queue.forget_supply(self.supply)
+        self._closed = True
+        if self.supply.is_finished():
+            self.supply.let_go()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

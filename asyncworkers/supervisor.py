@@ -403,6 +403,8 @@ class Supervisor:
         except asyncio.CancelledError:
             job.cancel("the call that awaited it was cancelled")
             raise
+        finally:
+            del job  # this frame is in the traceback of the error, which is the job's
 
     @overload
     def map(

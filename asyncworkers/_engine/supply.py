@@ -148,6 +148,10 @@ class Supply:
         """Whether every item there was or will be has ended."""
         return self.exhausted and not self.items and self.taken == self.ended
 
+    def let_go(self) -> None:
+        """All has ended and nobody reads: let go of the reader, so that neither waits for a collector."""
+        self._deliver = self._deliver_job = self._broken = self._finished = _ignore
+
     def busy(self) -> bool:
         """Whether it will go on by itself, without its reader's help."""
         return self.taken > self.ended or bool(self.items)
@@ -297,3 +301,7 @@ class Supply:
         if job is not None:
             outcome = None if error is None else failure(error)
             conclude(self.queue, attempt, job, outcome, value, self.queue.clock.now())
+
+
+def _ignore(*_: object) -> None:
+    """Nobody reads this stream any more."""
