@@ -131,6 +131,12 @@ def _context(value: Any) -> Literal["submitter", "none"] | tuple[ContextVar[Any]
     )
 
 
+class NoOrder:
+    """Stands for the order of a function that has not been submitted anywhere."""
+
+    gate = None
+
+
 class JobFunction(Generic[P, R]):
     """A function and the policies of its jobs, as made by `@job`. Immutable.
 
@@ -150,7 +156,7 @@ class JobFunction(Generic[P, R]):
         # Where it was submitted last, and what its jobs there have in common: one supervisor is
         # the rule, and finding this anew would cost each job.
         self.last_hub: object = None
-        self.last_order: Any = None
+        self.last_order: Any = NoOrder
         functools.update_wrapper(cast("Any", self), function, updated=())
 
     @property

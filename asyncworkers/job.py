@@ -85,9 +85,10 @@ class Order:
 
     `plain` folds the questions on the way into the queue into one: true if a job is a coroutine
     function's, starts as soon as a worker is free, and takes the submitter's context as it is.
+    `gate` is that of the intake which takes such jobs without another question.
     """
 
-    __slots__ = ("function", "home", "plain", "policies", "timeout")
+    __slots__ = ("function", "gate", "home", "plain", "policies", "timeout")
 
     def __init__(self, home: Home, policies: Policies, function: Callable[..., Any]) -> None:
         self.home = home
@@ -95,6 +96,7 @@ class Order:
         self.function = function
         self.timeout = policies.timeout
         self.plain = policies.simple and not policies.sets_context
+        self.gate: object = None
 
 
 class Rare:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, cast
 
@@ -22,17 +22,36 @@ def own_context(job: Job[Any]) -> Context:
     return context if job._order.policies.retry is None else context.copy()
 
 
-@types.coroutine
-def drive(job: Job[Any]) -> Generator[Any, Any, Any]:
+async def drive(job: Job[Any]) -> Any:
     """Await a job's function so that each of its steps runs in the job's own context.
 
     A task has one context for life, and a task a job costs several times the job. So the worker's
-    task stays, and what the coroutine yields (a future) or is sent passes through here unchanged.
+    task stays, and each step is sent through the context. Many jobs end in their first.
     """
     run = own_context(job).run
-    coroutine = job._order.function(*job._args, **(job._kwargs or {}))
     try:
-        waited_for = run(_begin, coroutine.send, job)
+        coroutine, waited_for = run(_begin, job)
+    except StopIteration as end:
+        return end.value
+    return await _go_on(run, coroutine, waited_for)
+
+
+def _begin(job: Job[Any]) -> tuple[Coroutine[Any, Any, Any], Any]:
+    """Make a job's coroutine and take its first step; StopIteration has the value if it was all."""
+    running.set(job)
+    if job._kwargs is None:
+        coroutine = job._order.function(*job._args)
+    else:
+        coroutine = job._order.function(*job._args, **job._kwargs)
+    return coroutine, coroutine.send(None)
+
+
+@types.coroutine
+def _go_on(
+    run: Callable[..., Any], coroutine: Coroutine[Any, Any, Any], waited_for: Any
+) -> Generator[Any, Any, Any]:
+    """Pass what the coroutine yields (a future) or is sent through unchanged, until it ends."""
+    try:
         while True:
             try:
                 answer = yield waited_for
@@ -45,8 +64,3 @@ def drive(job: Job[Any]) -> Generator[Any, Any, Any]:
                 waited_for = run(coroutine.send, answer)
     except StopIteration as end:
         return cast("Any", end).value
-
-
-def _begin(send: Callable[[None], Any], job: Job[Any]) -> Any:
-    running.set(job)
-    return send(None)

@@ -13,7 +13,7 @@ from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners
-from asyncworkers.function import JobFunction
+from asyncworkers.function import JobFunction, NoOrder
 from asyncworkers.job import Failure, Job, running_job
 
 __all__ = ["Hub"]
@@ -155,7 +155,7 @@ class Hub:
         """No job function keeps hold of this supervisor's queues."""
         for function in self.functions:
             if function.last_hub is self:
-                function.last_hub = function.last_order = None
+                function.last_hub, function.last_order = None, NoOrder
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The tasks of all workers, those of abandoned attempts included."""

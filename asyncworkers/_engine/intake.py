@@ -39,8 +39,9 @@ class Intake:
     """What a supervisor that was entered takes in, and where it puts it.
 
     `accepting` is true while it takes everything; `refusal` makes the error for what it does not
-    take. While draining it still takes what its own jobs submit (`from_jobs`): that belongs to
-    what is being finished.
+    take. `gate` is then the one that the orders of ordinary jobs carry, so that one look tells
+    that a job is ordinary and is accepted. While draining it still takes what its own jobs
+    submit (`from_jobs`): that belongs to what is being finished.
     """
 
     def __init__(self, hub: Hub, queues: dict[str, MemoryQueue]) -> None:
@@ -48,6 +49,7 @@ class Intake:
         self.queues = queues
         self.here = here()
         self.accepting = True
+        self.gate = object()
         self.from_jobs = False
         self.refusal: Callable[[], Exception] = lambda: SupervisorClosed("nothing is accepted")
         _intakes.add(self)
@@ -55,6 +57,7 @@ class Intake:
     def shut(self, refusal: Callable[[], Exception], *, from_jobs: bool = False) -> None:
         """Accept nothing more, but perhaps what running jobs submit; `refusal` makes the error."""
         self.accepting, self.from_jobs, self.refusal = False, from_jobs, refusal
+        self.gate = object()  # which no order carries
 
     def check(self) -> None:
         """Raise what there is to say against a job that is submitted here and now."""
@@ -74,25 +77,26 @@ class Intake:
         The path of each job: it asks only what could make the job another than an ordinary one,
         and answers None then, for `make` and `put` to do it all, or to say what is wrong.
         """
-        if self.accepting and type(function) is JobFunction and function.last_hub is self.hub:
-            order: Order = function.last_order
-            if order.plain and here() == self.here:
-                queue = cast("MemoryQueue", order.home)
-                room = queue.room
-                if room.waiters or len(queue.line) + room.promised >= room.limit:
-                    return None
-                context = copy_context()
-                if context and running in context:
-                    return None  # a job submits it, and that is to be known
-                job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
-                queue.line.append(job)
-                crew = queue.crew
-                if crew.idle or crew.spare > 0:
-                    crew.staff(1)
-                if queue.told:
-                    queue.tell_submitted(job)
-                return job
-        return None
+        if type(function) is not JobFunction:
+            return None
+        order: Order = function.last_order
+        if order.gate is not self.gate or here() != self.here:
+            return None
+        queue = cast("MemoryQueue", order.home)
+        room, line = queue.room, queue.line
+        if room.waiters or len(line) + room.promised >= room.limit:
+            return None
+        context = copy_context()
+        if context and running in context:
+            return None  # a job submits it, and that is to be known
+        job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
+        line.append(job)
+        crew = queue.crew
+        if crew.idle or crew.spare > 0:
+            crew.staff(1)
+        if queue.told:
+            queue.tell_submitted(job)
+        return job
 
     def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """The job of a call, not yet in its queue: all that can be refused is refused here."""
@@ -140,8 +144,10 @@ class Intake:
         known = cast("JobFunction[..., Any]", function)
         if known.last_hub is not self.hub:
             queue = self.queue_for(known.policies)
-            known.last_order = Order(queue, known.policies, known.function)
-            known.last_hub = self.hub
+            order = Order(queue, known.policies, known.function)
+            if order.plain and self.accepting:
+                order.gate = self.gate
+            known.last_order, known.last_hub = order, self.hub
             self.hub.functions.add(known)
         return cast("Order", known.last_order)
 
@@ -173,7 +179,7 @@ def _shut_in_child() -> None:
     would be lost, so nothing is: `check` finds the other process, and says so.
     """
     for intake in tuple(_intakes):
-        intake.accepting = False
+        intake.accepting, intake.gate = False, object()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

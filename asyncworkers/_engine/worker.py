@@ -59,14 +59,16 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     now, cancelling, mark = queue.clock.now, task.cancelling, running.set
     crew, room = queue.crew, queue.room
     in_line = attempt.bridge is None and queue.isolation == "shared"
+    apart = _over_bridge if attempt.bridge is not None else _in_own_task
     mark(None)
+    marked = False  # whether `running` names a job in this worker's own context
     moment = now()
     while True:
         try:
             job = queue.next_entry()
         except IndexError:
             mark(None)
-            job = None
+            marked, job = False, None
             if queue.excuse(attempt) or not await crew.wait_ready(attempt):
                 break
             moment = now()
@@ -88,7 +90,6 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         job._started = moment
         if job._rare is not None:
             job._rare.tries += 1
-        mark(job)
         order = job._order
         if order.timeout is not None:
             queue.timeouts.add(moment + order.timeout, attempt, attempt.serial)
@@ -98,14 +99,21 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         outcome: Outcome | None = None
         value: Any = None
         try:
-            if not in_line:
-                value = await _apart(queue, attempt, job)
-            elif job._context is not None:
-                value = await drive(job)
-            elif job._kwargs is None:
-                value = await order.function(*job._args)
+            if in_line and job._context is None:
+                mark(job)
+                marked = True
+                if job._kwargs is None:
+                    value = await order.function(*job._args)
+                else:
+                    value = await order.function(*job._args, **job._kwargs)
             else:
-                value = await order.function(*job._args, **job._kwargs)
+                if marked:
+                    mark(None)  # or the job before would live as long as this one runs
+                    marked = False
+                if in_line:
+                    value = await drive(job)
+                else:
+                    value = await apart(queue, attempt, job)
         except BaseException as error:
             if isinstance(error, BridgeBroken):
                 await _give_back(queue, attempt, job)
@@ -174,49 +182,52 @@ def conclude(
 
 def learn_that_it_sets_context(order: Order) -> None:
     """Jobs of this function get a context of their own from now on, which spares their worker."""
-    order.plain = False
+    order.plain, order.gate = False, None
     if order.policies is not PLAIN_COROUTINE:  # that one is shared by functions of all kinds
         order.policies.sets_context = True
 
 
-async def _apart(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
-    """Run a job's function over the bridge, or in a task of its own."""
+async def _over_bridge(_queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
+    """Run a job's function over the worker's bridge."""
     context = own_context(job)
-    if attempt.bridge is None:
-        value, error = await _in_own_task(queue, attempt, job, context)
-    else:
-        context.run(running.set, job)
-        work = Work(job._order.function, job._args, job._kwargs or {}, context, job.name)
-        value, error = await attempt.bridge.call(work)
-    if isinstance(error, StopIteration):
-        raise failure(error).error  # by itself it cannot leave a coroutine
-    if error is not None:
-        raise error
-    return value
+    context.run(running.set, job)
+    work = Work(job._order.function, job._args, job._kwargs or {}, context, job.name)
+    return _value_of(await cast("Bridge", attempt.bridge).call(work))
 
 
-async def _in_own_task(
-    queue: MemoryQueue, attempt: Attempt, job: Job[Any], context: Context
-) -> Any:
-    """Run the function in a task that no other job shares; what came of it, a value or an error."""
+async def _in_own_task(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
+    """Run a job's function in a task that no other job shares."""
     loop, workers_task = queue.hub.loop, attempt.task
     if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
         # Begun at once: a job that never suspends costs no turn of the loop.
-        task = asyncio.Task(_guarded(job), loop=loop, context=context, eager_start=True)
+        task = asyncio.Task(_guarded(job), loop=loop, context=own_context(job), eager_start=True)
+        if task.done():
+            return _value_of(task.result())
     else:
-        task = loop.create_task(_guarded(job), context=context)
+        task = loop.create_task(_guarded(job), context=own_context(job))
     attempt.task = task
     try:
-        return await task if not task.done() else task.result()
+        return _value_of(await task)
     finally:
         attempt.task = workers_task
+
+
+def _value_of(end: tuple[Any, BaseException | None]) -> Any:
+    value, error = end
+    if error is None:
+        return value
+    if isinstance(error, StopIteration):
+        raise failure(error).error  # by itself it cannot leave a coroutine
+    raise error
 
 
 async def _guarded(job: Job[Any]) -> tuple[Any, BaseException | None]:
     """What a function raises must not leave the task, or a SystemExit would stop the loop."""
     running.set(job)
     try:
-        return await job._order.function(*job._args, **(job._kwargs or {})), None
+        if job._kwargs is None:
+            return await job._order.function(*job._args), None
+        return await job._order.function(*job._args, **job._kwargs), None
     except BaseException as error:
         return None, error
 
