@@ -212,6 +212,9 @@ class Lending:
             self._attempt.take_back(self._awaited, self._serial)
 
 
+_LENDS_NOTHING = Lending(None)
+
+
 class Job(Generic[T_co]):
     """One call to be made, as returned by `submit`.
 
@@ -396,8 +399,10 @@ class Job(Generic[T_co]):
 
     def _until_ended(self) -> Generator[Any, None, None]:
         job = cast("Job[Any]", self)
-        waiter = self._order.home.create_future()
-        with Lending(self._order.home.lender(job), job):
+        home = self._order.home
+        waiter = home.create_future()
+        lender = home.lender(job) if running.get(None) is not None else None
+        with _LENDS_NOTHING if lender is None else Lending(lender, job):
             self._watch(waiter)
             try:
                 yield from waiter

@@ -299,6 +299,7 @@ class _Reader:
                 await self._waiter
         finally:
             self._waiter = None
+            self._queue.hub.check_quiet_soon()  # after whoever reads has had time to read on
 
     # ---- an asynchronous iterable
 

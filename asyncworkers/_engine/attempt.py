@@ -54,6 +54,7 @@ class Attempt:
         "_token",
         "at",
         "bridge",
+        "has_begun",
         "hub",
         "job",
         "lends",
@@ -84,6 +85,7 @@ class Attempt:
         self.serial = 0
         self.verdict: Cancelled | TimedOut | None = None
         self.retired = False  # the job was settled without waiting for its code to end
+        self.has_begun = False  # the worker, to work
         self.off_duty = False  # the worker no longer counts as one of its queue's
         self.lends = 0
         self.waits_for: list[Job[Any]] = []

@@ -7,10 +7,13 @@ from collections.abc import Callable
 
 from asyncworkers._engine.attempt import Attempt
 
-__all__ = ["Crew"]
+__all__ = ["AT_ONCE", "Crew"]
 
 TURN = 0.005
 """Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""
+
+AT_ONCE = 4
+"""Workers that may be on their way to work at a time; each calls as many if there is enough to do."""
 
 REAP_AFTER = 10.0
 """Seconds after which workers that had nothing to do all that time are let go."""
@@ -26,6 +29,10 @@ class Crew:
     - An idle worker waits on a future of its own and is woken without being handed a job: it
       takes one itself, if there still is one. A wake-up that a cancelled worker cannot use is
       passed on. So no job is ever in between, where it could be lost.
+    - Four workers are called at a time, woken or hired, and each of them, when it arrives, calls
+      others if more is waiting than it can take (`calls` counts those under way). So jobs that
+      do not suspend are run by the first that comes, instead of waking a worker each, and a
+      thousand that do are all begun a few turns of the loop later.
     - The turn is one for the whole crew: it begins with the first job that ends in a turn of the
       loop, and when it is over each worker gives way after its job. So a job that was suspended
       meanwhile is followed by the next at once, unless the crew has had its share already.
@@ -38,6 +45,8 @@ class Crew:
         "_least_idle",
         "_loop",
         "_reaper",
+        "_waiting",
+        "calls",
         "held",
         "idle",
         "lent",
@@ -49,7 +58,11 @@ class Crew:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, workers: int, hire: Callable[[int], Attempt]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        workers: int,
+        hire: Callable[[int], Attempt],
+        waiting: Callable[[], int],
     ) -> None:
         self.workers = workers
         self.spare = workers
@@ -61,19 +74,23 @@ class Crew:
         self.turn_ends = 0.0
         self._loop = loop
         self._hire_one = hire
+        self._waiting = waiting  # how many things there are to take
+        self.calls = 0
         self._hired = 0
         self._closed = False
         self._least_idle = 0
         self._reaper: asyncio.TimerHandle | None = None
 
     def staff(self, wanted: int) -> None:
-        """Wake or hire as many workers as things have come to wait, as far as there are any."""
+        """So many things have come to wait: call workers, as far as there are any to be had."""
         if self.held:
             return
+        wanted = min(wanted, AT_ONCE - self.calls)
         while wanted > 0 and self.idle:
             future = self.idle.pop()
             if not future.done():
                 future.set_result(True)
+                self.calls += 1
                 wanted -= 1
         self._least_idle = min(self._least_idle, len(self.idle))
         while wanted > 0 and self.spare > 0:
@@ -83,7 +100,19 @@ class Crew:
     def _hire(self) -> None:
         self.spare -= 1
         self._hired += 1
+        self.calls += 1
         self.members[self._hire_one(self._hired)] = None
+
+    def arrive(self, attempt: Attempt) -> None:
+        """A worker that was hired begins."""
+        attempt.has_begun = True
+        self._answer_call()
+
+    def _answer_call(self) -> None:
+        self.calls -= 1
+        others = self._waiting() - 1
+        if others > 0:
+            self.staff(others)
 
     def is_turn_over(self, moment: float) -> bool:
         """Asked by a worker after each job that ends later than `turn_ends`: must it give way?"""
@@ -124,6 +153,9 @@ class Crew:
     def dismiss(self, attempt: Attempt) -> None:
         """This worker counts no more; another one may be hired in its place."""
         self.members.pop(attempt, None)
+        if not attempt.has_begun:  # its task was cancelled before its first step
+            attempt.has_begun = True
+            self.calls -= 1
         if not attempt.off_duty:
             attempt.off_duty = True
             self.spare += 1
@@ -142,11 +174,14 @@ class Crew:
             if future in self.idle:
                 self.idle.remove(future)
             elif not future.cancelled() and future.result():
+                self.calls -= 1
                 self.staff(1)  # the wake-up cannot be used by us: pass it on
             elif not future.cancelled():
                 attempt.off_duty = True  # we were sent home, and counted out, already
             raise
-        if not needed:
+        if needed:
+            self._answer_call()
+        else:
             attempt.off_duty = True
         return needed
 

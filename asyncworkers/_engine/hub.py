@@ -135,6 +135,11 @@ class Hub:
                 if not future.done():
                     future.set_result(None)
 
+    def check_quiet_soon(self) -> None:
+        """The same at the loop's next turn."""
+        if self._quiet:
+            self.loop.call_soon(self.check_quiet)
+
     async def wait_quiet(self, seconds: float | None) -> bool:
         """Wait until nothing goes on any more, at most so many seconds; whether it came so."""
         future: asyncio.Future[None] = self.loop.create_future()

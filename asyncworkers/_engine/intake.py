@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from asyncworkers import _checks
+from asyncworkers._engine.crew import AT_ONCE
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.supply import Plan
@@ -92,7 +93,7 @@ class Intake:
         job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
         line.append(job)
         crew = queue.crew
-        if crew.idle or crew.spare > 0:
+        if crew.calls < AT_ONCE and (crew.idle or crew.spare > 0):
             crew.staff(1)
         if queue.told:
             queue.tell_submitted(job)

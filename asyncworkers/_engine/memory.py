@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -138,7 +139,7 @@ class MemoryQueue:
         self._dead = 0  # entries of the line whose job is not queued any more
         self.shut = False
         self.room = Room(hub, name, maxsize, self.in_line)
-        self.crew = Crew(hub.loop, workers, lambda number: hire(self, number))
+        self.crew = Crew(hub.loop, workers, lambda number: hire(self, number), self._to_take)
         loop, now = hub.loop, hub.clock.now
         self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
         self._unwinds: Agenda[Attempt] = Agenda(loop, now, self._abandon, _is_running)
@@ -162,8 +163,10 @@ class MemoryQueue:
 
     def create_future(self) -> asyncio.Future[None]:
         """A future of the supervisor's loop; raises WrongLoop anywhere else."""
-        self.hub.check_loop()
-        return self.hub.loop.create_future()
+        loop = self.hub.loop
+        if _get_running_loop() is not loop:
+            self.hub.check_loop()
+        return loop.create_future()
 
     def explain_job(self, job: Job[Any]) -> str:
         """One sentence on what the job is waiting for or doing."""
@@ -456,6 +459,13 @@ class MemoryQueue:
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
         return self.in_line() + sum(len(supply.items) for supply in self._supplies)
+
+    def _to_take(self) -> int:
+        """For how many workers there is something to do at the least; the dead count as well."""
+        waiting = len(self.line)
+        for supply in self._supplies:
+            waiting += len(supply.items)
+        return waiting
 
     @property
     def running(self) -> int:

@@ -60,6 +60,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     crew, room = queue.crew, queue.room
     in_line = attempt.bridge is None and queue.isolation == "shared"
     apart = _over_bridge if attempt.bridge is not None else _in_own_task
+    crew.arrive(attempt)
     mark(None)
     marked = False  # whether `running` names a job in this worker's own context
     moment = now()
