@@ -85,6 +85,8 @@ def _unexplained(
     if world.tally["strangled"] and isinstance(error, JobFailed):
         return  # its worker's task was cancelled behind the supervisor's back
     late = spec.timeout is not None and spec.seconds > spec.timeout + EPSILON
+    if spec.stubborn and world.tally["strangled"]:
+        late = False  # it may have swallowed that, and ended the sooner
     if late and not spec.blocking:
         yield f"takes {spec.seconds} s and did not time out after {spec.timeout} s"
     if error is None:

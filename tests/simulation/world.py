@@ -276,7 +276,7 @@ class World(Clients):
 def is_worker(task: asyncio.Task[Any]) -> bool:
     """Whether this is the task of one of the supervisor's workers."""
     coroutine: Any = task.get_coro()
-    return coroutine.__qualname__ == "work"
+    return getattr(coroutine, "__qualname__", "") == "work"
 
 
 def _listener(_event: Event) -> None:
