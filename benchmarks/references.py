@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from benchmarks.contestants import Pool, Work, batch, pool
 
@@ -27,12 +28,51 @@ async def stop(tasks: list[asyncio.Task[None]]) -> None:
 @pool(BASE, "reference")
 @asynccontextmanager
 async def hand_written(workers: int) -> AsyncGenerator[Pool, None]:
-    """An unbounded `asyncio.Queue`, N workers, a future a job; results are awaited in order.
+    """An unbounded `asyncio.Queue`, N workers, a future a job; results are gathered.
 
     Nothing else: no states, no times, no limits, one context and one task for all jobs of a worker.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[Work, int, asyncio.Future[int]]] = asyncio.Queue()
+    async with working(workers) as (queue, call):
+
+        async def burst(work: Work, count: int) -> list[int]:
+            futures: list[asyncio.Future[int]] = []
+            for number in range(count):
+                future: asyncio.Future[int] = loop.create_future()
+                queue.put_nowait((work, number, future))
+                futures.append(future)
+            return await asyncio.gather(*futures)
+
+        yield Pool(burst, call)
+
+
+@pool(f"{BASE}, awaited in order", "reference")
+@asynccontextmanager
+async def hand_written_in_order(workers: int) -> AsyncGenerator[Pool, None]:
+    """The same, but its futures are awaited one by one, which costs half of gathering them."""
+    loop = asyncio.get_running_loop()
+    async with working(workers) as (queue, call):
+
+        async def burst(work: Work, count: int) -> list[int]:
+            futures: list[asyncio.Future[int]] = []
+            for number in range(count):
+                future: asyncio.Future[int] = loop.create_future()
+                queue.put_nowait((work, number, future))
+                futures.append(future)
+            return [await future for future in futures]
+
+        yield Pool(burst, call)
+
+
+Entry: TypeAlias = tuple[Work, int, "asyncio.Future[int]"]
+Call: TypeAlias = Callable[[Work, int], Coroutine[Any, Any, int]]
+
+
+@asynccontextmanager
+async def working(workers: int) -> AsyncGenerator[tuple[asyncio.Queue[Entry], Call], None]:
+    """The hand-written loop itself: its queue, and how to submit one job and await it."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Entry] = asyncio.Queue()
 
     async def worker() -> None:
         while True:
@@ -44,21 +84,13 @@ async def hand_written(workers: int) -> AsyncGenerator[Pool, None]:
             else:
                 future.set_result(result)
 
-    async def burst(work: Work, count: int) -> list[int]:
-        futures: list[asyncio.Future[int]] = []
-        for number in range(count):
-            future: asyncio.Future[int] = loop.create_future()
-            queue.put_nowait((work, number, future))
-            futures.append(future)
-        return [await future for future in futures]
-
     async def call(work: Work, number: int) -> int:
         future: asyncio.Future[int] = loop.create_future()
         queue.put_nowait((work, number, future))
         return await future
 
     tasks = [asyncio.create_task(worker()) for _ in range(workers)]
-    yield Pool(burst, call)
+    yield queue, call
     await stop(tasks)
 
 
