@@ -29,6 +29,10 @@ class Log:
     def __init__(self) -> None:
         self._logger = logging.getLogger("asyncworkers")
 
+    def info(self, message: str, *args: object) -> None:
+        """Something that went as it should."""
+        self._say(logging.INFO, message, args)
+
     def warning(self, message: str, *args: object) -> None:
         """Something to look at, which is dealt with already."""
         self._say(logging.WARNING, message, args)

@@ -11,7 +11,8 @@ import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
 from types import TracebackType
@@ -28,6 +29,7 @@ from asyncworkers._engine.stop import close, end_if_still, finish, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
+from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
     QueueFull,
@@ -191,6 +193,27 @@ class Supervisor:
         hub.check_loop()
         self._begin_to_drain()
         return await finish(hub, seconds)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
+        """Live as long as a web application: `Starlette(lifespan=supervisor.lifespan)`.
+
+        The supervisor is entered when the server starts, and is `request.state.supervisor` in
+        its handlers. It is drained when the server stops, or already when SIGINT or SIGTERM
+        comes, in `grace` seconds and about one more; a second signal cancels its jobs. The
+        server's own handlers hear of these signals as well. In an application's own lifespan
+        write `async with supervisor.lifespan(app):` around what needs it.
+        """
+        async with living(self):
+            yield {"supervisor": self}
+
+    async def cleanup_ctx(self, _app: object) -> AsyncGenerator[None]:
+        """The same for aiohttp: `app.cleanup_ctx.append(supervisor.cleanup_ctx)`.
+
+        Handlers use the supervisor that the application was made with.
+        """
+        async with living(self):
+            yield
 
     def cancel_all(self, reason: str = "cancel_all() was called") -> None:
         """Cancel every job there is, waiting or running, and accept nothing new.

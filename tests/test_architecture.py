@@ -20,7 +20,7 @@ FLOORS = {
     "bridge": 3,
     "_engine": 4,
     **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
-    "stream": 6,
+    **dict.fromkeys(("embedding", "stream"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,

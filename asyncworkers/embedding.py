@@ -1,0 +1,82 @@
+"""Embedding: a supervisor that lives as long as the web application around it, and drains with it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol
+
+from asyncworkers._log import log
+from asyncworkers.signals import SignalChain
+
+__all__ = ["living"]
+
+
+class Embedded(Protocol):
+    """What is needed of the supervisor."""
+
+    async def __aenter__(self) -> object: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    async def drain(self) -> Any: ...
+    def cancel_all(self, reason: str = ...) -> None: ...
+
+
+@asynccontextmanager
+async def living(supervisor: Embedded) -> AsyncGenerator[None]:
+    """The supervisor is entered here and drained at the end, or as soon as a signal comes.
+
+    Facts this follows:
+    - Servers await the end of their lifespan and none of them bounds it. So the drain does: it
+      ends a second after the supervisor's grace at the latest.
+    - Servers first wait for their connections, and a stream of events may never end by itself.
+      So the drain begins with the signal and not with the end of the lifespan, or the grace
+      would begin after whatever the service manager allows.
+    - A handler that replaces the server's keeps it from stopping. So the server's is called too.
+    """
+    async with supervisor:
+        ending = _Ending(supervisor)
+        with SignalChain(ending.heard, call_previous=True):
+            yield
+            await ending.drained()
+
+
+class _Ending:
+    """Drains once, whoever asks first: a signal, or the end of the lifespan."""
+
+    def __init__(self, supervisor: Embedded) -> None:
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._drain: asyncio.Task[None] | None = None
+        self._signals = 0
+
+    def heard(self, number: int) -> None:
+        """In the signal handler: any bytecode may be interrupted, so only pass it on."""
+        self._signals += 1
+        act = self._begin if self._signals == 1 else self._cancel
+        self._loop.call_soon_threadsafe(act, signal.Signals(number).name)
+
+    async def drained(self) -> None:
+        """Wait until the supervisor is drained."""
+        if self._drain is None:
+            self._begin("the application ends")
+        assert self._drain is not None
+        await self._drain
+
+    def _begin(self, cause: str) -> None:
+        self._drain = self._loop.create_task(self._drain_and_tell(cause))
+
+    async def _drain_and_tell(self, cause: str) -> None:
+        report = await self._supervisor.drain()
+        lost = report.cancelled or report.not_started or report.abandoned
+        (log.warning if lost else log.info)("%s: %s", cause, report)
+
+    def _cancel(self, cause: str) -> None:
+        self._supervisor.cancel_all(f"{cause} came twice")
