@@ -160,7 +160,6 @@ class _Reader:
         self._failure: tuple[int, Job[Any] | Exception] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._closed = False
         window = stream._window or max(2 * plan.queue.crew.workers, 64)
         is_async = isinstance(items, AsyncIterable)
@@ -226,9 +225,6 @@ class _Reader:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        free = self.supply.room() > 0 or self.supply.exhausted
-        if free and self._room is not None and not self._room.done():
-            self._room.set_result(None)
         self._queue.hub.check_quiet()
         if self._closed and self.supply.is_finished():
             self.supply.let_go()
@@ -284,11 +280,8 @@ class _Reader:
         return self._pump is None or self._pump.done()
 
     def _ask_for_more(self) -> None:
-        if self._pump is None:
-            if self.supply.refill():
-                self._queue.list_supply(self.supply)
-        elif self._room is not None and not self._room.done() and self.supply.room() > 0:
-            self._room.set_result(None)
+        if self.supply.refill():
+            self._queue.list_supply(self.supply)
 
     async def _wait(self) -> None:
         if self._waiter is not None:
@@ -306,10 +299,7 @@ class _Reader:
         try:
             async for item in items:
                 self.supply.add(item)
-                while self.supply.room() <= 0 and not self.supply.exhausted:
-                    self._room = self._queue.hub.loop.create_future()
-                    await self._room
-                if self.supply.exhausted:
+                if not await self.supply.wait_for_room():
                     break
         except BaseException as error:
             if not self.supply.exhausted:

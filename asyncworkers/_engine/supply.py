@@ -80,6 +80,7 @@ class Supply:
         self._finished = finished
         self._jobs: dict[Job[Any], int] = {}
         self._context = copy_context()  # the iterable's code runs in its owner's context
+        self._room_wanted: asyncio.Future[None] | None = None  # who adds items waits for it
 
     @property
     def name(self) -> str:
@@ -96,6 +97,18 @@ class Supply:
             self._results.append(None)
         self.queue.list_supply(self)
 
+    async def wait_for_room(self) -> bool:
+        """For who adds items: wait until there is room for one; False if no more are wanted."""
+        while self.room() <= 0 and not self.exhausted:
+            self._room_wanted = self.queue.hub.loop.create_future()
+            await self._room_wanted
+        return not self.exhausted
+
+    def _offer_room(self) -> None:
+        wanted = self._room_wanted
+        if wanted is not None and not wanted.done() and (self.exhausted or self.room() > 0):
+            wanted.set_result(None)
+
     def wants_more(self) -> bool:
         """Whether it stands still, or will soon, until more items are taken from the iterable."""
         return not self.items and not self.exhausted and self.room() >= self._least
@@ -107,6 +120,7 @@ class Supply:
 
     def refill(self) -> bool:
         """Take items from the iterable if there are none left and there is room; are there any now?"""
+        self._offer_room()
         if not self.items and not self.exhausted and self._iterator is not None:
             room = self.room()
             if room >= self._least or (room > 0 and self.taken == self.ended):
@@ -160,6 +174,7 @@ class Supply:
         """Start nothing more, and cancel what runs of the items after the given index."""
         self.exhausted = True
         self.items.clear()
+        self._offer_room()
         for attempt in tuple(self.queue.crew.members):
             if attempt.supply is self:
                 attempt.running_job()
