@@ -208,10 +208,10 @@ class _Reader:
         if self._ordered and self._results is None:
             if self._failure is None or index < self._failure[0]:
                 self._failure = (index, job)
-            self.supply.stop("another job of its map failed", after=self._failure[0])
+            self._stop("another job of its map failed", after=self._failure[0])
         elif self._failure is None:
             self._failure = (index, job)
-            self.supply.stop("another job of its map failed")
+            self._stop("another job of its map failed")
         self._wake()
 
     def _broken(self, error: BaseException) -> None:
@@ -310,11 +310,15 @@ class _Reader:
 
     # ---- ending
 
+    def _stop(self, reason: str, after: int = -1) -> None:
+        """Pull nothing more, not even what an asynchronous iterable is about to give."""
+        if self._pump is not None and not self.supply.exhausted:  # once: it may be cleaning up
+            self._pump.cancel(reason)
+        self.supply.stop(reason, after)
+
     def leave(self) -> None:
         """Cancel what was started; nothing more is read."""
-        if self._pump is not None:
-            self._pump.cancel()
-        self.supply.stop(LEFT_EARLY)
+        self._stop(LEFT_EARLY)
         self._close()
 
     def abort(self, reason: str) -> None:
@@ -326,9 +330,7 @@ class _Reader:
                 self.supply.pulled,
                 JobCancelled(f"the map was cancelled: {reason}", reason),
             )
-        if self._pump is not None:
-            self._pump.cancel()
-        self.supply.stop(reason)
+        self._stop(reason)
         self._wake()
 
     async def aclose(self) -> None:

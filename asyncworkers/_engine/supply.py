@@ -90,7 +90,9 @@ class Supply:
     # ---- items
 
     def add(self, item: Any) -> None:
-        """An item has come from an asynchronous iterable."""
+        """An item has come from an asynchronous iterable, perhaps in spite of having been told to stop."""
+        if self.exhausted:
+            return
         self.items.append(item)
         self.pulled += 1
         if self._results is not None:
