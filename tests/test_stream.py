@@ -8,6 +8,18 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from ways import (
+    WAYS,
+    awaited,
+    counted,
+    double,
+    double_in_thread,
+    double_later,
+    iterated,
+    numbers,
+    supervisor_of,
+    turns,
+)
 
 from asyncworkers import (
     Job,
@@ -15,71 +27,14 @@ from asyncworkers import (
     JobExpired,
     JobFailed,
     JobTimedOut,
-    Queue,
     Retry,
     Supervisor,
     SupervisorClosed,
     current_job,
     job,
 )
-from asyncworkers.testing import EventRecorder
 
 pytestmark = pytest.mark.asyncio
-
-
-async def double(number: int) -> int:
-    """Return twice the number, at once."""
-    return 2 * number
-
-
-async def double_later(number: int) -> int:
-    """Return twice the number after a turn of the loop."""
-    await asyncio.sleep(0)
-    return 2 * number
-
-
-def double_in_thread(number: int) -> int:
-    """Return twice the number, in a thread."""
-    return 2 * number
-
-
-WAYS = ("alone", "watched", "in tasks")
-"""Nobody listens: the shortest path; somebody does: a Job for each item; a task for each item."""
-
-
-def supervisor_of(way: str, workers: int = 4, **options: Any) -> Supervisor:
-    """A supervisor whose streams go the way."""
-    queues = [Queue("default", workers, isolation="task" if way == "in tasks" else "shared")]
-    listeners = [EventRecorder()] if way == "watched" else []
-    return Supervisor(queues=queues, listeners=listeners, **options)
-
-
-def counted(supervisor: Supervisor) -> tuple[int, int, int]:
-    """How many jobs have succeeded, failed and been cancelled; none may be left."""
-    stats = supervisor.stats()
-    assert stats.running == stats.queued == stats.scheduled == 0
-    return stats.succeeded, stats.failed, stats.cancelled
-
-
-async def numbers(count: int) -> AsyncIterator[int]:
-    """Count, asynchronously."""
-    for number in range(count):
-        await asyncio.sleep(0)
-        yield number
-
-
-async def turns(count: int) -> None:
-    """Let the loop turn so often: for what takes few turns or never happens."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def _await(stream: Any) -> Any:
-    return await stream
-
-
-async def _read(stream: Any) -> list[Any]:
-    return [value async for value in stream]
 
 
 # ---- values
@@ -248,7 +203,7 @@ async def test_default_window(workers: int, window: int, kind: str) -> None:
 
     async with Supervisor(workers) as supervisor:
         given = items() if kind == "iterable" else async_items()
-        reading = asyncio.create_task(_read(supervisor.map(waits, given)))
+        reading = asyncio.create_task(iterated(supervisor.map(waits, given)))
         while supervisor.stats().running < workers:
             await asyncio.sleep(0)
         await turns(50)
@@ -513,7 +468,7 @@ async def test_cancelled_awaiter_cancels_its_jobs(way: str, use: str) -> None:
         finally:
             running.discard(number)
 
-    consume = _await if use == "await" else _read
+    consume = awaited if use == "await" else iterated
     async with supervisor_of(way) as supervisor:
         for items in (itertools.count(), numbers(1_000)):
             reading = asyncio.create_task(consume(supervisor.map(work, items)))
@@ -609,8 +564,8 @@ async def test_supervisor_ends_while_a_map_is_read(way: str) -> None:
 async def test_normal_exit_finishes_a_map_that_is_read(way: str) -> None:
     """Leaving the supervisor normally waits for a map that somebody reads."""
     async with supervisor_of(way, workers=2) as supervisor:
-        reading = asyncio.create_task(_read(supervisor.map(double_later, range(500), window=3)))
-        awaiting = asyncio.create_task(_await(supervisor.map(double_later, numbers(500))))
+        reading = asyncio.create_task(iterated(supervisor.map(double_later, range(500), window=3)))
+        awaiting = asyncio.create_task(awaited(supervisor.map(double_later, numbers(500))))
         await asyncio.sleep(0)
     assert await reading == await awaiting == [2 * number for number in range(500)]
 
@@ -714,9 +669,9 @@ async def test_priority(way: str) -> None:
     async with supervisor_of(way, workers=1) as supervisor:
         supervisor.pause("default")
         jobs = [await supervisor.submit(note, "job") for _ in range(3)]
-        ordinary = asyncio.create_task(_await(supervisor.map(note, ["ordinary"] * 3)))
+        ordinary = asyncio.create_task(awaited(supervisor.map(note, ["ordinary"] * 3)))
         await asyncio.sleep(0)
-        urgent = asyncio.create_task(_await(supervisor.map(job(note, priority=1), ["urgent"] * 3)))
+        urgent = asyncio.create_task(awaited(supervisor.map(job(note, priority=1), ["urgent"] * 3)))
         await asyncio.sleep(0)
         supervisor.resume("default")
         await asyncio.gather(urgent, ordinary, *(one.wait() for one in jobs))
@@ -812,7 +767,7 @@ async def test_running_items_can_be_seen_and_cancelled(way: str) -> None:
         return number
 
     async with supervisor_of(way) as supervisor:
-        reading = asyncio.create_task(_await(supervisor.map(waits, range(4)).outcomes()))
+        reading = asyncio.create_task(awaited(supervisor.map(waits, range(4)).outcomes()))
         while supervisor.stats().running < 4:
             await asyncio.sleep(0)
         jobs = sorted(supervisor.jobs(), key=lambda one: one.args)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
+from asyncworkers._engine.crew import TURN
 from asyncworkers._engine.line import rank
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
@@ -37,7 +38,8 @@ class Supply:
     """The items of one `map` on their way through a queue, never more than `window` at a time.
 
     It stands in the queue's line as one entry. A worker that takes it runs items back to back
-    until its turn is over, which spares each item the way through the line. As long as nothing
+    until its turn is over, which spares each item the way through the line: the turn of the whole
+    crew, or, with items that are suspended, the worker's own if something else is in line. As long as nothing
     but the item's value is wanted, no Job is made for it: the worker's attempt remembers which
     item it is at, and `make_running_job` makes the Job when somebody asks for it, be it in the
     middle of the run (to list it, to cancel or retry it, or because its code asks who it is).
@@ -153,6 +155,8 @@ class Supply:
         attempt.supply = None
         more = self.refill()
         attempt.supply = self
+        if more:
+            self.queue.list_supply(self)  # others may have found it empty, and let it go
         return more
 
     @property
@@ -267,7 +271,7 @@ class Supply:
         now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
         items, function, results = self.items, self._plan.order.function, self._results
         attempt.since = now()
-        left, crew = 8, queue.crew
+        left, crew = 1, queue.crew
         attempt.supply = self
         try:
             while (items or self._refill_between(attempt)) and not queue.shut:
@@ -302,6 +306,11 @@ class Supply:
                     moment = now()
                     if moment > crew.turn_ends and crew.is_turn_over(moment):
                         break
+                    if moment - attempt.since > TURN:
+                        if len(queue.line) > 1:
+                            break  # it is the turn of another one in line
+                        attempt.since = moment
+                        left = 1  # these take their time, so each is worth a look
         finally:
             attempt.supply = attempt.at = None
             if self.is_finished():
