@@ -161,6 +161,7 @@ class _Reader:
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
+        self._left = False
         window = stream._window or max(2 * plan.queue.crew.workers, 64)
         is_async = isinstance(items, AsyncIterable)
         iterator = None if is_async else iter(cast("Iterable[Any]", items))
@@ -250,8 +251,10 @@ class _Reader:
         return self._results
 
     async def next(self) -> Any:
-        """The next end; raises StopAsyncIteration after the last, or what ended the stream."""
+        """The next end; raises StopAsyncIteration after the last or once left, or what ended the stream."""
         supply, ready = self.supply, self._ready
+        if self._left:
+            raise StopAsyncIteration
         while supply.read not in ready:
             if self._is_over():
                 self._close()
@@ -318,6 +321,7 @@ class _Reader:
 
     def leave(self) -> None:
         """Cancel what was started; nothing more is read."""
+        self._left = True
         self._stop(LEFT_EARLY)
         self._close()
 

@@ -249,6 +249,8 @@ class Supply:
             self.queue.list_supply(self)  # there is room for another item now
         if self.is_finished():
             self._finished()
+        else:
+            self.queue.hub.check_quiet()
 
     def _is_simple(self) -> bool:
         plan = self._plan
@@ -317,6 +319,7 @@ class Supply:
                 self._finished()
             elif self.items or not self.exhausted:
                 queue.list_supply(self)  # another worker may have found it empty, and let it go
+                queue.hub.check_quiet()  # nothing may come after it, if its reader does not read
         if items:
             await asyncio.sleep(0)
         return None
