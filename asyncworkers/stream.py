@@ -160,8 +160,8 @@ class _Reader:
         self._failure: tuple[int, Job[Any] | Exception] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._closed = False
+        self._left = False
         window = stream._window or max(2 * plan.queue.crew.workers, 64)
         is_async = isinstance(items, AsyncIterable)
         iterator = None if is_async else iter(cast("Iterable[Any]", items))
@@ -209,10 +209,10 @@ class _Reader:
         if self._ordered and self._results is None:
             if self._failure is None or index < self._failure[0]:
                 self._failure = (index, job)
-            self.supply.stop("another job of its map failed", after=self._failure[0])
+            self._stop("another job of its map failed", after=self._failure[0])
         elif self._failure is None:
             self._failure = (index, job)
-            self.supply.stop("another job of its map failed")
+            self._stop("another job of its map failed")
         self._wake()
 
     def _broken(self, error: BaseException) -> None:
@@ -226,9 +226,6 @@ class _Reader:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        free = self.supply.room() > 0 or self.supply.exhausted
-        if free and self._room is not None and not self._room.done():
-            self._room.set_result(None)
         self._queue.hub.check_quiet()
         if self._closed and self.supply.is_finished():
             self.supply.let_go()
@@ -254,8 +251,10 @@ class _Reader:
         return self._results
 
     async def next(self) -> Any:
-        """The next end; raises StopAsyncIteration after the last, or what ended the stream."""
+        """The next end; raises StopAsyncIteration after the last or once left, or what ended the stream."""
         supply, ready = self.supply, self._ready
+        if self._left:
+            raise StopAsyncIteration
         while supply.read not in ready:
             if self._is_over():
                 self._close()
@@ -284,11 +283,8 @@ class _Reader:
         return self._pump is None or self._pump.done()
 
     def _ask_for_more(self) -> None:
-        if self._pump is None:
-            if self.supply.refill():
-                self._queue.list_supply(self.supply)
-        elif self._room is not None and not self._room.done() and self.supply.room() > 0:
-            self._room.set_result(None)
+        if self.supply.refill():
+            self._queue.list_supply(self.supply)
 
     async def _wait(self) -> None:
         if self._waiter is not None:
@@ -307,10 +303,7 @@ class _Reader:
         try:
             async for item in items:
                 self.supply.add(item)
-                while self.supply.room() <= 0 and not self.supply.exhausted:
-                    self._room = self._queue.hub.loop.create_future()
-                    await self._room
-                if self.supply.exhausted:
+                if not await self.supply.wait_for_room():
                     break
         except BaseException as error:
             if not self.supply.exhausted:
@@ -321,11 +314,16 @@ class _Reader:
 
     # ---- ending
 
+    def _stop(self, reason: str, after: int = -1) -> None:
+        """Pull nothing more, not even what an asynchronous iterable is about to give."""
+        if self._pump is not None and not self.supply.exhausted:  # once: it may be cleaning up
+            self._pump.cancel(reason)
+        self.supply.stop(reason, after)
+
     def leave(self) -> None:
         """Cancel what was started; nothing more is read."""
-        if self._pump is not None:
-            self._pump.cancel()
-        self.supply.stop(LEFT_EARLY)
+        self._left = True
+        self._stop(LEFT_EARLY)
         self._close()
 
     def abort(self, reason: str) -> None:
@@ -337,9 +335,7 @@ class _Reader:
                 self.supply.pulled,
                 JobCancelled(f"the map was cancelled: {reason}", reason),
             )
-        if self._pump is not None:
-            self._pump.cancel()
-        self.supply.stop(reason)
+        self._stop(reason)
         self._wake()
 
     async def aclose(self) -> None:

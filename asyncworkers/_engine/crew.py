@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from asyncworkers._engine.attempt import Attempt
 
-__all__ = ["AT_ONCE", "Crew"]
+__all__ = ["AT_ONCE", "TURN", "Crew"]
 
 TURN = 0.005
 """Seconds that all workers of a queue together may go on before the rest of the loop has a turn."""

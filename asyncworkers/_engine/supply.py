@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
+from asyncworkers._engine.crew import TURN
 from asyncworkers._engine.line import rank
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
@@ -37,7 +38,8 @@ class Supply:
     """The items of one `map` on their way through a queue, never more than `window` at a time.
 
     It stands in the queue's line as one entry. A worker that takes it runs items back to back
-    until its turn is over, which spares each item the way through the line. As long as nothing
+    until its turn is over, which spares each item the way through the line: the turn of the whole
+    crew, or, with items that are suspended, the worker's own if something else is in line. As long as nothing
     but the item's value is wanted, no Job is made for it: the worker's attempt remembers which
     item it is at, and `make_running_job` makes the Job when somebody asks for it, be it in the
     middle of the run (to list it, to cancel or retry it, or because its code asks who it is).
@@ -80,6 +82,7 @@ class Supply:
         self._finished = finished
         self._jobs: dict[Job[Any], int] = {}
         self._context = copy_context()  # the iterable's code runs in its owner's context
+        self._room_wanted: asyncio.Future[None] | None = None  # who adds items waits for it
 
     @property
     def name(self) -> str:
@@ -89,12 +92,26 @@ class Supply:
     # ---- items
 
     def add(self, item: Any) -> None:
-        """An item has come from an asynchronous iterable."""
+        """An item has come from an asynchronous iterable, perhaps in spite of having been told to stop."""
+        if self.exhausted:
+            return
         self.items.append(item)
         self.pulled += 1
         if self._results is not None:
             self._results.append(None)
         self.queue.list_supply(self)
+
+    async def wait_for_room(self) -> bool:
+        """For who adds items: wait until there is room for one; False if no more are wanted."""
+        while self.room() <= 0 and not self.exhausted:
+            self._room_wanted = self.queue.hub.loop.create_future()
+            await self._room_wanted
+        return not self.exhausted
+
+    def _offer_room(self) -> None:
+        wanted = self._room_wanted
+        if wanted is not None and not wanted.done() and (self.exhausted or self.room() > 0):
+            wanted.set_result(None)
 
     def wants_more(self) -> bool:
         """Whether it stands still, or will soon, until more items are taken from the iterable."""
@@ -107,6 +124,7 @@ class Supply:
 
     def refill(self) -> bool:
         """Take items from the iterable if there are none left and there is room; are there any now?"""
+        self._offer_room()
         if not self.items and not self.exhausted and self._iterator is not None:
             room = self.room()
             if room >= self._least or (room > 0 and self.taken == self.ended):
@@ -137,6 +155,8 @@ class Supply:
         attempt.supply = None
         more = self.refill()
         attempt.supply = self
+        if more:
+            self.queue.list_supply(self)  # others may have found it empty, and let it go
         return more
 
     @property
@@ -160,6 +180,7 @@ class Supply:
         """Start nothing more, and cancel what runs of the items after the given index."""
         self.exhausted = True
         self.items.clear()
+        self._offer_room()
         for attempt in tuple(self.queue.crew.members):
             if attempt.supply is self:
                 attempt.running_job()
@@ -228,6 +249,8 @@ class Supply:
             self.queue.list_supply(self)  # there is room for another item now
         if self.is_finished():
             self._finished()
+        else:
+            self.queue.hub.check_quiet()
 
     def _is_simple(self) -> bool:
         plan = self._plan
@@ -250,7 +273,7 @@ class Supply:
         now, cancelling, mark = queue.clock.now, attempt.task.cancelling, running.set
         items, function, results = self.items, self._plan.order.function, self._results
         attempt.since = now()
-        left, crew = 8, queue.crew
+        left, crew = 1, queue.crew
         attempt.supply = self
         try:
             while (items or self._refill_between(attempt)) and not queue.shut:
@@ -285,12 +308,18 @@ class Supply:
                     moment = now()
                     if moment > crew.turn_ends and crew.is_turn_over(moment):
                         break
+                    if moment - attempt.since > TURN:
+                        if len(queue.line) > 1:
+                            break  # it is the turn of another one in line
+                        attempt.since = moment
+                        left = 1  # these take their time, so each is worth a look
         finally:
             attempt.supply = attempt.at = None
             if self.is_finished():
                 self._finished()
             elif self.items or not self.exhausted:
                 queue.list_supply(self)  # another worker may have found it empty, and let it go
+                queue.hub.check_quiet()  # nothing may come after it, if its reader does not read
         if items:
             await asyncio.sleep(0)
         return None
