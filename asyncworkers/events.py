@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._record import Record
 
 __all__ = [
     "AttemptAbandoned",
@@ -39,14 +39,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """Something happened, at `at` on the supervisor's clock."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
 class JobSubmitted(Event):
     """A job was accepted by its queue."""
 
@@ -55,7 +53,6 @@ class JobSubmitted(Event):
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
 class AttemptStarted(Event):
     """A worker began to run the job; `attempt` counts from 1."""
 
@@ -66,7 +63,6 @@ class AttemptStarted(Event):
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
 class AttemptEnded(Event):
     """An attempt ended after `seconds`. The kinds of outcome and decision come as class names,
     such as `"TimedOut"` and `"RetryAfter"`; `error` is the failure's type, if there was one.
@@ -83,7 +79,6 @@ class AttemptEnded(Event):
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class JobSettled(Event):
     """A job reached its end: `state` is succeeded, failed or cancelled, and stays so."""
 
@@ -94,7 +89,6 @@ class JobSettled(Event):
     state: str
 
 
-@dataclass(frozen=True, slots=True)
 class JobProgressed(Event):
     """A running job reported how far it is."""
 
@@ -106,7 +100,6 @@ class JobProgressed(Event):
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerReplaced(Event):
     """A worker's task ended unasked, by a crash or a foreign cancellation, and was replaced."""
 
@@ -116,7 +109,6 @@ class WorkerReplaced(Event):
     job_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class AttemptAbandoned(Event):
     """A cancelled attempt did not end in time; its job is settled, its code may still run."""
 
@@ -126,7 +118,6 @@ class AttemptAbandoned(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
 class QueueExhausted(Event):
     """Every thread of the queue is held by an abandoned attempt, so its jobs must wait."""
 
@@ -134,21 +125,18 @@ class QueueExhausted(Event):
     abandoned: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class QueuePaused(Event):
     """The queue accepts jobs and starts none."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
 class QueueResumed(Event):
     """The queue starts jobs again."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
 class QueueResized(Event):
     """The queue may now run `workers` jobs at a time."""
 
@@ -156,7 +144,6 @@ class QueueResized(Event):
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
 class LoopStalled(Event):
     """One step blocked the event loop for `seconds`; the place is where it was seen blocking.
 
@@ -173,7 +160,6 @@ class LoopStalled(Event):
     held_gil: bool
 
 
-@dataclass(frozen=True, slots=True)
 class TasksLeaked(Event):
     """Tasks that a job started and left behind; they were cancelled when the supervisor ended.
 
@@ -185,7 +171,6 @@ class TasksLeaked(Event):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class ListenerDropped(Event):
     """A listener raised, so it is told no more."""
 
@@ -193,21 +178,18 @@ class ListenerDropped(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorStarted(Event):
     """The supervisor is open."""
 
     supervisor: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorDraining(Event):
     """The supervisor accepts nothing new and finishes what it has."""
 
     supervisor: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorClosed(Event):
     """The supervisor has ended; nothing follows."""
 

@@ -8,7 +8,6 @@ import gc
 import sys
 from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import FrameType
@@ -16,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._record import Record
 from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
 from asyncworkers.function import Policies, name_of
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
@@ -47,8 +47,7 @@ ENDED: Final = SUCCEEDED
 STATES: Final = tuple(JobState)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Record):
     """How far a running job is, by its own last report: `done` of `total`, in units of its own."""
 
     done: float
