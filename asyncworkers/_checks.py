@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -150,6 +149,8 @@ def flag(argument: str, value: Any) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelled name: the nearest known ones."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

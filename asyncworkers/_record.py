@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar, NoReturn, dataclass_transform
+from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 __all__ = ["Record", "fields"]
 
@@ -39,6 +39,8 @@ class _RecordType(type):
     @property
     def __signature__(cls) -> inspect.Signature:
         """How the class is called, for `help` and for what is wrong with a call."""
+        if "__init__" in vars(cls):
+            raise AttributeError("__init__ tells")  # so that `inspect` asks there
         default, none, either = cls._defaults.get, inspect.Parameter.empty, _EITHER
         return inspect.Signature(
             [inspect.Parameter(name, either, default=default(name, none)) for name in cls._fields]
@@ -59,6 +61,9 @@ class Record(metaclass=_RecordType):
     Its instances are made with the fields' values in that order, or by name. They are equal if
     they are of one class and their fields are, hashable if their fields are, can be matched by
     position, copied and pickled. All values of an instance stand in one tuple.
+
+    A subclass that has to look at the values first defines an `__init__` with a parameter for each
+    field, and hands all of them on in order.
     """
 
     __slots__ = ("_values",)
@@ -73,6 +78,12 @@ class Record(metaclass=_RecordType):
     def as_dict(self) -> dict[str, Any]:
         """The fields and their values, as to be logged or made JSON of."""
         return dict(zip(self._fields, self._values, strict=True))
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with some fields changed. Raises TypeError for a field that does not exist."""
+        return type(self)(**{**self.as_dict(), **changes})
+
+    __replace__ = replace  # what `copy.replace` calls from Python 3.13 on
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record) and other.__class__ is self.__class__:
@@ -92,11 +103,18 @@ class Record(metaclass=_RecordType):
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is frozen: {name!r} cannot be deleted")
 
-    def __reduce__(self) -> tuple[type[Record], tuple[Any, ...]]:
-        return type(self), self._values
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._values)
 
 
 _keep = vars(Record)["_values"].__set__
+
+
+def _restored(kind: type[Record], values: tuple[Any, ...]) -> Record:
+    """A record as it was, without asking its constructor again."""
+    record = object.__new__(kind)
+    _keep(record, values)
+    return record
 
 
 def fields(kind: type[Record]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import dataclasses
 import os
 import warnings
 import weakref
@@ -668,9 +667,7 @@ def _declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         default = threads if queue.kind == "threads" else 100
-        declared[queue.name] = (
-            dataclasses.replace(queue, workers=default) if queue.workers is None else queue
-        )
+        declared[queue.name] = queue.replace(workers=default) if queue.workers is None else queue
     return declared
 
 
@@ -682,8 +679,8 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         workers=cast("int", queue.workers),
         maxsize=queue.maxsize,
         isolation=queue.isolation,
-        unwind=cast("float", queue.unwind),
-        ageing=cast("float | None", queue.ageing),
+        unwind=queue.unwind,
+        ageing=queue.ageing,
         hire=hire,
     )
 

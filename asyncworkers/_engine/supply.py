@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from typing import Any
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
@@ -22,15 +21,24 @@ CHUNK = 64
 """Items taken from the iterable at a time."""
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What the jobs of a stream have in common."""
 
-    queue: MemoryQueue
-    order: Order
-    context: Context | None
-    delay: float
-    parent: Job[Any] | None
+    __slots__ = ("context", "delay", "order", "parent", "queue")
+
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        order: Order,
+        context: Context | None,
+        delay: float,
+        parent: Job[Any] | None,
+    ) -> None:
+        self.queue = queue
+        self.order = order
+        self.context = context
+        self.delay = delay
+        self.parent = parent
 
 
 class Supply:
