@@ -23,6 +23,7 @@ __all__ = [
     "printable",
     "queue_name",
     "shown",
+    "summary",
     "tags",
     "text",
     "whole",
@@ -57,6 +58,16 @@ def printable(text: str, keep: str = "") -> str:
 def kind_of(error: BaseException) -> str:
     """The printable name of an error's class."""
     return printable(type(error).__name__)
+
+
+def summary(error: BaseException, limit: int = 200) -> str:
+    """An error's class and message, as in `ValueError: bad`: short, printable, safe if it raises."""
+    try:
+        message = str(error)[: limit + 1]
+    except BaseException as trouble:  # its own `__str__`
+        message = f"<its message raised {kind_of(trouble)}>"
+    text = f"{kind_of(error)}: {printable(message)}" if message else kind_of(error)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def note(error: BaseException, text: str) -> None:

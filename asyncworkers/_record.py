@@ -24,11 +24,12 @@ class _RecordType(type):
         names: tuple[str, ...] = getattr(cls, "_fields", ())
         defaults: dict[str, Any] = dict(getattr(cls, "_defaults", {}))
         if bases:  # what Record itself annotates is no field
-            for field in cls.__annotations__:
+            for field in inspect.get_annotations(cls):
                 if field in body:
                     defaults[field] = body[field]
-                setattr(cls, field, _reader(len(names)))
-                names += (field,)
+                if field not in names:
+                    names += (field,)
+                setattr(cls, field, _reader(names.index(field)))
         cls._fields, cls._defaults = names, defaults
         return cls
 

@@ -502,12 +502,10 @@ class Supervisor:
         hub = self._entered().hub
         if type(job_id) is not str:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
-        prefix, _, number = job_id.rpartition("-")
-        if prefix == hub.prefix and number.isascii() and number.isdigit() and len(number) < 20:
-            job = hub.index.get(int(number))
-            if job is not None:
-                return job
-        raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
+        job = hub.index.get(job_id)
+        if job is None:
+            raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
+        return job
 
     def jobs(
         self,

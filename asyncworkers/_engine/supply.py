@@ -12,7 +12,6 @@ from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
 from asyncworkers._engine.line import rank
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
-from asyncworkers.function import name_of
 from asyncworkers.job import RUNNING, SUCCEEDED, Job, Order, running
 
 __all__ = ["Plan", "Supply"]
@@ -92,7 +91,7 @@ class Supply:
     @property
     def name(self) -> str:
         """The name of the function, for people."""
-        return self._plan.order.policies.name or name_of(self._plan.order.function)
+        return self._plan.order.name
 
     # ---- items
 

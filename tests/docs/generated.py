@@ -38,14 +38,16 @@ def text_of(documented: type) -> str:
 
 def events_table() -> str:
     """Return a row for each event, in the order of the module."""
-    common = set(fields(events.Event))
-    rows = ["| event | fields beside `at` | what happened |", "|---|---|---|"]
+    rows = ["| event | fields beside those of all | what happened |", "|---|---|---|"]
     for name, event in vars(events).items():
         if name in events.__all__ and isinstance(event, type) and issubclass(event, events.Event):
-            own = [field for field in fields(event) if field not in common]
-            if own:
-                listed = ", ".join(f"`{field}`" for field in own)
-                rows.append(f"| `{name}` | {listed} | {text_of(event)} |")
+            if event in (events.Event, events.JobEvent):
+                continue
+            base = events.JobEvent if issubclass(event, events.JobEvent) else events.Event
+            own = [f"`{field}`" for field in fields(event)[len(fields(base)) :]]
+            if base is events.JobEvent:
+                own.insert(0, "those of `JobEvent`")
+            rows.append(f"| `{name}` | {', '.join(own)} | {text_of(event)} |")
     return "\n".join(rows)
 
 

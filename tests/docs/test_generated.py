@@ -166,6 +166,8 @@ def test_glossary_names_the_states():
 
 
 def test_events_page_says_what_all_have():
-    """Every event has `at`, which the page says once."""
+    """Every event has `at`, those of jobs have four fields more, which the page says once."""
     assert fields(events.Event) == ("at",)
     assert "Each has `at`" in page("events.md")
+    assert fields(events.JobEvent) == ("at", "job_id", "job_name", "queue", "tags")
+    assert "`job_id`, `job_name`, `queue` and `tags`" in " ".join(page("events.md").split())
