@@ -23,12 +23,20 @@ class Named(Place):
     name: str = "here"
 
 
+class Elsewhere(Place):
+    """A place with a better default and no field of its own."""
+
+    y: float = 9.0
+
+
 HERE = Named(1.0, 2.0, "there")
 
 
 def test_fields_are_read_by_name_and_matched_by_place():
     """A record has its fields, the inherited ones first."""
     assert fields(Named) == ("x", "y", "name")
+    assert fields(Elsewhere) == ("x", "y")
+    assert Elsewhere(1.0) == Elsewhere(1.0, 9.0)
     assert (HERE.x, HERE.y, HERE.name) == (1.0, 2.0, "there")
     match HERE:
         case Named(x, y, name):
@@ -69,7 +77,7 @@ def test_equal_is_what_is_alike_and_of_one_class():
     assert Named(1.0, 2.0, "there") == HERE
     assert hash(Named(1.0, 2.0, "there")) == hash(HERE)
     assert Named(1.0, 2.0, "here") != HERE
-    assert Place(1.0) != Named(1.0)
+    assert Place(1.0, 2.0) != Elsewhere(1.0, 2.0)
     assert HERE != (1.0, 2.0, "there")
     assert len({Place(1.0), Place(1.0), Place(2.0)}) == 2
     with pytest.raises(TypeError, match="unhashable"):
