@@ -132,18 +132,22 @@ async def test_a_timeout_runs_on_while_the_slot_is_lent():
 
 
 @pytest.mark.virtual_time
-async def test_a_retry_that_waits_may_expire():
-    """`expires` counts from submission and ends a job that waits for its retry, at that moment."""
+@pytest.mark.parametrize(("lasts", "end"), [(1, 10), (20, 20)])
+async def test_a_retry_that_waits_may_expire(lasts, end):
+    """`expires` counts from submission and ends a job that waits for its retry, at that moment; or
+    at once, if that came while an attempt was running.
+    """
 
     @job(retry=Retry(2, on=Flaky, delay=60, jitter=False), expires=10)
     async def flaky() -> None:
+        await asyncio.sleep(lasts)
         raise Flaky
 
     async with Supervisor() as supervisor:
         waiting = await supervisor.submit(flaky)
         with pytest.raises(JobExpired):
             await waiting
-        assert asyncio.get_running_loop().time() == 10
+        assert asyncio.get_running_loop().time() == end
     assert waiting.state == "cancelled"
 
 
@@ -185,11 +189,12 @@ async def test_each_attempt_gets_a_fresh_context(place):
     function: Any = meddle if place == "in a thread" else meddle_on_the_loop
     again = job(function, retry=Retry(2, on=Flaky, delay=0))
     async with supervisor_for(place) as supervisor:
-        await supervisor.call(again)  # without a context of its own, and then with one
+        await supervisor.call(again.options(context="none"))  # in the worker's own, if it can
+        await supervisor.call(again.options(context="none"))
         color.set("red")
         await supervisor.call(again)
         await supervisor.call(again)
-    assert found == [("nowhere", "none")] * 2 + [("nowhere", "red")] * 4
+    assert found == [("nowhere", "none")] * 4 + [("nowhere", "red")] * 4
     assert seen() == ("nowhere", "red")
 
 
