@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ __all__ = [
     "printable",
     "queue_name",
     "shown",
+    "summary",
     "tags",
     "text",
     "whole",
@@ -58,6 +58,16 @@ def printable(text: str, keep: str = "") -> str:
 def kind_of(error: BaseException) -> str:
     """The printable name of an error's class."""
     return printable(type(error).__name__)
+
+
+def summary(error: BaseException, limit: int = 200) -> str:
+    """An error's class and message, as in `ValueError: bad`: short, printable, safe if it raises."""
+    try:
+        message = str(error)[: limit + 1]
+    except BaseException as trouble:  # its own `__str__`
+        message = f"<its message raised {kind_of(trouble)}>"
+    text = f"{kind_of(error)}: {printable(message)}" if message else kind_of(error)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def note(error: BaseException, text: str) -> None:
@@ -150,6 +160,8 @@ def flag(argument: str, value: Any) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelled name: the nearest known ones."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -1,25 +1,27 @@
 """Frozen records that something happened, and the listeners that are told of them in order.
 
 Events are plain data: they hold no job, no argument and no result, so that they can be kept,
-logged or sent elsewhere without holding anything alive or giving anything away. `at` is in
-seconds on the supervisor's clock: `time.monotonic()` on ordinary loops, a test loop's own time.
+logged or sent elsewhere without holding anything alive. Nothing in them comes from a job's
+arguments, but for what the message of an exception quotes. `at` is in seconds on the supervisor's
+clock: `time.monotonic()` on ordinary loops, a test loop's own time.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._record import Record
 
 __all__ = [
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
     "Event",
+    "JobEvent",
     "JobProgressed",
     "JobSettled",
     "JobSubmitted",
@@ -39,74 +41,62 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Record):
     """Something happened, at `at` on the supervisor's clock."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class JobSubmitted(Event):
+class JobEvent(Event):
+    """Something happened to a job. `tags` are those its function gave it."""
+
+    job_id: str
+    job_name: str
+    queue: str
+    tags: tuple[str, ...]
+
+
+class JobSubmitted(JobEvent):
     """A job was accepted by its queue."""
 
-    job_id: str
-    job_name: str
-    queue: str
 
-
-@dataclass(frozen=True, slots=True)
-class AttemptStarted(Event):
+class AttemptStarted(JobEvent):
     """A worker began to run the job; `attempt` counts from 1."""
 
-    job_id: str
-    job_name: str
-    queue: str
     attempt: int
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded(Event):
+class AttemptEnded(JobEvent):
     """An attempt ended after `seconds`. The kinds of outcome and decision come as class names,
-    such as `"TimedOut"` and `"RetryAfter"`; `error` is the failure's type, if there was one.
+    such as `"TimedOut"` and `"RetryAfter"`. If the function raised, `error_type` is the class and
+    `error` the class and message, as in `"ValueError: bad"`: one line, cut at 200 characters.
     """
 
-    job_id: str
-    job_name: str
-    queue: str
     attempt: int
     worker: int
     seconds: float
     outcome: str
     decision: str
+    error_type: str | None
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class JobSettled(Event):
+class JobSettled(JobEvent):
     """A job reached its end: `state` is succeeded, failed or cancelled, and stays so."""
 
-    job_id: str
-    job_name: str
-    queue: str
     attempt: int
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgressed(Event):
+class JobProgressed(JobEvent):
     """A running job reported how far it is."""
 
-    job_id: str
-    job_name: str
-    queue: str
     done: float
     total: float | None
     message: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerReplaced(Event):
     """A worker's task ended unasked, by a crash or a foreign cancellation, and was replaced."""
 
@@ -116,17 +106,12 @@ class WorkerReplaced(Event):
     job_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptAbandoned(Event):
+class AttemptAbandoned(JobEvent):
     """A cancelled attempt did not end in time; its job is settled, its code may still run."""
 
-    job_id: str
-    job_name: str
-    queue: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
 class QueueExhausted(Event):
     """Every thread of the queue is held by an abandoned attempt, so its jobs must wait."""
 
@@ -134,21 +119,18 @@ class QueueExhausted(Event):
     abandoned: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class QueuePaused(Event):
     """The queue accepts jobs and starts none."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
 class QueueResumed(Event):
     """The queue starts jobs again."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
 class QueueResized(Event):
     """The queue may now run `workers` jobs at a time."""
 
@@ -156,7 +138,6 @@ class QueueResized(Event):
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
 class LoopStalled(Event):
     """One step blocked the event loop for `seconds`; the place is where it was seen blocking.
 
@@ -173,7 +154,6 @@ class LoopStalled(Event):
     held_gil: bool
 
 
-@dataclass(frozen=True, slots=True)
 class TasksLeaked(Event):
     """Tasks that a job started and left behind; they were cancelled when the supervisor ended.
 
@@ -185,7 +165,6 @@ class TasksLeaked(Event):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
 class ListenerDropped(Event):
     """A listener raised, so it is told no more."""
 
@@ -193,21 +172,18 @@ class ListenerDropped(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorStarted(Event):
     """The supervisor is open."""
 
     supervisor: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorDraining(Event):
     """The supervisor accepts nothing new and finishes what it has."""
 
     supervisor: str
 
 
-@dataclass(frozen=True, slots=True)
 class SupervisorClosed(Event):
     """The supervisor has ended; nothing follows."""
 
@@ -228,7 +204,7 @@ class Listeners:
     __slots__ = ("_listeners", "_telling", "_untold")
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
-        self._listeners: list[Listener] = []
+        self._listeners: tuple[Listener, ...] = ()
         self._untold: deque[Event] = deque()
         self._telling = False
         for listener in listeners:
@@ -244,31 +220,34 @@ class Listeners:
         """Tell this callable too, from the next event on; raises TypeError if it is not callable."""
         if not callable(listener):
             raise TypeError(f"a listener must be callable, not {_checks.shown(listener)}")
-        self._listeners.append(listener)
+        self._listeners += (listener,)
 
     def remove(self, listener: Listener) -> None:
         """Tell it no more; nothing happens if it was not told before."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        left = list(self._listeners)
+        if listener in left:
+            left.remove(listener)
+            self._listeners = tuple(left)
 
     def emit(self, event: Event) -> None:
         """Tell everybody. Never raises: a listener that does is dropped and the others are told."""
-        self._untold.append(event)
         if self._telling:  # a listener caused this event: it comes after the one being told
+            self._untold.append(event)
             return
         self._telling = True
         try:
+            self._tell(event)
             while self._untold:
                 self._tell(self._untold.popleft())
         finally:
             self._telling = False
 
     def _tell(self, event: Event) -> None:
-        for listener in tuple(self._listeners):
+        for listener in self._listeners:
             try:
                 listener(event)
             except BaseException as error:  # also SystemExit: a listener must not end the loop
                 self.remove(listener)
                 name = _checks.shown(listener)
                 log.failure(f"dropped listener {name}, which raised", error)
-                self._untold.append(ListenerDropped(event.at, name, _checks.shown(error, 200)))
+                self._untold.append(ListenerDropped(event.at, name, _checks.summary(error)))

@@ -8,7 +8,6 @@ import gc
 import sys
 from collections.abc import Callable, Generator
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import FrameType
@@ -16,6 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._record import Record
 from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
 from asyncworkers.function import Policies, name_of
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
@@ -47,8 +47,7 @@ ENDED: Final = SUCCEEDED
 STATES: Final = tuple(JobState)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Record):
     """How far a running job is, by its own last report: `done` of `total`, in units of its own."""
 
     done: float
@@ -88,15 +87,23 @@ class Order:
     `gate` is that of the intake which takes such jobs without another question.
     """
 
-    __slots__ = ("function", "gate", "home", "plain", "policies", "timeout")
+    __slots__ = ("_name", "function", "gate", "home", "plain", "policies", "timeout")
 
     def __init__(self, home: Home, policies: Policies, function: Callable[..., Any]) -> None:
+        self._name = policies.name
         self.home = home
         self.policies = policies
         self.function = function
         self.timeout = policies.timeout
         self.plain = policies.simple and not policies.sets_context
         self.gate: object = None
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for people."""
+        if self._name is None:
+            self._name = name_of(self.function)
+        return self._name
 
 
 class Rare:
@@ -106,15 +113,15 @@ class Rare:
         "depth",
         "due",
         "expires_at",
+        "id",
         "last_error",
-        "number",
         "parent",
         "progress",
         "tries",
     )
 
     def __init__(self, tries: int) -> None:
-        self.number = 0  # of the job's id, once somebody has asked for that
+        self.id = ""  # given when somebody first asks for it
         self.tries = tries
         self.progress: Progress | None = None
         self.due = 0.0
@@ -271,7 +278,7 @@ class Job(Generic[T_co]):
     @property
     def name(self) -> str:
         """The name of the function, for people."""
-        return self._order.policies.name or name_of(self._order.function)
+        return self._order.name
 
     @property
     def queue(self) -> str:

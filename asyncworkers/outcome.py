@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from asyncworkers._record import Record
 
 __all__ = [
     "Cancel",
@@ -20,29 +21,25 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Record):
     """The function returned `value`."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Record):
     """The function raised `error`, as whoever awaits the job would see it."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Record):
     """The attempt ran longer than `timeout` seconds and was cancelled."""
 
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Record):
     """The job was cancelled; `reason` says why. `expired` is true if its time had run out."""
 
     reason: str
@@ -53,38 +50,33 @@ Outcome: TypeAlias = Succeeded | Failed | TimedOut | Cancelled
 """The fact: how an attempt ended. After the last attempt it is how the job ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Record):
     """The job has succeeded with `value`."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
+class RetryAfter(Record):
     """The job runs again after `delay` seconds, because of `error`."""
 
     delay: float
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Record):
     """The job has failed with `error`."""
 
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Record):
     """The job is cancelled for `reason`."""
 
     reason: str
     expired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Record):
     """The attempt never began: the job goes back to its queue, no attempt spent."""
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import TypeAlias, assert_never, cast
 
 from asyncworkers import _checks
+from asyncworkers._record import Record
 from asyncworkers.errors import GiveUp, JobTimedOut, RetryLater
 from asyncworkers.outcome import (
     Cancel,
@@ -28,8 +28,7 @@ Backoff: TypeAlias = Callable[[int, Exception], float | timedelta | None]
 """Answers with the delay after attempt `n` failed with an error, or None for the formula's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Record):
     """How often a failing job runs, on which exceptions, and how long it waits in between.
 
     After attempt n the wait is chosen between 0 and `min(maximum, delay * factor ** (n - 1))`
@@ -47,29 +46,38 @@ class Retry:
     """
 
     attempts: int
-    _: KW_ONLY
-    on: type[Exception] | Iterable[type[Exception]]
-    delay: float | timedelta = 1.0
-    factor: float = 2.0
-    maximum: float | timedelta = 60.0
-    jitter: bool = True
-    backoff: Backoff | None = None
+    on: tuple[type[Exception], ...]
+    delay: float
+    factor: float
+    maximum: float
+    jitter: bool
+    backoff: Backoff | None
 
-    def __post_init__(self) -> None:
-        fix = object.__setattr__
-        _checks.whole("Retry.attempts", self.attempts, 1, 1_000)
-        fix(self, "on", _exception_classes(self.on))
-        fix(self, "delay", _checks.duration("Retry.delay", self.delay))
-        fix(self, "maximum", _checks.duration("Retry.maximum", self.maximum))
-        if _checks.number("Retry.factor", self.factor) < 1:
-            raise ValueError(f"Retry.factor must be at least 1, not {self.factor}")
-        _checks.flag("Retry.jitter", self.jitter)
-        if self.backoff is not None and not callable(self.backoff):
-            raise TypeError(f"Retry.backoff must be callable, not {_checks.shown(self.backoff)}")
+    def __init__(
+        self,
+        attempts: int,
+        *,
+        on: type[Exception] | Iterable[type[Exception]],
+        delay: float | timedelta = 1.0,
+        factor: float = 2.0,
+        maximum: float | timedelta = 60.0,
+        jitter: bool = True,
+        backoff: Backoff | None = None,
+    ) -> None:
+        _checks.whole("Retry.attempts", attempts, 1, 1_000)
+        classes = _exception_classes(on)
+        delay = _checks.duration("Retry.delay", delay)
+        maximum = _checks.duration("Retry.maximum", maximum)
+        if _checks.number("Retry.factor", factor) < 1:
+            raise ValueError(f"Retry.factor must be at least 1, not {factor}")
+        _checks.flag("Retry.jitter", jitter)
+        if backoff is not None and not callable(backoff):
+            raise TypeError(f"Retry.backoff must be callable, not {_checks.shown(backoff)}")
+        super().__init__(attempts, classes, delay, factor, maximum, jitter, backoff)
 
     def wants(self, error: Exception) -> bool:
         """Whether this error is one of those in `on`."""
-        return isinstance(error, cast("tuple[type[Exception], ...]", self.on))
+        return isinstance(error, self.on)
 
     def delay_after(self, attempt: int, error: Exception, roll: float) -> float:
         """Seconds to wait after the numbered attempt failed; `roll` in [0, 1) draws the jitter.
@@ -80,11 +88,10 @@ class Retry:
             answer = self.backoff(attempt, error)
             if answer is not None:
                 return _checks.duration("the delay answered by Retry.backoff", answer)
-        first, most = cast("float", self.delay), cast("float", self.maximum)
         try:
-            longest = min(most, first * self.factor ** (attempt - 1))
+            longest = min(self.maximum, self.delay * self.factor ** (attempt - 1))
         except OverflowError:
-            longest = most
+            longest = self.maximum
         return longest * roll if self.jitter else longest
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Literal
 
 from asyncworkers import _checks
+from asyncworkers._record import Record
 
 __all__ = ["Queue"]
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(Record):
     """The declaration of a queue, for `Supervisor(queues=[...])`. Frozen; hold as many as you like.
 
     - `name`: lower-case letters, digits and `_.-`, at most 64 characters.
@@ -31,25 +30,34 @@ class Queue:
     """
 
     name: str
-    workers: int | None = None
-    _: KW_ONLY
-    kind: Literal["loop", "threads"] = "loop"
-    maxsize: int | None = 10_000
-    isolation: Literal["shared", "task"] = "shared"
-    unwind: float | timedelta = 10.0
-    ageing: float | timedelta | None = None
+    workers: int | None
+    kind: Literal["loop", "threads"]
+    maxsize: int | None
+    isolation: Literal["shared", "task"]
+    unwind: float
+    ageing: float | None
 
-    def __post_init__(self) -> None:
-        fix = object.__setattr__
-        _checks.queue_name("Queue.name", self.name)
-        if self.workers is not None:
-            _checks.whole("Queue.workers", self.workers, 0, 1_000_000)
-        if self.maxsize is not None:
-            _checks.whole("Queue.maxsize", self.maxsize, 1, 2**63)
-        _checks.one_of("Queue.kind", self.kind, ("loop", "threads"))
-        _checks.one_of("Queue.isolation", self.isolation, ("shared", "task"))
-        if self.kind == "threads" and self.isolation == "task":
+    def __init__(
+        self,
+        name: str,
+        workers: int | None = None,
+        *,
+        kind: Literal["loop", "threads"] = "loop",
+        maxsize: int | None = 10_000,
+        isolation: Literal["shared", "task"] = "shared",
+        unwind: float | timedelta = 10.0,
+        ageing: float | timedelta | None = None,
+    ) -> None:
+        _checks.queue_name("Queue.name", name)
+        if workers is not None:
+            _checks.whole("Queue.workers", workers, 0, 1_000_000)
+        if maxsize is not None:
+            _checks.whole("Queue.maxsize", maxsize, 1, 2**63)
+        _checks.one_of("Queue.kind", kind, ("loop", "threads"))
+        _checks.one_of("Queue.isolation", isolation, ("shared", "task"))
+        if kind == "threads" and isolation == "task":
             raise ValueError('Queue.isolation must be "shared" for threads: they run no tasks')
-        fix(self, "unwind", _checks.duration("Queue.unwind", self.unwind))
-        if self.ageing is not None:
-            fix(self, "ageing", _checks.duration("Queue.ageing", self.ageing))
+        unwind = _checks.duration("Queue.unwind", unwind)
+        if ageing is not None:
+            ageing = _checks.duration("Queue.ageing", ageing)
+        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing)

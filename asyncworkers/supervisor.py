@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import dataclasses
 import os
 import warnings
 import weakref
@@ -503,12 +502,10 @@ class Supervisor:
         hub = self._entered().hub
         if type(job_id) is not str:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
-        prefix, _, number = job_id.rpartition("-")
-        if prefix == hub.prefix and number.isascii() and number.isdigit() and len(number) < 20:
-            job = hub.index.get(int(number))
-            if job is not None:
-                return job
-        raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
+        job = hub.index.get(job_id)
+        if job is None:
+            raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
+        return job
 
     def jobs(
         self,
@@ -668,9 +665,7 @@ def _declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         default = threads if queue.kind == "threads" else 100
-        declared[queue.name] = (
-            dataclasses.replace(queue, workers=default) if queue.workers is None else queue
-        )
+        declared[queue.name] = queue.replace(workers=default) if queue.workers is None else queue
     return declared
 
 
@@ -682,8 +677,8 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         workers=cast("int", queue.workers),
         maxsize=queue.maxsize,
         isolation=queue.isolation,
-        unwind=cast("float", queue.unwind),
-        ageing=cast("float | None", queue.ageing),
+        unwind=queue.unwind,
+        ageing=queue.ageing,
         hire=hire,
     )
 

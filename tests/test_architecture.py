@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # A room imports only lower floors. Only the words of floor 0 and the doors know their neighbors.
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
-    **dict.fromkeys(("_checks", "_log", "errors", "outcome", "policies", "events"), 0),
+    **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     "function": 1,
     "job": 2,
     "bridge": 3,

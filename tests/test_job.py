@@ -365,6 +365,11 @@ async def test_first_reason_is_the_outcome(ending: str) -> None:
 
 async def test_unread_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A failure that nobody looked at is logged once, with its traceback; a read one never."""
+
+    def said() -> list[str]:  # a collection that takes its time is a stall, and told as one
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if "the event loop" not in line]
+
     async with Supervisor() as supervisor:
         for read in (True, False):
             one = await supervisor.submit(fail, f"read: {read}")
@@ -376,17 +381,17 @@ async def test_unread_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -
         await supervisor.call(echo, 1)
         await asyncio.sleep(0)
         gc.collect()
-        (record,) = caplog.records
-        assert forgotten in record.getMessage()
-        assert "read: False" in record.getMessage()
-        assert "Traceback" in record.getMessage()
-    (_, record) = caplog.records  # that of the job we kept comes when the supervisor closes
-    assert kept.id in record.getMessage()
+        (line,) = said()
+        assert forgotten in line
+        assert "read: False" in line
+        assert "Traceback" in line
+    (_, line) = said()  # that of the job we kept comes when the supervisor closes
+    assert kept.id in line
     with pytest.raises(ValueError, match="kept"):
         kept.result()
     del kept
     gc.collect()
-    assert len(caplog.records) == 2
+    assert len(said()) == 2
 
 
 async def test_found_while_unfinished() -> None:

@@ -57,7 +57,7 @@ class Hub:
         self.name = name
         self.crashed = crashed
         self.pid = os.getpid()
-        self.index: dict[int, Job[Any]] = {}  # unfinished jobs whose id was asked for, by number
+        self.index: dict[str, Job[Any]] = {}  # unfinished jobs whose id was asked for
         self.open = 0  # unfinished jobs, counted while somebody waits for quiet
         self.queues: tuple[ServedQueue, ...] = ()
         self.readers: dict[Reader, None] = {}  # of streams that are not finished

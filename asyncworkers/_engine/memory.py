@@ -149,13 +149,13 @@ class MemoryQueue:
     # ---- what its jobs ask
 
     def job_id(self, job: Job[Any]) -> str:
-        """The job's number, given when first asked for, with a prefix no other supervisor shares."""
-        rare = job._uncommon()
-        if not rare.number:
-            rare.number = next(self.hub.numbers)
+        """The job's id, given when first asked for: a number after a prefix no other supervisor has."""
+        rare = job._rare or job._uncommon()
+        if not rare.id:
+            rare.id = f"{self.hub.prefix}-{next(self.hub.numbers)}"
             if job._state < ENDED:
-                self.hub.index[rare.number] = job
-        return f"{self.hub.prefix}-{rare.number}"
+                self.hub.index[rare.id] = job
+        return rare.id
 
     def utc(self, moment: float) -> datetime:
         """A moment of the loop's clock as a date."""
@@ -297,10 +297,19 @@ class MemoryQueue:
 
     def tell_completed(self, job: Job[Any], attempt: Attempt) -> None:
         """A worker has settled the ordinary case by itself: its job succeeded."""
-        if job._rare is not None and job._rare.number:
-            del self.hub.index[job._rare.number]
         if self.told:
-            self._tell_succeeded(job, attempt)
+            seconds = job._finished - job._started
+            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
+            self._emit(events.AttemptEnded, job, *details)
+        self._forget(job)
+        if self.told:
+            self._emit(events.JobSettled, job, job.attempt, "succeeded")
+            self.hub.job_ended()
+
+    def _forget(self, job: Job[Any]) -> None:
+        """The job has ended: its id finds it no more."""
+        if job._rare is not None and job._rare.id:
+            self.hub.index.pop(job._rare.id, None)
 
     def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
         """Judge how the attempt ended, tell of it, and settle."""
@@ -361,8 +370,7 @@ class MemoryQueue:
             self.cancelled += 1
         else:
             self.completed += 1
-        if job._rare is not None and job._rare.number:
-            del self.hub.index[job._rare.number]
+        self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, STATES[state].value)
             self.hub.job_ended()
@@ -635,9 +643,10 @@ class MemoryQueue:
             self.hub.listeners.emit(event(self.clock.now(), *details))
 
     def _emit(self, event: Callable[..., events.Event], job: Job[Any], *details: Any) -> None:
-        if self.hub.listeners:
-            name = (self.job_id(job), job.name, self.name)
-            self.hub.listeners.emit(event(self.clock.now(), *name, *details))
+        listeners, order = self.hub.listeners, job._order
+        if listeners:
+            job_id, tags = self.job_id(job), order.policies.tags
+            listeners.emit(event(self.now(), job_id, order.name, self.name, tags, *details))
 
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
@@ -651,17 +660,12 @@ class MemoryQueue:
     def _tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
     ) -> None:
-        error = _checks.kind_of(outcome.error) if isinstance(outcome, Failed) else None
-        seconds = self.clock.now() - job._started
-        kinds = type(outcome).__name__, type(decision).__name__, error
-        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *kinds)
-
-    def _tell_succeeded(self, job: Job[Any], attempt: Attempt) -> None:
-        seconds = job._finished - job._started
-        details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None
-        self._emit(events.AttemptEnded, job, *details)
-        self._emit(events.JobSettled, job, job.attempt, "succeeded")
-        self.hub.job_ended()
+        kind = error = None
+        if isinstance(outcome, Failed):
+            kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
+        seconds = self.now() - job._started
+        ended = type(outcome).__name__, type(decision).__name__, kind, error
+        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
 
     def _tell_replaced(
         self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None

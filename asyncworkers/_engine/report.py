@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._record import Record
 
 __all__ = ["DrainReport", "QueueStats", "Stats", "queue_stats"]
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
+class QueueStats(Record):
     """The figures of one queue at one moment. Counts are totals since the supervisor started.
 
     `workers` is its capacity, `running` the attempts under way (those that lend their slot
@@ -39,8 +38,7 @@ class QueueStats:
     zombies: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Record):
     """The figures of all queues of a supervisor at one moment; sums are properties."""
 
     queues: dict[str, QueueStats]
@@ -111,8 +109,7 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class DrainReport:
+class DrainReport(Record):
     """What became of the jobs a supervisor still had when it was told to drain.
 
     Each field holds the jobs' ids: `done` ended by themselves while it waited (well or not),

@@ -61,11 +61,11 @@ def _report(
 
 
 def stop(hub: Hub, reason: str) -> None:
-    """Cancel everything: what waits ends now, what runs as soon as it lets us."""
+    """Cancel everything, the newest first: what waits ends now, what runs as soon as it lets us."""
     hub.stopping = reason
     for reader in tuple(hub.readers):
         reader.abort(reason)
-    for job in hub.unfinished():
+    for job in reversed(hub.unfinished()):
         job._order.home.cancel(job, reason)
 
 

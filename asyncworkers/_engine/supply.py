@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from typing import Any
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
@@ -14,7 +13,6 @@ from asyncworkers._engine.crew import TURN
 from asyncworkers._engine.line import rank
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
-from asyncworkers.function import name_of
 from asyncworkers.job import RUNNING, SUCCEEDED, Job, Order, running
 
 __all__ = ["Plan", "Supply"]
@@ -23,15 +21,24 @@ CHUNK = 64
 """Items taken from the iterable at a time."""
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What the jobs of a stream have in common."""
 
-    queue: MemoryQueue
-    order: Order
-    context: Context | None
-    delay: float
-    parent: Job[Any] | None
+    __slots__ = ("context", "delay", "order", "parent", "queue")
+
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        order: Order,
+        context: Context | None,
+        delay: float,
+        parent: Job[Any] | None,
+    ) -> None:
+        self.queue = queue
+        self.order = order
+        self.context = context
+        self.delay = delay
+        self.parent = parent
 
 
 class Supply:
@@ -87,7 +94,7 @@ class Supply:
     @property
     def name(self) -> str:
         """The name of the function, for people."""
-        return self._plan.order.policies.name or name_of(self._plan.order.function)
+        return self._plan.order.name
 
     # ---- items
 

@@ -99,7 +99,7 @@ class Diary:
         elif event.outcome == "Cancelled":
             ending = Ending.CANCELLED
         else:
-            ending = ending_of(event.error)
+            ending = ending_of(event.error_type)
         end = event.at - self._began
         self.run.attempts.append(
             Attempt(

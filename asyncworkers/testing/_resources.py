@@ -173,7 +173,8 @@ def _memory() -> dict[str, str]:
     found: dict[str, str] = {}
     if SHM.is_dir():
         for path in SHM.iterdir():
-            found[str(path)] = f"shared memory {path}"
+            if path.is_file():  # a directory there is somebody's use of it as a fast disk
+                found[str(path)] = f"shared memory {path}"
     if PROC.exists():
         for name in _mapped((PROC / "maps").read_text()):
             found.setdefault(name, f"shared memory {name}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 from asyncworkers import events
+from asyncworkers._record import fields as names_of
 from asyncworkers.events import Event
 
 __all__ = ["EventNotSeen", "EventRecorder"]
@@ -126,7 +126,7 @@ class _Waiting:
 
 
 def _matcher(kind: type[Event], fields: dict[str, object]) -> Callable[[Event], bool]:
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = names_of(kind)
     for name in fields:
         if name not in names:
             raise TypeError(f"{kind.__name__} has no field {name!r}, only {', '.join(names)}")

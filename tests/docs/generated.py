@@ -3,7 +3,6 @@
 `python tests/docs/generated.py` writes them anew; `test_generated.py` compares them.
 """
 
-import dataclasses
 import inspect
 import re
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asyncworkers import errors, events
+from asyncworkers._record import fields
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "docs" / "reference" / "benchmarks.md"
@@ -38,14 +38,16 @@ def text_of(documented: type) -> str:
 
 def events_table() -> str:
     """Return a row for each event, in the order of the module."""
-    common = {field.name for field in dataclasses.fields(events.Event)}
-    rows = ["| event | fields beside `at` | what happened |", "|---|---|---|"]
+    rows = ["| event | fields beside those of all | what happened |", "|---|---|---|"]
     for name, event in vars(events).items():
         if name in events.__all__ and isinstance(event, type) and issubclass(event, events.Event):
-            own = [field.name for field in dataclasses.fields(event) if field.name not in common]
-            if own:
-                fields = ", ".join(f"`{field}`" for field in own)
-                rows.append(f"| `{name}` | {fields} | {text_of(event)} |")
+            if event in (events.Event, events.JobEvent):
+                continue
+            base = events.JobEvent if issubclass(event, events.JobEvent) else events.Event
+            own = [f"`{field}`" for field in fields(event)[len(fields(base)) :]]
+            if base is events.JobEvent:
+                own.insert(0, "those of `JobEvent`")
+            rows.append(f"| `{name}` | {', '.join(own)} | {text_of(event)} |")
     return "\n".join(rows)
 
 

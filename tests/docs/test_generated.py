@@ -11,6 +11,7 @@ from generated import PARTS, part
 import asyncworkers
 from asyncworkers import Queue, Retry, Supervisor, _checks, events, run, testing
 from asyncworkers._engine import attempt, crew, room, stop, watchdog
+from asyncworkers._record import fields
 from asyncworkers.function import Options, job
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -165,6 +166,8 @@ def test_glossary_names_the_states():
 
 
 def test_events_page_says_what_all_have():
-    """Every event has `at`, which the page says once."""
-    assert list(events.Event.__dataclass_fields__) == ["at"]
+    """Every event has `at`, those of jobs have four fields more, which the page says once."""
+    assert fields(events.Event) == ("at",)
     assert "Each has `at`" in page("events.md")
+    assert fields(events.JobEvent) == ("at", "job_id", "job_name", "queue", "tags")
+    assert "`job_id`, `job_name`, `queue` and `tags`" in " ".join(page("events.md").split())

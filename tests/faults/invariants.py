@@ -4,7 +4,8 @@
 - I3: the figures agree: what was submitted has ended, runs or waits, each job exactly once.
 - I4: no task, thread, child or open file is left behind.
 - I5: the fault is told of once, with the job's id: `Trial.told_once`.
-- I6: no argument and no result is in any event or log line.
+- I6: no argument and no result is in any event or log line, unless an exception's own message,
+  which both of them show, quotes it.
 
 (I2 concerns jobs in a store.)
 """
@@ -111,7 +112,7 @@ class Trial:
         """I5: each attempt ended once in this way, the job settled once, and the log names it so
         often.
         """
-        ends = [(e.outcome, e.error) for e in self.recorder.of(AttemptEnded, job_id=job.id)]
+        ends = [(e.outcome, e.error_type) for e in self.recorder.of(AttemptEnded, job_id=job.id)]
         assert ends == [(outcome, error)] * attempts
         assert [e.state for e in self.recorder.of(JobSettled, job_id=job.id)] == [state]
         assert job.state == state

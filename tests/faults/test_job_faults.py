@@ -560,10 +560,10 @@ async def test_fault_J15_hostile_exception_and_argument(
     """An exception and an argument whose methods raise or recurse are carried like any other."""
 
     async def fails(_argument: object) -> None:
-        raise kind(CANARY)
+        raise kind("its own words")
 
     def fails_in_thread(_argument: object) -> None:
-        raise kind(CANARY)
+        raise kind("its own words")
 
     async with trial(caplog, place=place) as t:
         inner = fails_in_thread if place == "in a thread" else fails
@@ -585,9 +585,6 @@ async def test_fault_J15_hostile_exception_and_argument(
             assert len(lines) == 1
             assert "nobody awaited it" in lines[0]
             assert kind.__name__ in lines[0]
-            caplog.records[:] = [  # this text is the error's own, not the record's
-                record for record in caplog.records if identity not in record.getMessage()
-            ]
 
 
 async def test_fault_J16_huge_and_cyclic_errors(caplog: Log) -> None:

@@ -188,6 +188,14 @@ def test_shared_memory_of_other_processes_is_none_of_ours():
         other_stdin.close()
 
 
+@on_linux
+def test_a_directory_is_no_shared_memory():
+    """A directory where shared memory lies is somebody's use of that place as a fast disk."""
+    with no_leaks():
+        made = tempfile.mkdtemp(dir="/dev/shm")
+    os.rmdir(made)  # noqa: PTH106
+
+
 def test_warnings_about_leaks_are_reported():
     """An unclosed file and a coroutine never awaited are reported with their place."""
 

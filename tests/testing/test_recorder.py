@@ -18,7 +18,7 @@ from asyncworkers.testing import EventNotSeen, EventRecorder
 
 def settled(name: str, at: float = 1.0) -> JobSettled:
     """Make an event."""
-    return JobSettled(at, "id", name, "default", 1, "succeeded")
+    return JobSettled(at, "id", name, "default", (), 1, "succeeded")
 
 
 def test_events_are_kept_in_order_and_found_by_their_fields():
