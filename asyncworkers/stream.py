@@ -43,7 +43,8 @@ class Stream(Generic[T]):
     - `async with supervisor.map(...) as stream` does the same and makes sure that on leaving,
       however, no job of it is left.
 
-    Leaving the loop early, or cancelling whoever awaits, cancels the jobs it has started.
+    Leaving the loop early, or cancelling whoever awaits, cancels the jobs it has started. An
+    asynchronous generator that gave the items is closed when the map ends.
     """
 
     def __init__(
@@ -300,8 +301,9 @@ class _Reader:
     # ---- an asynchronous iterable
 
     async def _pump_items(self, items: AsyncIterable[Any]) -> None:
+        iterator: object = None
         try:
-            async for item in items:
+            async for item in (iterator := aiter(items)):
                 self.supply.add(item)
                 if not await self.supply.wait_for_room():
                     break
@@ -311,6 +313,18 @@ class _Reader:
         finally:
             self.supply.exhausted = True
             self._queue.hub.loop.call_soon(self._wake)
+            await self._end_generator(iterator)
+
+    async def _end_generator(self, iterator: object) -> None:
+        """End an asynchronous generator here and now, or its `finally` would run some time later,
+        in a task of nobody's.
+        """
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            try:
+                await close()
+            except Exception as error:
+                self._broken(error)
 
     # ---- ending
 
