@@ -10,10 +10,12 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobTimedOut",
+    "NotSerializable",
     "QueueFull",
     "RetryLater",
     "SupervisorClosed",
     "SupervisorFailed",
+    "WorkerCrashed",
     "WouldDeadlock",
     "WrongLoop",
     "WrongProcess",
@@ -57,6 +59,27 @@ class WouldDeadlock(AsyncworkersError):
 
 class JobFailed(AsyncworkersError):
     """The job ended with something that is no ordinary exception; `__cause__` holds it."""
+
+
+class NotSerializable(AsyncworkersError, TypeError):
+    """A function, an argument or a result cannot be pickled, so it cannot go to another process."""
+
+
+class WorkerCrashed(AsyncworkersError):
+    """The process that ran the job died: killed, out of memory, by a fault in C code, by `os._exit`.
+
+    `signal` is the number of the signal that ended it, `exit_code` what it ended with by itself,
+    both None if that is not known; `stderr` is the end of what it said on standard error. Only
+    the job that was running gets this, and it is run again only if `Retry(on=...)` names it.
+    """
+
+    def __init__(self, message: str, status: int | None = None, stderr: str = "") -> None:
+        super().__init__(message)
+        self.signal = -status if status is not None and status < 0 else None
+        self.exit_code = status if status is not None and status >= 0 else None
+        self.stderr = stderr
+        if stderr:
+            self.add_note(f"it said last:\n{stderr}")
 
 
 class GiveUp(AsyncworkersError):

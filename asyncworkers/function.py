@@ -37,7 +37,9 @@ class Options(TypedDict, total=False):
     """What `@job(...)` and `.options(...)` accept; every one is optional.
 
     - `name`: shown in logs and events; the function's qualified name otherwise.
-    - `queue`: the queue the job goes to: "default" for `async def`, "threads" for `def`.
+    - `queue`: the queue the job goes to: "default" for `async def`, "threads" for `def`, "processes"
+      for `def` with `cpu=True`.
+    - `cpu`: True for a `def` function that computes: its jobs run in processes.
     - `retry`: a `Retry`; without one a job runs once.
     - `timeout`: seconds an attempt may take, counted from its start.
     - `expires`: seconds after submission at which a job that is not running is given up.
@@ -50,6 +52,7 @@ class Options(TypedDict, total=False):
 
     name: str | None
     queue: str | None
+    cpu: bool
     retry: Retry | None
     timeout: Duration | None
     expires: Duration | None
@@ -69,6 +72,7 @@ class Policies:
     __slots__ = (
         "blocking",
         "context",
+        "cpu",
         "delay",
         "expires",
         "name",
@@ -87,7 +91,12 @@ class Policies:
         given = get("name")
         self.name: str | None = name if given is None else _checks.function_name("name", given)
         queue = get("queue")
-        default = "threads" if blocking else "default"
+        self.cpu = _checks.flag("cpu", get("cpu", False))
+        if self.cpu and not blocking:
+            raise TypeError(
+                f"cpu=True is for def functions: {self.name} is async def, and runs on the loop"
+            )
+        default = "processes" if self.cpu else "threads" if blocking else "default"
         self.queue: str = default if queue is None else _checks.queue_name("queue", queue)
         self.retry = _optional_retry(get("retry"))
         self.timeout = _optional_duration("timeout", get("timeout"))
@@ -218,7 +227,8 @@ def job(**options: Unpack[Options]) -> Callable[[Callable[P, R]], JobFunction[P,
 def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     """Make a JobFunction: `@job`, `@job(timeout=30)` or `job(function, timeout=30)`.
 
-    `async def` functions run on the event loop, `def` functions in threads. `Options` lists what
+    `async def` functions run on the event loop, `def` functions in threads, or in processes with
+    `cpu=True`. `Options` lists what
     may be given. Raises TypeError or ValueError, naming the option, and for what is no function.
     """
     if function is None:
