@@ -65,8 +65,8 @@ class Options(TypedDict, total=False):
 class Policies:
     """All that is decided about a function's jobs before they are submitted; frozen by custom.
 
-    `simple` folds the questions of the path of each job into one: true if the job is a coroutine
-    function that starts as soon as a worker is free and takes the submitter's context.
+    `simple` folds the questions of the path into the queue into one: true if the job is like most
+    others there, and starts as soon as a worker is free.
     """
 
     __slots__ = (
@@ -109,13 +109,7 @@ class Policies:
         # A hint, learned while running: the function changes context variables, so its jobs
         # had better get a context of their own at once.
         self.sets_context = False
-        self.simple = (
-            not blocking
-            and self.delay is None
-            and self.expires is None
-            and self.priority == 0
-            and self.context == "submitter"
-        )
+        self.simple = self.delay is None and self.expires is None and self.priority == 0
 
 
 def _optional_retry(value: Any) -> Retry | None:

@@ -96,7 +96,12 @@ class Order:
         self.policies = policies
         self.function = function
         self.timeout = policies.timeout
-        self.plain = policies.simple and not policies.sets_context
+        self.plain = (
+            policies.simple
+            and not policies.blocking
+            and policies.context == "submitter"
+            and not policies.sets_context
+        )
         self.gate: object = None
         self.pack: Callable[[Any, Any, Any], Any] | None = None
 

@@ -342,6 +342,8 @@ class Supervisor:
         """
         intake = self._intake or self._entered()
         job = intake.take_ordinary(function, args, kwargs)
+        if job is None:
+            job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
         job = intake.make(function, args, kwargs)
@@ -367,6 +369,8 @@ class Supervisor:
         """As `submit`, but raises QueueFull at once where that would wait."""
         intake = self._intake or self._entered()
         job = intake.take_ordinary(function, args, kwargs)
+        if job is None:
+            job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
         job = intake.make(function, args, kwargs)

@@ -100,6 +100,29 @@ class Intake:
             queue.tell_submitted(job)
         return job
 
+    def take_packed(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any] | None:
+        """As `take_ordinary`, for a function whose calls are packed for another process.
+
+        Raises NotSerializable if this one cannot be.
+        """
+        if type(function) is not JobFunction or function.last_hub is not self.hub:
+            return None
+        order: Order = function.last_order
+        if order.pack is None or not order.policies.simple or not self.accepting:
+            return None
+        queue = cast("MemoryQueue", order.home)
+        if here() != self.here or queue.ending or queue.is_full() or copy_context():
+            return None
+        job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
+        job._value = order.pack(args, kwargs, None)
+        queue.line.append(job)
+        queue.crew.staff(1)
+        if queue.told:
+            queue.tell_submitted(job)
+        return job
+
     def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """The job of a call, not yet in its queue: all that can be refused is refused here."""
         self.check()

@@ -14,6 +14,7 @@ from asyncworkers import _checks
 from asyncworkers.bridge.child.trouble import dumps_freely
 from asyncworkers.errors import NotSerializable
 from asyncworkers.function import name_of
+from asyncworkers.job import running
 
 __all__ = ["UNKNOWN", "Cargo", "Parcel", "Version", "cargo_of"]
 
@@ -226,7 +227,7 @@ def _variables(context: Context) -> list[tuple[Any, Any]]:
     """
     found: list[tuple[Any, Any]] = []
     for variable, value in context.items():
-        place = _place_of(variable)
+        place = None if variable is running else _place_of(variable)
         if place is not None:
             with contextlib.suppress(Exception):  # it cannot be pickled
                 found.append((place, dumps_freely(value)))
