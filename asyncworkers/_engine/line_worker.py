@@ -136,7 +136,6 @@ class LineWorker(Attempt):
         "_first",
         "_held",
         "_known",
-        "_looking",
         "_over",
         "_pulse",
         "_ready",
@@ -169,7 +168,6 @@ class LineWorker(Attempt):
         self._first = 1  # the number of the first job in `sent`
         self._waiting = 0.0  # seconds that what is behind it is expected to take
         self._known: dict[int, None] = {}  # numbers of the functions the child knows
-        self._looking = 0  # looks to come before we sleep: 2 after one that found something
         self._ready = False
         self._held = False
         self._timer: asyncio.TimerHandle | None = None
@@ -411,20 +409,19 @@ class LineWorker(Attempt):
         self._look_again(found)
 
     def _look_again(self, found: bool) -> None:
+        process = self.process
         if not self.sent:
-            self.process.sleep(True)
+            process.sleep(True)
             return
         if found:
-            self.process.sleep(False)
-            looks = 2
+            process.sleep(False)
+        elif process.asleep:
+            return  # this was the look after we said so
         else:
-            looks = self._looking - 1
-            if looks == 1:
-                self.process.sleep(True)
-        if looks > 0 and not self._scheduled:
+            process.sleep(True)
+        if not self._scheduled:
             self._scheduled = True
             self.home.hub.loop.call_soon(self._look_in_turn)
-        self._looking = max(looks, 0)
 
     def _look_in_turn(self) -> None:
         self._scheduled = False

@@ -180,6 +180,11 @@ class ProcessBridge:
         if asleep:
             ring.fence()
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the child must, and has not yet."""
+        return bool(self.shared.words[ring.SLEEPS])
+
     def take_back(self, job: int) -> bool:
         """Have the child skip the job; False if it has come to it already."""
         self.shared.places[job & ring.MASK] = 1

@@ -145,7 +145,7 @@ class Serving:
             words[STARTED] = started = ended
             words[CURRENT] = job
             fence()
-            if words[SLEEPS]:
+            if at and words[SLEEPS]:  # the end of the job before is to be seen
                 words[SLEEPS] = 0
                 self.write(_WAKE)
             value = arguments = None
@@ -247,10 +247,17 @@ class Serving:
             self._inside[0] = 0
             raise Interrupted
 
-    def interrupted(self) -> bool:
-        """Whether the parent wants the running job to stop."""
-        job = self.words[CURRENT]
-        return self.words[INTERRUPT] == job or bool(self.shared.places[job & MASK])
+    def current(self) -> int:
+        """The number of the running job."""
+        return self.words[CURRENT]
+
+    def runs_job(self) -> bool:
+        """Whether a job runs now."""
+        return bool(self._inside[0])
+
+    def is_over(self, job: int) -> bool:
+        """Whether the job of this number has ended, or the parent wants it to."""
+        return self.words[INTERRUPT] == job or self.words[CURRENT] != job or not self.runs_job()
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """The signal by which the parent asks for the running job's end."""
