@@ -97,7 +97,7 @@ class _InChild(CurrentJob):
             if self._serving.current() != self._number:
                 raise RuntimeError("nobody had asked which job this was before it was over")
             self._facts = self._serving.ask("who")
-        return self._facts[name]
+        return cast("dict[str, Any]", self._facts)[name]
 
     @property
     def id(self) -> str:

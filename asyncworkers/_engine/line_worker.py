@@ -35,8 +35,8 @@ LONG = 0.004
 LOOK = 0.002
 """Seconds between two looks at a child that is busy; they become rarer while nothing changes."""
 
-RARELY = 0.25
-"""Seconds between two looks at most."""
+SOON, RARELY = 0.01, 0.25
+"""Seconds between two looks at most: until the child has begun its job, and afterwards."""
 
 START = 60.0
 """Seconds in which a child must be ready, and in which it must begin what it was sent."""
@@ -59,7 +59,7 @@ FAILED_AT_ONCE = 1_000
 _HOME, _DIED = "it is not needed any more", "it died"
 
 Sent = tuple[Job[Any], Parcel, float]
-"""A job in a child's line, with what was sent of it and how long it was expected to take."""
+"""A job in a child's line, with what was sent of it and how long it is expected to take."""
 
 
 class Children:
@@ -120,9 +120,9 @@ class LineWorker(Attempt):
     """One child process and the line of jobs it was sent; as an attempt, the execution of the first.
 
     - A job becomes `running` when the child says that it has come to it, never on suspicion. Those
-      behind it count as queued. All of them have this worker as their `_value`, by which it knows
-      whether they are still its own: what was taken back, or withdrawn, stays in `sent` without
-      being ours until the child has passed it.
+      behind it count as queued. All of them have this worker as their `_value`. What was taken back
+      or withdrawn leaves None in its place in `sent`, until the child has passed it: the same job
+      may be sent to the same child again meanwhile.
     - What is behind the running job takes about `LINE` seconds, by what jobs of these functions
       took lately, so that the child never waits for us between two short jobs, and little waits
       behind one that turns out to be long. That little is taken back then.
@@ -156,7 +156,7 @@ class LineWorker(Attempt):
         super().__init__(queue, number, None)
         self.home = queue
         self.children = children
-        self.sent: deque[Sent] = deque()
+        self.sent: deque[Sent | None] = deque()
         self.process = ProcessBridge(queue.hub.loop, self.look, self._heard, self._ended)
         self._over: asyncio.Future[str] = queue.hub.loop.create_future()
         self._records: Iterator[tuple[int, int, int, int, bytes]] = iter(())
@@ -249,15 +249,16 @@ class LineWorker(Attempt):
         self._drain()
         current = self.process.current()
         back: list[Sent] = []
-        for number, (job, parcel, cost) in enumerate(self.sent, self._first):
-            if job._value is not self:
+        for number, one in enumerate(self.sent, self._first):
+            if one is None:
                 continue
+            job, parcel, _ = one
             if number == current or job._state == RUNNING:
                 if job._state == QUEUED:
                     self._begin(job, self._moment(self.process.started()))
                 self._conclude(job, parcel, Failed(self._crashed(job)))
             else:
-                back.append((job, parcel, cost))
+                back.append(one)
         self.sent.clear()
         self._give_back(back)
 
@@ -328,7 +329,7 @@ class LineWorker(Attempt):
         sent, known, number = self.sent, self._known, self._first + len(self.sent)
         batch: list[tuple[Any, ...]] = []
         while len(batch) < most and len(sent) < ring.PLACES - 1:
-            if sent and (self._waiting >= LINE or sent[0][2] > LONG):
+            if sent and (self._waiting >= LINE or self._head_takes() > LONG):
                 break
             job = self._take()
             if job is None:
@@ -355,6 +356,10 @@ class LineWorker(Attempt):
             self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, batch), 5)))
         elif not sent:
             self._go_idle()
+
+    def _head_takes(self) -> float:
+        head = self.sent[0]
+        return 0.0 if head is None else head[2]
 
     def _take(self) -> Job[Any] | None:
         """The next job of the queue, packed; one that cannot be packed fails here."""
@@ -393,7 +398,7 @@ class LineWorker(Attempt):
         self.process.write(wire.frame(wire.DEFINE, pickle.dumps((number, definition), 5)))
         if len(known) > KNOWN:
             oldest = next(iter(known))
-            if all(parcel[0].number != oldest for _, parcel, _ in self.sent):
+            if all(one is None or one[1][0].number != oldest for one in self.sent):
                 del known[oldest]
                 self.process.write(wire.frame(wire.FORGET, pickle.dumps([oldest], 5)))
 
@@ -453,13 +458,13 @@ class LineWorker(Attempt):
             if number != self._first or not sent:
                 self._garbage(f"an end of job {number}, when {self._first} was next")
                 break
-            job, parcel, _ = sent[0]
             if kind == ring.ELSEWHERE:
                 kind, payload = self._from_socket(number)
-            self._step()
-            if job._value is not self:  # it was taken back, or withdrawn
+            one = self._step()
+            if one is None:  # it was taken back, or withdrawn
                 self.process.shared.places[number & ring.MASK] = 0
                 continue
+            job, parcel, _ = one
             learn = parcel[0], ended - started
             if kind == ring.VALUE and job._state == QUEUED and job._rare is None and not queue.told:
                 try:
@@ -488,16 +493,18 @@ class LineWorker(Attempt):
             self._pulse = LOOK
         return found
 
-    def _step(self) -> None:
-        """The first job in the line has ended, or was skipped."""
+    def _step(self) -> Sent | None:
+        """The first job in the line has ended, or was skipped; what it was."""
         sent = self.sent
-        sent.popleft()
+        one = sent.popleft()
         self._first += 1
         if sent:
-            if sent[0][0]._value is self:
-                self._waiting -= sent[0][2]
+            head = sent[0]
+            if head is not None:
+                self._waiting -= head[2]
         else:
             self._waiting = 0.0
+        return one
 
     def _outcome(self, job: Job[Any], kind: int, payload: Any) -> Outcome | None:
         """What a record says; None if the job was skipped."""
@@ -554,25 +561,25 @@ class LineWorker(Attempt):
     @property
     def ahead(self) -> list[Job[Any]]:
         """The jobs in the line that have not begun."""
-        return [job for job, _, _ in self.sent if job._value is self and job._state == QUEUED]
+        return [one[0] for one in self.sent if one is not None and one[0]._state == QUEUED]
 
     def refresh(self) -> None:
         """Note the job that the child has come to, if it has not ended already."""
         if self.sent and self.job is None and self._ready:
-            job = self.sent[0][0]
-            if job._value is self and self.process.current() == self._first:
+            one = self.sent[0]
+            if one is not None and self.process.current() == self._first:
                 self._seen = self._moment(self.process.started())
-                self._begin(job, self._seen)
+                self._begin(one[0], self._seen)
 
     def give_up(self, job: Job[Any]) -> bool:
         """Let go of a job of the line for good; False if the child has come to it, or it has ended."""
-        for number, (one, _, cost) in enumerate(self.sent, self._first):
-            if one is job:
-                if not self.process.take_back(number):
+        for place, one in enumerate(self.sent):
+            if one is not None and one[0] is job:
+                if not self.process.take_back(self._first + place):
                     break
-                if number != self._first:
-                    self._waiting -= cost
-                job._value = None
+                if place:
+                    self._waiting -= one[2]
+                self.sent[place] = None
                 return True
         self.look()
         self.refresh()
@@ -581,10 +588,16 @@ class LineWorker(Attempt):
     def _take_back(self) -> None:
         """Take back what is behind the running job, for others, or to be sent again later."""
         back: list[Sent] = []
-        for number, one in enumerate(self.sent, self._first):
-            if one[0]._value is self and one[0]._state == QUEUED and self.process.take_back(number):
+        for place, one in enumerate(self.sent):
+            if (
+                one is not None
+                and one[0]._state == QUEUED
+                and self.process.take_back(self._first + place)
+            ):
                 back.append(one)
-        self._waiting = 0.0
+                self.sent[place] = None
+                if place:
+                    self._waiting -= one[2]
         self._give_back(back)
 
     def _give_back(self, back: list[Sent]) -> None:
@@ -605,7 +618,8 @@ class LineWorker(Attempt):
         if self.verdict is not None or self.job is None:
             return False
         self.verdict = verdict
-        if self.sent and self.sent[0][0] is self.job:
+        one = self.sent[0] if self.sent else None
+        if one is not None and one[0] is self.job:
             self.process.interrupt(self._first)
             self._take_back()
         return True
@@ -616,11 +630,11 @@ class LineWorker(Attempt):
         self.process.kill()
         job = self.job
         if job is not None and self.verdict is not None:
-            parcel = self.sent[0][1] if self.sent and self.sent[0][0] is job else None
             self._drain()
-            if self.job is job:
-                job._value = self
-                self._conclude(job, parcel, None)
+            one = self.sent[0] if self.sent else None
+            if one is not None and one[0] is job and self.job is job:
+                self.sent[0] = None
+                self._conclude(job, one[1], None)
         self._end(_DIED)
         return True
 
@@ -641,9 +655,10 @@ class LineWorker(Attempt):
 
     def _noted(self, kind: int, number: int, payload: bytes) -> None:
         """The running job says or asks something."""
-        job = self.sent[0][0] if self.sent and number == self._first else None
-        if job is None or job._value is not self:
+        one = self.sent[0] if self.sent and number == self._first else None
+        if one is None:
             return
+        job = one[0]
         self.refresh()
         details = pickle.loads(payload)  # noqa: S301  # of our child
         if kind == ring.NOTE:
@@ -712,7 +727,7 @@ class LineWorker(Attempt):
                     self._pulse = min(self._pulse, max(left, 0.0005))
         if self.sent or not self._ready:
             self._watch()
-            self._pulse = min(max(self._pulse, LOOK) * 2, RARELY)
+            self._pulse = min(max(self._pulse, LOOK) * 2, RARELY if job is not None else SOON)
 
     def _hold(self, held: bool) -> None:
         """Tell a virtual clock that real work is under way, or is not any more."""

@@ -273,7 +273,7 @@ class _TakenBack(BaseException):
 def _failed(error: BaseException) -> tuple[int, bytes]:
     if isinstance(error, _TakenBack):
         return SKIPPED, b""
-    return ERROR, describe(error, 1)
+    return ERROR, describe(error)
 
 
 def _pack_otherwise(value: object) -> tuple[int, bytes]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from typing import Any
 
 __all__ = ["Described", "describe", "dumps_freely"]
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 PLAIN = (str, bytes, int, float, bool, type(None))
 
@@ -17,13 +20,13 @@ Described = tuple[bytes | None, str, str, str]
 """The pickled exception if it survives the journey, the name of its class, its text, its traceback."""
 
 
-def describe(error: BaseException, skip: int = 0) -> bytes:
-    """The exception as pickled data; the first `skip` frames of its traceback are ours."""
+def describe(error: BaseException) -> bytes:
+    """The exception as pickled data, with its traceback but for the frames that are ours."""
     import traceback
 
     trace = error.__traceback__
-    for _ in range(skip):
-        trace = trace and trace.tb_next
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
     try:
