@@ -16,7 +16,7 @@ from typing import Any
 import cpu_jobs
 import pytest
 from children import child, run_child
-from invariants import CANARY, trial, turns, until
+from invariants import CANARY, trial, until
 
 from asyncworkers import (
     Cancelled,
@@ -28,11 +28,10 @@ from asyncworkers import (
     Supervisor,
     TimedOut,
     WorkerCrashed,
-    current_job,
     job,
 )
 from asyncworkers.bridge import process
-from asyncworkers.events import AttemptStarted, WorkerReplaced
+from asyncworkers.events import WorkerReplaced
 from asyncworkers.testing import no_leaks
 
 pytestmark = [
@@ -139,7 +138,7 @@ async def test_fault_P03_job_raises_what_ends_processes(caplog: Log, function: A
     async with trial(caplog, processes=1) as t:
         before = await t.supervisor.call(cpu(cpu_jobs.whoami))
         failing = await t.supervisor.submit(cpu(function), CANARY)
-        with pytest.raises(JobFailed, match="SystemExit|KeyboardInterrupt") as caught:
+        with pytest.raises(JobFailed, match=r"SystemExit|KeyboardInterrupt") as caught:
             await failing
         assert isinstance(caught.value.__cause__, (SystemExit, KeyboardInterrupt))
         assert await t.supervisor.call(cpu(cpu_jobs.whoami)) == before
@@ -185,7 +184,7 @@ async def test_fault_P05_argument_cannot_travel(caplog: Log) -> None:
 
     async with trial(caplog, processes=1) as t:
         for submit in (t.supervisor.submit, t.supervisor.call):
-            with pytest.raises(NotSerializable, match="argument 2 of echo .* a lock"):
+            with pytest.raises(NotSerializable, match=r"argument 2 of echo .* a lock"):
                 await submit(cpu(cpu_jobs.echo), 1, threading.Lock())
         with pytest.raises(NotSerializable, match="argument 'value' of echo"):
             t.supervisor.submit_nowait(cpu(cpu_jobs.echo), value=threading.Lock())
@@ -378,15 +377,7 @@ async def test_fault_P15_child_has_children(caplog: Log, tmp_path: Path) -> None
         with pytest.raises(WorkerCrashed, match="SIGKILL"):
             await orphan
         await gone(int((tmp_path / "orphan").read_text()))
-    os.kill(grandchild, signal.SIGKILL) if _lives(grandchild) else None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        await gone(grandchild)
 
 
 async def test_fault_P16_main_without_a_guard() -> None:
@@ -465,6 +456,25 @@ async def test_children_that_cannot_start(caplog: Log, tmp_path: Path, monkeypat
         assert (stats.failed, stats.succeeded) == (6, 1)
     died = [r for r in caplog.records if "is gone" in r.getMessage()]
     assert len(died) <= 5
+
+
+async def test_fault_P19_large_result(caplog: Log) -> None:
+    """While a large result comes, the loop goes on turning; nothing of it is lost."""
+    async with trial(caplog, processes=1) as t:
+        assert await t.supervisor.call(cpu(cpu_jobs.make_bytes), 10) == bytes(10)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        large = await t.supervisor.call(cpu(cpu_jobs.make_bytes), 64 << 20)
+        counting.cancel()
+        assert len(large) == 64 << 20
+        assert turns > 60
 
 
 async def test_fault_P20_out_of_memory(caplog: Log) -> None:
