@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AsyncworkersError",
     "GiveUp",
@@ -97,6 +99,9 @@ class RetryLater(AsyncworkersError):
         super().__init__(message or f"asked to be run again in {seconds} s")
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seconds, str(self)), self.__dict__
+
 
 class JobCancelled(AsyncworkersError):
     """The job was cancelled; `reason` says by whom or why. Never a `CancelledError`."""
@@ -104,6 +109,9 @@ class JobCancelled(AsyncworkersError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason or message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.reason), self.__dict__
 
 
 class JobExpired(JobCancelled):
@@ -119,3 +127,6 @@ class JobTimedOut(AsyncworkersError, TimeoutError):
     def __init__(self, message: str, timeout: float) -> None:
         super().__init__(message)
         self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.timeout), self.__dict__

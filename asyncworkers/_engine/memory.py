@@ -170,6 +170,8 @@ class MemoryQueue:
 
     def explain_job(self, job: Job[Any]) -> str:
         """One sentence on what the job is waiting for or doing."""
+        for attempt in self.crew.members:
+            attempt.refresh()
         return explain_job(job, self)
 
     def lender(self, job: Job[Any]) -> Attempt | None:
