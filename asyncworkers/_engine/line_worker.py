@@ -179,6 +179,7 @@ class LineWorker(Attempt):
     async def work(self) -> None:
         """Serve until nobody needs this worker, or its child has died; leave nothing behind."""
         await asyncio.sleep(0)  # an eager task factory began us inside `submit`
+        self.home.crew.arrive(self)
         bridge = self.process
         self._hold(True)
         try:
@@ -309,6 +310,7 @@ class LineWorker(Attempt):
     def set_result(self, needed: bool) -> None:
         """It is wanted, or not needed any more."""
         if needed:
+            self.home.crew.calls -= 1  # it is answered at once: a line takes many jobs, not one
             self.children.wake(self)
         else:
             self.off_duty = True

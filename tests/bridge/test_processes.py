@@ -37,6 +37,10 @@ pytestmark = [
 ]
 
 
+OTHERS = ("shared memory /dev/shm/*",)
+"""Children share memory that has no name; what has one is not ours."""
+
+
 def cpu(function: Any, **options: Any) -> Any:
     """The function as a job for processes."""
     return job(function, cpu=True, **options)
@@ -48,18 +52,27 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left() -> Any:
+    """No test leaves a child, thread, file or shared memory behind."""
+    with no_leaks(ignore=OTHERS, tasks=False, grace=3.0):
+        yield
+
+
 @pytest_asyncio.fixture
 async def two():
-    """A supervisor with two processes, which leaves nothing behind."""
-    async with no_leaks(grace=3.0), Supervisor(processes=2) as supervisor:
+    """A supervisor with two processes."""
+    async with Supervisor(processes=2) as supervisor:
         yield supervisor
+        supervisor.cancel_all("the test is over")
 
 
 @pytest_asyncio.fixture
 async def one():
-    """A supervisor with one process, which leaves nothing behind."""
-    async with no_leaks(grace=3.0), Supervisor(processes=1) as supervisor:
+    """A supervisor with one process."""
+    async with Supervisor(processes=1) as supervisor:
         yield supervisor
+        supervisor.cancel_all("the test is over")
 
 
 # ---- calls
@@ -326,7 +339,7 @@ async def test_sent_jobs_count_as_queued_and_can_be_cancelled(
     expiring = await one.submit(cpu(_wait_or_not, expires=0.05), "", "")
     await until(lambda: running.state == "running")
     worker = next(iter(one._entered().queues["processes"].crew.members))
-    assert len(worker.ahead) == 10
+    await until(lambda: len(worker.ahead) == 10)
     stats = one.stats().queues["processes"]
     assert (stats.running, stats.queued) == (1, 10)
     assert stats.submitted == 16
@@ -398,7 +411,7 @@ async def test_pausing_and_resizing(two: Supervisor, tmp_path: Path) -> None:
 async def test_a_full_queue_makes_wait(tmp_path: Path) -> None:
     """`maxsize` bounds what waits; who submits waits for room, and everything runs in the end."""
     queues = [Queue("processes", 1, kind="processes", maxsize=5)]
-    async with no_leaks(grace=3.0), Supervisor(queues=queues) as supervisor:
+    async with Supervisor(queues=queues) as supervisor:
         go = tmp_path / "go"
         await supervisor.submit(cpu(bridge_jobs.wait_for_file), str(tmp_path / "s"), str(go))
         await until((tmp_path / "s").exists)
@@ -441,7 +454,7 @@ async def test_errors_that_steer_retries_keep_what_they_say(one: Supervisor) -> 
 
 async def test_leaving_cancels_what_runs_and_waits(tmp_path: Path) -> None:
     """Leaving with an exception ends running and waiting jobs, and their processes, at once."""
-    async with no_leaks(grace=3.0):
+    async with no_leaks(ignore=OTHERS, grace=3.0):
         jobs = []
         with pytest.raises(ZeroDivisionError):
             async with Supervisor(processes=2) as supervisor:
@@ -458,7 +471,7 @@ async def test_leaving_cancels_what_runs_and_waits(tmp_path: Path) -> None:
 
 async def test_draining_reports(tmp_path: Path) -> None:
     """A drain whose grace is over cancels jobs in processes, and its report has them all."""
-    async with no_leaks(grace=3.0), Supervisor(processes=1) as supervisor:
+    async with Supervisor(processes=1) as supervisor:
         running = await supervisor.submit(
             cpu(bridge_jobs.wait_for_file), str(tmp_path / "s"), "/nowhere"
         )
@@ -487,7 +500,7 @@ async def test_a_stranger_cancels_the_worker(one: Supervisor, tmp_path: Path) ->
 @pytest.mark.slow
 async def test_memory_stays_flat() -> None:
     """After 100,000 jobs neither we nor the child hold more than after the first thousands."""
-    async with no_leaks(grace=3.0), Supervisor(processes=1) as supervisor:
+    async with Supervisor(processes=1) as supervisor:
         echo = cpu(bridge_jobs.echo)
         figures = []
         for _ in range(11):
