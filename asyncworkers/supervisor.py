@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from asyncworkers import _checks, events
+from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
-from asyncworkers._engine.line_worker import Children
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
@@ -700,6 +700,20 @@ def _usable_processors() -> int:
     return os.cpu_count() or 1
 
 
+def _hire_children() -> Callable[[MemoryQueue, int], Attempt]:
+    """Hires the workers of a queue whose jobs run in processes; most supervisors never need it."""
+    hires: list[Callable[[MemoryQueue, int], Attempt]] = []
+
+    def hire(queue: MemoryQueue, number: int) -> Attempt:
+        if not hires:
+            from asyncworkers._engine.line_worker import Children
+
+            hires.append(Children().hire)
+        return hires[0](queue, number)
+
+    return hire
+
+
 def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
     in_children = queue.kind == "processes" and not hub.clock.simulated
     return MemoryQueue(
@@ -711,7 +725,7 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         isolation=queue.isolation,
         unwind=queue.unwind,
         ageing=queue.ageing,
-        hire=Children().hire if in_children else hire,
+        hire=_hire_children() if in_children else hire,
     )
 
 

@@ -16,7 +16,6 @@ from asyncworkers._engine.crew import AT_ONCE
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.supply import Plan
-from asyncworkers.bridge.parcel import cargo_of
 from asyncworkers.errors import SupervisorClosed
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
 from asyncworkers.job import Job, Order, running, running_job
@@ -245,6 +244,8 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
 def _order(queue: MemoryQueue, policies: Policies, function: Callable[..., Any]) -> Order:
     order = Order(queue, policies, function)
     if queue.kind == "processes" and not queue.clock.simulated:
+        from asyncworkers.bridge.parcel import cargo_of
+
         order.pack = cargo_of(function).pack
     return order
 
