@@ -1,4 +1,4 @@
-"""An asyncio-native job runner: jobs in memory, on the event loop and in threads, supervised."""
+"""An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
 
 from asyncworkers._engine.report import DrainReport, QueueStats, Stats
 from asyncworkers.bridge import CancelToken
@@ -11,10 +11,12 @@ from asyncworkers.errors import (
     JobFailed,
     JobNotFound,
     JobTimedOut,
+    NotSerializable,
     QueueFull,
     RetryLater,
     SupervisorClosed,
     SupervisorFailed,
+    WorkerCrashed,
     WouldDeadlock,
     WrongLoop,
     WrongProcess,
@@ -45,6 +47,7 @@ __all__ = [
     "JobNotFound",
     "JobState",
     "JobTimedOut",
+    "NotSerializable",
     "Outcome",
     "Progress",
     "Queue",
@@ -59,6 +62,7 @@ __all__ = [
     "SupervisorClosed",
     "SupervisorFailed",
     "TimedOut",
+    "WorkerCrashed",
     "WouldDeadlock",
     "WrongLoop",
     "WrongProcess",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import time
+from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
@@ -67,16 +69,112 @@ class CurrentJob:
         It shows in `Job.progress` and as a JobProgressed event. Raises TypeError or ValueError
         for what is no finite number, and nothing once the attempt is over.
         """
-        done = _checks.number("done", done)
-        total = None if total is None else _checks.number("total", total)
-        if message is not None:
-            _checks.text("message", message)
+        told = _progress(done, total, message)
         home = self._job._order.home
         if isinstance(home, MemoryQueue):
-            home.report(self._job, Progress(done, total, message))
+            home.report(self._job, told)
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.name} {self.id}, attempt {self.attempt} of {self.attempts}>"
+
+
+class _InChild(CurrentJob):
+    """The same in a child process, where its parent knows what there is to know.
+
+    Who it is, is asked once, when first wanted, and costs a journey to the parent and back.
+    """
+
+    __slots__ = ("_facts", "_number", "_serving")
+
+    def __init__(self, serving: Any) -> None:
+        self._serving = serving
+        self._number: int = serving.current()
+        self._facts: dict[str, Any] | None = None
+        self._token = _TokenInChild(serving, self._number)
+
+    def _fact(self, name: str) -> Any:
+        if self._facts is None:
+            if self._serving.current() != self._number:
+                raise RuntimeError("nobody had asked which job this was before it was over")
+            self._facts = self._serving.ask("who")
+        return cast("dict[str, Any]", self._facts)[name]
+
+    @property
+    def id(self) -> str:
+        """The job's id, as `Job.id`."""
+        return cast("str", self._fact("id"))
+
+    @property
+    def name(self) -> str:
+        """The name of the job's function."""
+        return cast("str", self._fact("name"))
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue it runs on."""
+        return cast("str", self._fact("queue"))
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return cast("int", self._fact("attempt"))
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts its `retry` policy allows in all."""
+        return cast("int", self._fact("attempts"))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The job's tags."""
+        return cast("tuple[str, ...]", self._fact("tags"))
+
+    def report(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the job is, as in any other place."""
+        told = _progress(done, total, message)
+        if self._serving.current() == self._number:
+            self._serving.note(("progress", told.done, told.total, told.message))
+
+
+class _TokenInChild(CancelToken):
+    """True once the parent wants the job of this number to stop, or it is over."""
+
+    __slots__ = ("_number", "_serving")
+
+    def __init__(self, serving: Any, number: int) -> None:
+        super().__init__()
+        self._serving = serving
+        self._number = number
+
+    def __bool__(self) -> bool:
+        return bool(self._serving.is_over(self._number))
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as far as that is known here."""
+        return "its supervisor wants it to stop" if self else None
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Block the calling thread until cancelled, at most so many seconds; True if cancelled."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while not self:
+            left = EVERY if end is None else min(EVERY, end - time.monotonic())
+            if left <= 0:
+                return False
+            time.sleep(left)
+        return True
+
+
+EVERY = 0.01
+"""Seconds between two looks of a token in a child."""
+
+
+def _progress(done: float, total: float | None, message: str | None) -> Progress:
+    done = _checks.number("done", done)
+    total = None if total is None else _checks.number("total", total)
+    if message is not None:
+        _checks.text("message", message)
+    return Progress(done, total, message)
 
 
 def _over() -> CancelToken:
@@ -86,12 +184,15 @@ def _over() -> CancelToken:
 
 
 def current_job() -> CurrentJob:
-    """The job this code belongs to, also in a subtask or a thread it runs in.
+    """The job this code belongs to, also in a subtask, a thread or a process it runs in.
 
     Raises RuntimeError outside a job.
     """
     job = running_job()
     if job is None:
+        child = sys.modules.get("asyncworkers_child.serve")
+        if child is not None and child.serving is not None and child.serving.runs_job():
+            return _InChild(child.serving)
         raise RuntimeError("current_job() was called outside a job")
     runner = job._runner()
     return CurrentJob(job, runner if isinstance(runner, Attempt) else None)

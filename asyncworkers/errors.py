@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AsyncworkersError",
     "GiveUp",
@@ -10,10 +12,12 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobTimedOut",
+    "NotSerializable",
     "QueueFull",
     "RetryLater",
     "SupervisorClosed",
     "SupervisorFailed",
+    "WorkerCrashed",
     "WouldDeadlock",
     "WrongLoop",
     "WrongProcess",
@@ -59,6 +63,27 @@ class JobFailed(AsyncworkersError):
     """The job ended with something that is no ordinary exception; `__cause__` holds it."""
 
 
+class NotSerializable(AsyncworkersError, TypeError):
+    """A function, an argument or a result cannot be pickled, so it cannot go to another process."""
+
+
+class WorkerCrashed(AsyncworkersError):
+    """The process that ran the job died: killed, out of memory, by a fault in C code, by `os._exit`.
+
+    `signal` is the number of the signal that ended it, `exit_code` what it ended with by itself,
+    both None if that is not known; `stderr` is the end of what it said on standard error. Only
+    the job that was running gets this, and it is run again only if `Retry(on=...)` names it.
+    """
+
+    def __init__(self, message: str, status: int | None = None, stderr: str = "") -> None:
+        super().__init__(message)
+        self.signal = -status if status is not None and status < 0 else None
+        self.exit_code = status if status is not None and status >= 0 else None
+        self.stderr = stderr
+        if stderr:
+            self.add_note(f"it said last:\n{stderr}")
+
+
 class GiveUp(AsyncworkersError):
     """Raised by a job: fail now, whatever `retry` says. `raise GiveUp("...") from error`."""
 
@@ -74,6 +99,9 @@ class RetryLater(AsyncworkersError):
         super().__init__(message or f"asked to be run again in {seconds} s")
         self.seconds = seconds
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.seconds, str(self)), self.__dict__
+
 
 class JobCancelled(AsyncworkersError):
     """The job was cancelled; `reason` says by whom or why. Never a `CancelledError`."""
@@ -81,6 +109,9 @@ class JobCancelled(AsyncworkersError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason or message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.reason), self.__dict__
 
 
 class JobExpired(JobCancelled):
@@ -96,3 +127,6 @@ class JobTimedOut(AsyncworkersError, TimeoutError):
     def __init__(self, message: str, timeout: float) -> None:
         super().__init__(message)
         self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.timeout), self.__dict__

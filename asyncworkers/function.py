@@ -37,7 +37,9 @@ class Options(TypedDict, total=False):
     """What `@job(...)` and `.options(...)` accept; every one is optional.
 
     - `name`: shown in logs and events; the function's qualified name otherwise.
-    - `queue`: the queue the job goes to: "default" for `async def`, "threads" for `def`.
+    - `queue`: the queue the job goes to: "default" for `async def`, "threads" for `def`, "processes"
+      for `def` with `cpu=True`.
+    - `cpu`: True for a `def` function that computes: its jobs run in processes.
     - `retry`: a `Retry`; without one a job runs once.
     - `timeout`: seconds an attempt may take, counted from its start.
     - `expires`: seconds after submission at which a job that is not running is given up.
@@ -50,6 +52,7 @@ class Options(TypedDict, total=False):
 
     name: str | None
     queue: str | None
+    cpu: bool
     retry: Retry | None
     timeout: Duration | None
     expires: Duration | None
@@ -62,13 +65,14 @@ class Options(TypedDict, total=False):
 class Policies:
     """All that is decided about a function's jobs before they are submitted; frozen by custom.
 
-    `simple` folds the questions of the path of each job into one: true if the job is a coroutine
-    function that starts as soon as a worker is free and takes the submitter's context.
+    `simple` folds the questions of the path into the queue into one: true if the job is like most
+    others there, and starts as soon as a worker is free.
     """
 
     __slots__ = (
         "blocking",
         "context",
+        "cpu",
         "delay",
         "expires",
         "name",
@@ -87,7 +91,12 @@ class Policies:
         given = get("name")
         self.name: str | None = name if given is None else _checks.function_name("name", given)
         queue = get("queue")
-        default = "threads" if blocking else "default"
+        self.cpu = _checks.flag("cpu", get("cpu", False))
+        if self.cpu and not blocking:
+            raise TypeError(
+                f"cpu=True is for def functions: {self.name} is async def, and runs on the loop"
+            )
+        default = "processes" if self.cpu else "threads" if blocking else "default"
         self.queue: str = default if queue is None else _checks.queue_name("queue", queue)
         self.retry = _optional_retry(get("retry"))
         self.timeout = _optional_duration("timeout", get("timeout"))
@@ -100,13 +109,7 @@ class Policies:
         # A hint, learned while running: the function changes context variables, so its jobs
         # had better get a context of their own at once.
         self.sets_context = False
-        self.simple = (
-            not blocking
-            and self.delay is None
-            and self.expires is None
-            and self.priority == 0
-            and self.context == "submitter"
-        )
+        self.simple = self.delay is None and self.expires is None and self.priority == 0
 
 
 def _optional_retry(value: Any) -> Retry | None:
@@ -218,7 +221,8 @@ def job(**options: Unpack[Options]) -> Callable[[Callable[P, R]], JobFunction[P,
 def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     """Make a JobFunction: `@job`, `@job(timeout=30)` or `job(function, timeout=30)`.
 
-    `async def` functions run on the event loop, `def` functions in threads. `Options` lists what
+    `async def` functions run on the event loop, `def` functions in threads, or in processes with
+    `cpu=True`. `Options` lists what
     may be given. Raises TypeError or ValueError, naming the option, and for what is no function.
     """
     if function is None:

@@ -84,10 +84,11 @@ class Order:
 
     `plain` folds the questions on the way into the queue into one: true if a job is a coroutine
     function's, starts as soon as a worker is free, and takes the submitter's context as it is.
-    `gate` is that of the intake which takes such jobs without another question.
+    `gate` is that of the intake which takes such jobs without another question. `pack` packs the
+    calls of functions whose jobs run in other processes.
     """
 
-    __slots__ = ("_name", "function", "gate", "home", "plain", "policies", "timeout")
+    __slots__ = ("_name", "function", "gate", "home", "pack", "plain", "policies", "timeout")
 
     def __init__(self, home: Home, policies: Policies, function: Callable[..., Any]) -> None:
         self._name = policies.name
@@ -95,8 +96,14 @@ class Order:
         self.policies = policies
         self.function = function
         self.timeout = policies.timeout
-        self.plain = policies.simple and not policies.sets_context
+        self.plain = (
+            policies.simple
+            and not policies.blocking
+            and policies.context == "submitter"
+            and not policies.sets_context
+        )
         self.gate: object = None
+        self.pack: Callable[[Any, Any, Any], Any] | None = None
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from asyncworkers import _checks, events
+from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
@@ -36,7 +37,7 @@ from asyncworkers.errors import (
     SupervisorFailed,
 )
 from asyncworkers.events import Listener, Listeners
-from asyncworkers.function import Call
+from asyncworkers.function import Call, JobFunction
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
@@ -59,9 +60,12 @@ class Supervisor:
 
     - `workers`: how many jobs may run at once on the queue "default", on the loop.
     - `threads`: how many blocking jobs may run at once on the queue "threads"; None means
-      the number of processors plus 4, at most 32. Workers and threads start when first needed.
-    - `queues`: more queues, or other settings for these two, as `Queue` declarations.
-    - `maxsize`: how many jobs may wait in each of these two; None means no bound.
+      the number of processors plus 4, at most 32.
+    - `processes`: how many jobs that compute may run at once on the queue "processes"; None means
+      the number of processors this process may use. Workers, threads and processes start when
+      first needed.
+    - `queues`: more queues, or other settings for these three, as `Queue` declarations.
+    - `maxsize`: how many jobs may wait in each of these three; None means no bound.
     - `grace`: seconds that `drain()` and signals give to what is queued and running.
     - `restarts`, `period`: if workers crash more than `restarts` times in `period` seconds (by
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
@@ -75,6 +79,7 @@ class Supervisor:
         workers: int = 100,
         *,
         threads: int | None = None,
+        processes: int | None = None,
         queues: Iterable[Queue] = (),
         maxsize: int | None = 10_000,
         grace: float | timedelta = 20.0,
@@ -88,6 +93,9 @@ class Supervisor:
         if threads is None:
             threads = min(32, (os.cpu_count() or 1) + 4)
         _checks.whole("threads", threads, 0, 10_000)
+        if processes is None:
+            processes = _usable_processors()
+        _checks.whole("processes", processes, 0, 10_000)
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
         self._grace = _checks.duration("grace", grace)
@@ -95,7 +103,9 @@ class Supervisor:
         self._period = _checks.duration("period", period, zero=False)
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
         self._listeners = Listeners(_checks.iterable("listeners", listeners))
-        self._declared = _declared(workers, threads, maxsize, _checks.iterable("queues", queues))
+        self._declared = _declared(
+            workers, threads, processes, maxsize, _checks.iterable("queues", queues)
+        )
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -120,7 +130,7 @@ class Supervisor:
 
     @property
     def queues(self) -> tuple[Queue, ...]:
-        """The queues as declared, the two it has by itself included."""
+        """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
 
     async def __aenter__(self) -> Self:
@@ -332,6 +342,8 @@ class Supervisor:
         """
         intake = self._intake or self._entered()
         job = intake.take_ordinary(function, args, kwargs)
+        if job is None:
+            job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
         job = intake.make(function, args, kwargs)
@@ -357,6 +369,8 @@ class Supervisor:
         """As `submit`, but raises QueueFull at once where that would wait."""
         intake = self._intake or self._entered()
         job = intake.take_ordinary(function, args, kwargs)
+        if job is None:
+            job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
         job = intake.make(function, args, kwargs)
@@ -437,6 +451,7 @@ class Supervisor:
         *,
         ordered: bool = True,
         window: int | None = None,
+        cpu: bool = False,
     ) -> Stream[T]: ...
     @overload
     def map(
@@ -447,6 +462,7 @@ class Supervisor:
         *,
         ordered: bool = True,
         window: int | None = None,
+        cpu: bool = False,
     ) -> Stream[T]: ...
     def map(
         self,
@@ -456,14 +472,20 @@ class Supervisor:
         *,
         ordered: bool = True,
         window: int | None = None,
+        cpu: bool = False,
     ) -> Stream[Any]:
         """Run the function for each item of an iterable of any length, finite or not.
 
         Returns a Stream: await it for a list, or iterate it. Items are taken from the iterable
         as there is room, so that never more than `window` are on their way (twice the queue's
-        workers if None, and at least 64).
+        workers if None, and at least 64). `cpu=True` runs a `def` function in processes, as if it
+        were declared so.
         """
         _checks.flag("ordered", ordered)
+        if _checks.flag("cpu", cpu):
+            if not isinstance(function, JobFunction):
+                function = JobFunction(function, {})
+            function = cast("JobFunction[..., Any]", function).options(cpu=True)
         if window is not None:
             _checks.whole("window", window, 1, 10_000_000)
         if not isinstance(items, (AsyncIterable, Iterable)):
@@ -651,11 +673,13 @@ def _tell_what_is_lost() -> None:
 
 
 def _declared(
-    workers: int, threads: int, maxsize: int | None, more: Iterable[Queue]
+    workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
 ) -> dict[str, Queue]:
+    usual = {"loop": 100, "threads": threads, "processes": processes}
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
+        "processes": Queue("processes", processes, kind="processes", maxsize=maxsize),
     }
     given: set[str] = set()
     for queue in more:
@@ -664,12 +688,34 @@ def _declared(
         if queue.name in given:
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
-        default = threads if queue.kind == "threads" else 100
-        declared[queue.name] = queue.replace(workers=default) if queue.workers is None else queue
+        if queue.workers is None:
+            queue = queue.replace(workers=usual[queue.kind])  # noqa: PLW2901
+        declared[queue.name] = queue
     return declared
 
 
+def _usable_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _hire_children() -> Callable[[MemoryQueue, int], Attempt]:
+    """Hires the workers of a queue whose jobs run in processes; most supervisors never need it."""
+    hires: list[Callable[[MemoryQueue, int], Attempt]] = []
+
+    def hire(queue: MemoryQueue, number: int) -> Attempt:
+        if not hires:
+            from asyncworkers._engine.line_worker import Children
+
+            hires.append(Children().hire)
+        return hires[0](queue, number)
+
+    return hire
+
+
 def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
+    in_children = queue.kind == "processes" and not hub.clock.simulated
     return MemoryQueue(
         hub,
         queue.name,
@@ -679,7 +725,7 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         isolation=queue.isolation,
         unwind=queue.unwind,
         ageing=queue.ageing,
-        hire=hire,
+        hire=_hire_children() if in_children else hire,
     )
 
 

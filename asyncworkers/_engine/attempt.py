@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import types
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from asyncworkers import _checks
@@ -116,6 +117,27 @@ class Attempt:
             self._token.cancel(_reason(verdict))
         self.task.cancel(_reason(verdict))
         return True
+
+    # What only some kinds of workers can do.
+
+    @property
+    def ahead(self) -> Sequence[Job[Any]]:
+        """Jobs that this worker was given and has not begun."""
+        return ()
+
+    def refresh(self) -> None:
+        """Note what has begun, if that is elsewhere."""
+
+    def give_up(self, job: Job[Any]) -> bool:  # noqa: ARG002
+        """Let go of a job that this worker was given; False if it has begun, or is not its own."""
+        return False
+
+    def kill(self) -> bool:
+        """End the job by force and settle it; False if its code can only be left behind."""
+        return False
+
+    def leave(self) -> None:
+        """The supervisor closes: end, if nothing else tells this worker to."""
 
     def clear(self) -> None:
         """Let go of the job; a slot it still lends (to a subtask that waits on) is taken back."""

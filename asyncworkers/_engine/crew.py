@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from asyncworkers._engine.attempt import Attempt
 
@@ -17,6 +18,13 @@ AT_ONCE = 4
 
 REAP_AFTER = 10.0
 """Seconds after which workers that had nothing to do all that time are let go."""
+
+
+class Waiting(Protocol):
+    """An idle worker, by which it is told that it is wanted (True) or not needed any more (False)."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: bool, /) -> None: ...
 
 
 class Crew:
@@ -51,6 +59,7 @@ class Crew:
         "idle",
         "lent",
         "members",
+        "overflow",
         "spare",
         "turn_ends",
         "workers",
@@ -70,7 +79,10 @@ class Crew:
         self.held = False  # nothing is to be started
         self.members: dict[Attempt, None] = {}
         self.zombies: dict[Attempt, None] = {}  # retired workers whose code still runs
-        self.idle: list[asyncio.Future[bool]] = []
+        self.idle: list[Waiting] = []
+        self.overflow: Callable[[], None] | None = (
+            None  # told when more waits than anybody is free for
+        )
         self.turn_ends = 0.0
         self._loop = loop
         self._hire_one = hire
@@ -96,6 +108,8 @@ class Crew:
         while wanted > 0 and self.spare > 0:
             self._hire()
             wanted -= 1
+        if wanted > 0 and self.overflow is not None:
+            self.overflow()
 
     def _hire(self) -> None:
         self.spare -= 1
@@ -165,9 +179,7 @@ class Crew:
         if self._closed:
             return False
         future: asyncio.Future[bool] = self._loop.create_future()
-        self.idle.append(future)
-        if self._reaper is None:
-            self._start_reaper()
+        self.rest(future)
         try:
             needed = await future
         except BaseException:
@@ -184,6 +196,18 @@ class Crew:
         else:
             attempt.off_duty = True
         return needed
+
+    def rest(self, waiting: Waiting) -> bool:
+        """This worker has nothing to do; it is told when it is wanted, or not needed any more.
+
+        False if it is not needed now.
+        """
+        if self._closed:
+            return False
+        self.idle.append(waiting)
+        if self._reaper is None:
+            self._start_reaper()
+        return True
 
     def close(self) -> None:
         """Send every idle worker home, and the others when they come for more."""

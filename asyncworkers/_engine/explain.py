@@ -30,7 +30,7 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
     if job._state == SCHEDULED:
         return _why_scheduled(job, queue)
     if job._state == QUEUED:
-        return f"queued: {_why_queued(queue)}"
+        return f"queued: {_why_ahead(job, queue) or _why_queued(queue)}"
     if job._state == RUNNING:
         return _why_running(job, queue)
     seconds = job._finished - job._created
@@ -54,6 +54,14 @@ def _why_scheduled(job: Job[Any], queue: Explained) -> str:
         f"scheduled: attempt {job.attempt + 1} of {attempts} starts in {wait:.3g} s, "
         f"because the last one raised {job._rare.last_error}"
     )
+
+
+def _why_ahead(job: Job[Any], queue: Explained) -> str | None:
+    """Of a job that was sent to a process ahead of its turn."""
+    for attempt in queue.crew.members:
+        if job in attempt.ahead:
+            return f"it waits in the line of process {attempt.number} of queue {queue.name!r}"
+    return None
 
 
 def _why_queued(queue: Explained) -> str:

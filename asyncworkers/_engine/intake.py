@@ -99,6 +99,29 @@ class Intake:
             queue.tell_submitted(job)
         return job
 
+    def take_packed(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any] | None:
+        """As `take_ordinary`, for a function whose calls are packed for another process.
+
+        Raises NotSerializable if this one cannot be.
+        """
+        if type(function) is not JobFunction or function.last_hub is not self.hub:
+            return None
+        order: Order = function.last_order
+        if order.pack is None or not order.policies.simple or not self.accepting:
+            return None
+        queue = cast("MemoryQueue", order.home)
+        if here() != self.here or queue.ending or queue.is_full() or copy_context():
+            return None
+        job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
+        job._value = order.pack(args, kwargs, None)
+        queue.line.append(job)
+        queue.crew.staff(1)
+        if queue.told:
+            queue.tell_submitted(job)
+        return job
+
     def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """The job of a call, not yet in its queue: all that can be refused is refused here."""
         self.check()
@@ -115,6 +138,8 @@ class Intake:
         if parent is not None:
             rare = job._uncommon()
             rare.parent, rare.depth = parent, parent._depth() + 1
+        if order.pack is not None:
+            job._value = order.pack(args, job._kwargs, context)
         return job
 
     def put(self, job: Job[Any]) -> None:
@@ -141,11 +166,11 @@ class Intake:
         """What the jobs of this function have in common here; remembered by a JobFunction."""
         if not isinstance(function, JobFunction):
             policies = policies_of(function)
-            return Order(self.queue_for(policies), policies, function)
+            return _order(self.queue_for(policies), policies, function)
         known = cast("JobFunction[..., Any]", function)
         if known.last_hub is not self.hub:
             queue = self.queue_for(known.policies)
-            order = Order(queue, known.policies, known.function)
+            order = _order(queue, known.policies, known.function)
             if order.plain and self.accepting:
                 order.gate = self.gate
             known.last_order, known.last_hub = order, self.hub
@@ -162,11 +187,15 @@ class Intake:
     def queue_for(self, policies: Policies) -> MemoryQueue:
         """The queue of these policies; raises ValueError if there is none or of another kind."""
         queue = self.queue(policies.queue)
-        if (queue.kind == "threads") is not policies.blocking:
-            form, place = ("def", "threads") if policies.blocking else ("async def", "the loop")
+        form, kinds = "async def", ["loop"]
+        if policies.cpu:
+            form, kinds = "def and cpu=True", ["processes"]
+        elif policies.blocking:
+            form, kinds = "def", ["threads", "processes"]
+        if queue.kind not in kinds:
             raise ValueError(
                 f"queue {queue.name!r} is of kind {queue.kind!r}; "
-                f"a function made with {form} runs on {place}"
+                f"a function made with {form} runs on a queue of kind {' or '.join(kinds)}"
             )
         return queue
 
@@ -210,6 +239,15 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
                 chosen.run(var.set, context[var])
         context = chosen or None
     return Context() if context is None and policies.sets_context else context
+
+
+def _order(queue: MemoryQueue, policies: Policies, function: Callable[..., Any]) -> Order:
+    order = Order(queue, policies, function)
+    if queue.kind == "processes" and not queue.clock.simulated:
+        from asyncworkers.bridge.parcel import cargo_of
+
+        order.pack = cargo_of(function).pack
+    return order
 
 
 def _hub_of(job: Job[Any]) -> object:

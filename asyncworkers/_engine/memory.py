@@ -109,7 +109,7 @@ class MemoryQueue:
         hub: Hub,
         name: str,
         *,
-        kind: Literal["loop", "threads"],
+        kind: Literal["loop", "threads", "processes"],
         workers: int,
         maxsize: int | None,
         isolation: Literal["shared", "task"],
@@ -170,6 +170,8 @@ class MemoryQueue:
 
     def explain_job(self, job: Job[Any]) -> str:
         """One sentence on what the job is waiting for or doing."""
+        for attempt in self.crew.members:
+            attempt.refresh()
         return explain_job(job, self)
 
     def lender(self, job: Job[Any]) -> Attempt | None:
@@ -185,6 +187,8 @@ class MemoryQueue:
     def cancel(self, job: Job[Any], reason: str) -> bool:
         """End a waiting job now and a running one as soon as it lets us; False if it has ended."""
         self.hub.check_loop()
+        if job._state == QUEUED and self.kind == "processes":
+            self._ask_for(job)
         if job._state >= ENDED:
             return False
         if job._state == RUNNING:
@@ -392,7 +396,9 @@ class MemoryQueue:
 
     def _withdraw(self, job: Job[Any], outcome: Cancelled) -> None:
         """End a job that waits."""
-        if job._state == QUEUED:
+        if job._state == QUEUED and getattr(job, "_value", None) is GIVEN_UP:
+            pass  # it was not in line any more
+        elif job._state == QUEUED:
             self._dead += 1
             if self._dead > 64 and self._dead * 2 > len(self.line):
                 self._forget_dead()
@@ -401,6 +407,12 @@ class MemoryQueue:
         job._uncommon()  # so that it counts no attempt
         self.settle(job, Cancel(outcome.reason, outcome.expired), self.clock.now())
         self.room.offer()
+
+    def _ask_for(self, job: Job[Any]) -> None:
+        """Ask the worker that was given this queued job, if any, to let go of it; perhaps it has begun."""
+        holder: Any = getattr(job, "_value", None)
+        if isinstance(holder, Attempt) and holder.give_up(job):
+            job._value = GIVEN_UP
 
     # ---- ending attempts early
 
@@ -418,6 +430,8 @@ class MemoryQueue:
         job, verdict = attempt.job, attempt.verdict
         if job is None or verdict is None or attempt.task is None or attempt.bridge is not None:
             return  # a bridge's call ends at once, and its slot stays taken until it is free
+        if attempt.kill():
+            return
         attempt.retired = True
         self.crew.zombies[attempt] = None
         self.count_abandoned(job)
@@ -466,7 +480,8 @@ class MemoryQueue:
     @property
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
-        return self.in_line() + sum(len(supply.items) for supply in self._supplies)
+        ahead = sum(len(attempt.ahead) for attempt in self.crew.members)
+        return self.in_line() + sum(len(supply.items) for supply in self._supplies) + ahead
 
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""
@@ -478,6 +493,8 @@ class MemoryQueue:
     @property
     def running(self) -> int:
         """Attempts under way."""
+        for attempt in self.crew.members:
+            attempt.refresh()
         at_work = [
             one for one in self.crew.members if one.job is not None or one.supply is not None
         ]
@@ -506,9 +523,11 @@ class MemoryQueue:
     def jobs(self) -> Iterator[Job[Any]]:
         """The jobs that have not ended: those that run, those in line, those that wait for their time."""
         for attempt in tuple(self.crew.members):
+            attempt.refresh()
             job = attempt.running_job()
             if job is not None:
                 yield job
+            yield from attempt.ahead
         yield from self.waiting_jobs()
         yield from self._due.live_items()
 
@@ -622,6 +641,7 @@ class MemoryQueue:
         self._line_up(job)
 
     def _expire(self, job: Job[Any], _stamp: float) -> None:
+        self._ask_for(job)
         if job._state < RUNNING:
             self._withdraw(job, Cancelled("it expired before it could start", expired=True))
 
@@ -667,6 +687,11 @@ class MemoryQueue:
         ended = type(outcome).__name__, type(decision).__name__, kind, error
         self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
 
+    def tell_child_died(self, attempt: Attempt, cause: str) -> None:
+        """A worker's child process has died."""
+        log.warning("child process %d of queue %r is gone: %s", attempt.number, self.name, cause)
+        self.emit(events.WorkerReplaced, self.name, attempt.number, cause, None)
+
     def _tell_replaced(
         self, attempt: Attempt, job: Job[Any] | None, crash: BaseException | None
     ) -> None:
@@ -679,6 +704,9 @@ class MemoryQueue:
 
 
 _NOTHING: deque[Any] = deque()
+
+GIVEN_UP = object()
+"""The value of a queued job that is neither in line nor in anybody's hands."""
 
 
 def _place(entry: Any) -> tuple[int, float]:

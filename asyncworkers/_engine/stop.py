@@ -111,6 +111,7 @@ async def close(hub: Hub) -> None:
     workers = [task for task in hub.tasks() if not task.done()]
     for queue in hub.queues:
         for attempt in (*queue.crew.members, *queue.crew.zombies):
+            attempt.leave()
             if attempt.retired or attempt.bridge is not None:
                 attempt.task.cancel("the supervisor closed")
     leaked = _cancel_leaked_tasks(hub)

@@ -14,13 +14,13 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from asyncworkers import Job, Queue, Supervisor
+from asyncworkers import Job, Queue, Supervisor, job
 from asyncworkers.events import (
     AttemptEnded,
     AttemptStarted,
@@ -45,6 +45,11 @@ async def echo(value: Any) -> Any:
 
 def blocking_echo(value: Any) -> Any:
     """A fresh job in a thread."""
+    return value
+
+
+def process_echo(value: Any) -> Any:
+    """A fresh job in a process."""
     return value
 
 
@@ -74,8 +79,12 @@ class Trial:
                 tenant.reset(token)
 
     async def works(self) -> None:
-        """I1: fresh jobs are accepted and end well, on the loop and in a thread."""
+        """I1: fresh jobs are accepted and end well, on the loop, in a thread, and in a process if any
+        job ran there before.
+        """
         marker = object()
+        if self.supervisor.stats().queues["processes"].submitted:
+            assert await self.supervisor.call(job(process_echo, cpu=True), 5) == 5
         for function in (echo, blocking_echo):
             assert await self.supervisor.call(function, marker) is marker
 
@@ -88,7 +97,7 @@ class Trial:
         settled = Counter(event.job_id for event in self.recorder.of(JobSettled))
         assert set(submitted.values()) <= {1}, "a job was accepted twice"
         assert set(settled.values()) <= {1}, "a job ended twice"
-        assert stats.submitted == len(submitted)
+        assert stats.submitted == len(submitted), (stats, len(submitted))
         assert ended == len(settled)
         assert settled.keys() <= submitted.keys()
         if closed:
@@ -140,17 +149,19 @@ async def trial(
     maxsize: int | None = 10_000,
     leaks: tuple[str, ...] = (),
     expect: type[BaseException] | None = None,
+    more: Sequence[Queue] = (),
     **options: Any,
 ) -> AsyncIterator[Trial]:
     """Run a supervisor, let the block do something to it, and check every standing invariant.
 
     `place` declares its queues so that jobs run there, `leaks` names what the fault itself leaves
-    behind, and `expect` the error with which the supervisor is to end.
+    behind, `more` is more queues, and `expect` the error with which the supervisor is to end.
     """
     isolation: Any = "task" if place == "in its own task" else "shared"
     queues = [
         Queue("default", workers, isolation=isolation, unwind=unwind, maxsize=maxsize),
         Queue("threads", workers, kind="threads", unwind=unwind, maxsize=maxsize),
+        *more,
     ]
     recorder = EventRecorder()
     async with no_leaks(ignore=leaks, grace=3.0):

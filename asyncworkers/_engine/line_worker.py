@@ -1,0 +1,756 @@
+"""A line worker feeds a child process: it keeps its line short but never empty, and settles what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextvars import Context
+from functools import partial
+from typing import Any, cast
+
+from asyncworkers import _checks
+from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._log import log
+from asyncworkers.bridge.child import ring, wire
+from asyncworkers.bridge.failure import crashed, rebuild, said_of
+from asyncworkers.bridge.parcel import Parcel, cargo_of
+from asyncworkers.bridge.process import ProcessBridge
+from asyncworkers.bridge.protocol import BridgeBroken
+from asyncworkers.errors import NotSerializable, WorkerCrashed
+from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Progress
+from asyncworkers.outcome import Cancelled, Failed, Outcome, Release, Succeeded, TimedOut
+
+__all__ = ["Children", "LineWorker"]
+
+LINE = 0.001
+"""Seconds of work that may wait in a child's line behind the job it runs."""
+
+LONG = 0.004
+"""Seconds: behind a job that takes longer nothing waits, and what does is taken back."""
+
+LOOK = 0.002
+"""Seconds between two looks at a child that is busy; they become rarer while nothing changes."""
+
+SOON, RARELY = 0.01, 0.25
+"""Seconds between two looks at most: until the child has begun its job, and afterwards."""
+
+START = 60.0
+"""Seconds in which a child must be ready, and in which it must begin what it was sent."""
+
+KNOWN = 1_000
+"""Functions that a child keeps; the one defined first is forgotten first."""
+
+LEAVE = 0.5
+"""Seconds that a child gets to end by itself when it is not needed any more."""
+
+ENOUGH = 3
+"""Children that may die one after the other, no job having ended between, before there is a pause."""
+
+PAUSES = (0.1, 5.0)
+"""Seconds until the next child is started then: the first pause, doubled up to the last."""
+
+FAILED_AT_ONCE = 1_000
+"""Jobs that are told at a time that no child starts."""
+
+_HOME, _DIED = "it is not needed any more", "it died"
+
+Sent = tuple[Job[Any], Parcel, float]
+"""A job in a child's line, with what was sent of it and how long it is expected to take."""
+
+
+class Children:
+    """What the line workers of a queue have in common: who has room, and how many died lately."""
+
+    def __init__(self) -> None:
+        self.workers: dict[LineWorker, None] = {}
+        self.deaths = 0  # since a job ended last
+        self._woken: list[LineWorker] = []
+        self._queue: MemoryQueue | None = None
+        self._scheduled = False
+
+    def hire(self, queue: MemoryQueue, number: int) -> Attempt:
+        """Start a line worker, and with it a child, for the queue."""
+        self._queue = queue
+        queue.crew.overflow = self.schedule
+        worker = LineWorker(queue, number, self)
+        self.workers[worker] = None
+        task = queue.hub.loop.create_task(worker.work(), context=Context())
+        worker.task = worker.worker = task
+        task.add_done_callback(partial(queue.worker_ended, worker), context=_EMPTY)
+        return worker
+
+    def wake(self, worker: LineWorker) -> None:
+        """This idle worker is wanted. Jobs that are submitted in one turn of the loop cross together."""
+        self._woken.append(worker)
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Hand out jobs in the loop's next turn."""
+        if not self._scheduled and self._queue is not None:
+            self._scheduled = True
+            self._queue.hub.loop.call_soon(self._hand_out, context=_EMPTY)
+
+    def _hand_out(self) -> None:
+        """Give each idle worker its share of what waits, and the others what their lines have room for."""
+        self._scheduled = False
+        assert self._queue is not None
+        woken, self._woken = self._woken, []
+        for left, worker in zip(range(len(woken), 0, -1), woken, strict=True):
+            worker.fill(-(-len(self._queue.line) // left) or 1)
+        if self._queue.line:
+            for worker in self.workers:
+                if worker.sent:
+                    worker.fill(ring.PLACES)
+
+    def pause(self) -> float:
+        """Seconds to wait before another child is started."""
+        if self.deaths < ENOUGH:
+            return 0.0
+        return min(PAUSES[0] * 2.0 ** min(self.deaths - ENOUGH, 20), PAUSES[1])
+
+
+_EMPTY = Context()
+
+
+class LineWorker(Attempt):
+    """One child process and the line of jobs it was sent; as an attempt, the execution of the first.
+
+    - A job becomes `running` when the child says that it has come to it, never on suspicion. Those
+      behind it count as queued. All of them have this worker as their `_value`. What was taken back
+      or withdrawn leaves None in its place in `sent`, until the child has passed it: the same job
+      may be sent to the same child again meanwhile.
+    - What is behind the running job takes about `LINE` seconds, by what jobs of these functions
+      took lately, so that the child never waits for us between two short jobs, and little waits
+      behind one that turns out to be long. That little is taken back then.
+    - While results come we look for more in each turn of the loop, and the child need not wake us.
+      When a look finds none, the child is told to, and after one look more we wait for it.
+    """
+
+    __slots__ = (
+        "_began",
+        "_cause",
+        "_first",
+        "_held",
+        "_known",
+        "_over",
+        "_pulse",
+        "_ready",
+        "_records",
+        "_rest",
+        "_results",
+        "_scheduled",
+        "_seen",
+        "_timer",
+        "_waiting",
+        "children",
+        "home",
+        "process",
+        "sent",
+    )
+
+    def __init__(self, queue: MemoryQueue, number: int, children: Children) -> None:
+        super().__init__(queue, number, None)
+        self.home = queue
+        self.children = children
+        self.sent: deque[Sent | None] = deque()
+        self.process = ProcessBridge(queue.hub.loop, self.look, self._heard, self._ended)
+        self._over: asyncio.Future[str] = queue.hub.loop.create_future()
+        self._records: Iterator[tuple[int, int, int, int, bytes]] = iter(())
+        self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
+        self._cause: str | None = None  # why the child died, if we know better than its exit code
+        self._rest: asyncio.Future[None] | None = None
+        self._began = False  # a job has
+        self._scheduled = False  # a look in the next turn
+        self._first = 1  # the number of the first job in `sent`
+        self._waiting = 0.0  # seconds that what is behind it is expected to take
+        self._known: dict[int, None] = {}  # numbers of the functions the child knows
+        self._ready = False
+        self._held = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pulse = LOOK
+        self._seen = 0.0  # when the job the child runs was seen first, or the line began
+
+    # ---- its life
+
+    async def work(self) -> None:
+        """Serve until nobody needs this worker, or its child has died; leave nothing behind."""
+        await asyncio.sleep(0)  # an eager task factory began us inside `submit`
+        self.home.crew.arrive(self)
+        bridge = self.process
+        self._hold(True)
+        try:
+            try:
+                bridge.start({"path": list(sys.path), "argv": list(sys.argv)})
+            except BridgeBroken as error:
+                reason, self._cause = _DIED, str(error)
+            else:
+                self._seen = self.home.now()
+                self._watch()
+                reason = await self._over
+                self._hold(True)
+                self._retire()
+                if reason is _HOME:
+                    bridge.hang_up()
+                    await self._wait_for_end(LEAVE)
+                bridge.kill()
+                await self._wait_for_end(LEAVE)
+            self._let_go()
+            if reason is not _HOME:
+                await self._mourn()
+        finally:
+            self._let_go()
+
+    def leave(self) -> None:
+        """The supervisor closes: end, whatever there is to be done."""
+        self._end(_HOME)
+        if self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
+
+    def _end(self, reason: str) -> None:
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        pause = 0.0005
+        while seconds > 0 and not self.process.has_ended():
+            await asyncio.sleep(pause)
+            seconds -= pause
+            pause = min(pause * 2, 0.02)
+
+    def _retire(self) -> None:
+        """Take no more jobs."""
+        self._ready = False
+        self.children.workers.pop(self, None)
+        if self in self.home.crew.idle:
+            self.home.crew.idle.remove(self)
+
+    def _let_go(self) -> None:
+        """Give every job in the line its due, and let go of the child; nothing runs afterwards."""
+        self._retire()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.process.has_ended():  # a stranger has cancelled our task
+            self.process.kill()
+            self.process.wait(LEAVE)
+        self._settle_all()
+        self.process.close()
+        self._hold(False)
+
+    def _settle_all(self) -> None:
+        """The child has ended: what has left a result is done, what was running has crashed, and
+        what never began goes back to the front of the queue, no attempt spent.
+        """
+        if not self.sent:
+            return
+        self._drain()
+        current = self.process.current()
+        back: list[Sent] = []
+        for number, one in enumerate(self.sent, self._first):
+            if one is None:
+                continue
+            job, parcel, _ = one
+            if number == current or job._state == RUNNING:
+                if job._state == QUEUED:
+                    self._begin(job, self._moment(self.process.started()))
+                self._conclude(job, parcel, Failed(self._crashed(job)))
+            else:
+                back.append(one)
+        self.sent.clear()
+        self._give_back(back)
+
+    def _crashed(self, job: Job[Any]) -> WorkerCrashed:
+        return crashed(job.name, self.process.exit_code, self.process.last_words, self._cause)
+
+    async def _mourn(self) -> None:
+        """The child has died: tell of it, and keep its place empty for a while if that is the rule."""
+        queue, children = self.home, self.children
+        if queue.hub.stopping is not None:
+            return
+        children.deaths += 1
+        queue.tell_child_died(self, self._cause or said_of(self.process.exit_code))
+        if not self._began and children.deaths >= ENOUGH:
+            self._fail_what_waits()
+        pause = children.pause()
+        if pause:
+            log.warning(
+                "%d children of queue %r died one after the other: no other is started for %g s",
+                children.deaths,
+                queue.name,
+                pause,
+            )
+            loop = queue.hub.loop
+            self._rest = loop.create_future()
+            timer = loop.call_later(pause, _resolve, self._rest)
+            try:
+                await self._rest
+            finally:
+                timer.cancel()
+
+    def _fail_what_waits(self) -> None:
+        """No child becomes ready, so nothing can run: what waits is told so, rather than wait for ever."""
+        for _ in range(FAILED_AT_ONCE):
+            job = self._take()
+            if job is None:
+                return
+            self._begin(job, self.home.now())
+            job._value = self
+            self._conclude(job, None, Failed(self._crashed(job)))
+
+    # ---- waiting for jobs, as one of the idle of its crew
+
+    def done(self) -> bool:
+        """Whether it was told already; never, as one of the idle is told once."""
+        return False
+
+    def set_result(self, needed: bool) -> None:
+        """It is wanted, or not needed any more."""
+        if needed:
+            self.home.crew.calls -= 1  # it is answered at once: a line takes many jobs, not one
+            self.children.wake(self)
+        else:
+            self.off_duty = True
+            self._end(_HOME)
+
+    def _go_idle(self) -> None:
+        self._hold(False)
+        if self.home.excuse(self) or not self.home.crew.rest(self):
+            self.off_duty = True
+            self._end(_HOME)
+
+    # ---- sending
+
+    def fill(self, most: int) -> None:
+        """Send jobs, as many as the line has room for."""
+        if not self._ready or self.process.clogged:
+            return
+        sent, known, number = self.sent, self._known, self._first + len(self.sent)
+        batch: list[tuple[Any, ...]] = []
+        while len(batch) < most and len(sent) < ring.PLACES - 1:
+            if sent and (self._waiting >= LINE or self._head_takes() > LONG):
+                break
+            job = self._take()
+            if job is None:
+                break
+            parcel: Parcel = job._value
+            version, arguments = parcel
+            if version.number not in known:
+                self._define(version.number, version.definition)
+            cost = version.took
+            if sent:
+                self._waiting += cost
+            sent.append((job, parcel, cost))
+            job._value = self
+            if job._rare is None or not job._rare.tries:
+                batch.append((version.number, arguments))
+            else:
+                batch.append((version.number, arguments, job._rare.tries + 1))
+        if batch:
+            if len(batch) == len(sent):  # it was empty
+                self._hold(True)
+                self._seen = self.home.now()
+                self._pulse = LOOK
+                self._watch()
+            self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, batch), 5)))
+        elif not sent:
+            self._go_idle()
+
+    def _head_takes(self) -> float:
+        head = self.sent[0]
+        return 0.0 if head is None else head[2]
+
+    def _take(self) -> Job[Any] | None:
+        """The next job of the queue, packed; one that cannot be packed fails here."""
+        queue = self.home
+        while True:
+            try:
+                job: Job[Any] | None = queue.next_entry()
+            except IndexError:
+                return None
+            assert job is not None
+            if job._state != QUEUED or queue.room.waiters:
+                job = queue.admit(job)
+                if job is not None and job.__class__ is not Job:
+                    job = cast("Any", job).next_job()
+                if job is None:
+                    continue
+            try:
+                if job._value.__class__ is tuple:
+                    return job
+            except AttributeError:  # it is an item's of a stream, which nobody has packed yet
+                pass
+            try:
+                job._value = cargo_of(job._order.function).pack(
+                    job._args, job._kwargs, job._context
+                )
+            except NotSerializable as error:
+                self._begin(job, queue.now())
+                job._value = self
+                self._conclude(job, None, Failed(error))
+                continue
+            return job
+
+    def _define(self, number: int, definition: Any) -> None:
+        known = self._known
+        known[number] = None
+        self.process.write(wire.frame(wire.DEFINE, pickle.dumps((number, definition), 5)))
+        if len(known) > KNOWN:
+            oldest = next(iter(known))
+            if all(one is None or one[1][0].number != oldest for one in self.sent):
+                del known[oldest]
+                self.process.write(wire.frame(wire.FORGET, pickle.dumps([oldest], 5)))
+
+    # ---- settling
+
+    def look(self) -> None:
+        """Read the ring, settle, fill the line; look again soon if there was anything."""
+        if not self._ready:
+            return
+        found = self._drain()
+        if found:
+            self.fill(ring.PLACES)
+        self._look_again(found)
+
+    def _look_again(self, found: bool) -> None:
+        process = self.process
+        if not self.sent:
+            process.sleep(True)
+            return
+        if found:
+            process.sleep(False)
+        elif process.asleep:
+            return  # this was the look after we said so
+        else:
+            process.sleep(True)
+        if not self._scheduled:
+            self._scheduled = True
+            self.home.hub.loop.call_soon(self._look_in_turn)
+
+    def _look_in_turn(self) -> None:
+        self._scheduled = False
+        self.look()
+
+    def _drain(self) -> bool:
+        """Settle what has ended; whether anything has."""
+        queue, sent = self.home, self.sent
+        found = False
+        learn: tuple[Any, int] | None = None
+        now = queue.now()
+        while True:
+            record = next(self._records, None)
+            if record is None:
+                try:
+                    records = self.process.ring.read()
+                except ValueError as error:
+                    self._garbage(str(error))
+                    break
+                if not records:
+                    break
+                self._records = iter(records)
+                continue
+            kind, number, started, ended, payload = record
+            found = True
+            if kind >= ring.BELOW:
+                self._noted(kind, number, payload)
+                continue
+            if number != self._first or not sent:
+                self._garbage(f"an end of job {number}, when {self._first} was next")
+                break
+            if kind == ring.ELSEWHERE:
+                kind, payload = self._from_socket(number)
+            one = self._step()
+            if one is None:  # it was taken back, or withdrawn
+                self.process.shared.places[number & ring.MASK] = 0
+                continue
+            job, parcel, _ = one
+            learn = parcel[0], ended - started
+            if kind == ring.VALUE and job._state == QUEUED and job._rare is None and not queue.told:
+                try:
+                    value = pickle.loads(payload) if payload else None  # noqa: S301  # of our child
+                except BaseException as error:
+                    self._begin(job, self._moment(started))
+                    self._conclude(job, parcel, Failed(_unreadable(job, error)))
+                    continue
+                job._started = self._moment(started)
+                job._finished = now
+                job._value = value
+                job._state = SUCCEEDED
+                job._context = None
+                queue.completed += 1
+                if job._waiters is not None:
+                    job._wake()
+            else:
+                self.process.shared.places[number & ring.MASK] = 0
+                if job._state == QUEUED:
+                    self._begin(job, self._moment(started))
+                self._conclude(job, parcel, self._outcome(job, kind, payload))
+        if learn is not None:
+            learn[0].learn(learn[1] * 1e-9)
+            self.children.deaths = 0
+            self._seen = now
+            self._pulse = LOOK
+        return found
+
+    def _step(self) -> Sent | None:
+        """The first job in the line has ended, or was skipped; what it was."""
+        sent = self.sent
+        one = sent.popleft()
+        self._first += 1
+        if sent:
+            head = sent[0]
+            if head is not None:
+                self._waiting -= head[2]
+        else:
+            self._waiting = 0.0
+        return one
+
+    def _outcome(self, job: Job[Any], kind: int, payload: Any) -> Outcome | None:
+        """What a record says; None if the job was skipped."""
+        if kind == ring.SKIPPED:
+            return None
+        try:
+            if kind == ring.VALUE:
+                return Succeeded(pickle.loads(payload) if payload else None)  # noqa: S301
+            return failure(rebuild(payload))
+        except BaseException as error:
+            return Failed(_unreadable(job, error))
+
+    def _conclude(self, job: Job[Any], parcel: Parcel | None, outcome: Outcome | None) -> None:
+        """Settle a job that has begun; if it will run again, it keeps what was packed."""
+        queue = self.home
+        verdict = self.verdict
+        if self.job is not job:
+            self.job, verdict = job, None
+        if verdict is not None:
+            outcome = verdict
+        if outcome is None:  # it was skipped, and nobody had asked for that
+            self.clear()
+            queue.settle(job, Release(), queue.now())
+        else:
+            queue.conclude(job, self, outcome, queue.now())
+        if job._state < RUNNING and parcel is not None:
+            job._value = parcel
+
+    def _begin(self, job: Job[Any], started: float) -> None:
+        """The child has come to this job."""
+        self.job = job
+        self.serial += 1
+        job._state = RUNNING
+        job._started = started
+        self._began = True
+        if job._rare is not None:
+            job._rare.tries += 1
+        if self.home.told:
+            self.home.tell_started(job, self)
+
+    def _moment(self, stamp: int) -> float:
+        """A moment of the child's clock, which is ours, unless ours is virtual."""
+        clock = self.home.clock
+        return stamp * 1e-9 if clock.real else clock.now()
+
+    def _from_socket(self, number: int) -> tuple[int, Any]:
+        """The end of a job that came over the socket; it was written before its record."""
+        while number not in self._results and self.process.read_on():
+            pass
+        return self._results.pop(number, (ring.ERROR, b""))
+
+    # ---- taking back, cancelling
+
+    @property
+    def ahead(self) -> list[Job[Any]]:
+        """The jobs in the line that have not begun."""
+        return [one[0] for one in self.sent if one is not None and one[0]._state == QUEUED]
+
+    def refresh(self) -> None:
+        """Note the job that the child has come to, if it has not ended already."""
+        if self.sent and self.job is None and self._ready:
+            one = self.sent[0]
+            if one is not None and self.process.current() == self._first:
+                self._seen = self._moment(self.process.started())
+                self._begin(one[0], self._seen)
+
+    def give_up(self, job: Job[Any]) -> bool:
+        """Let go of a job of the line for good; False if the child has come to it, or it has ended."""
+        for place, one in enumerate(self.sent):
+            if one is not None and one[0] is job:
+                if not self.process.take_back(self._first + place):
+                    break
+                if place:
+                    self._waiting -= one[2]
+                self.sent[place] = None
+                return True
+        self.look()
+        self.refresh()
+        return False
+
+    def _take_back(self) -> None:
+        """Take back what is behind the running job, for others, or to be sent again later."""
+        back: list[Sent] = []
+        for place, one in enumerate(self.sent):
+            if (
+                one is not None
+                and one[0]._state == QUEUED
+                and self.process.take_back(self._first + place)
+            ):
+                back.append(one)
+                self.sent[place] = None
+                if place:
+                    self._waiting -= one[2]
+        self._give_back(back)
+
+    def _give_back(self, back: list[Sent]) -> None:
+        """These never began: they go where they came from, at the front of the queue."""
+        queue = self.home
+        for job, parcel, _ in reversed(back):
+            job._value = parcel
+            queue.line.appendleft(job)
+        ending = queue.hub.stopping or queue.ending
+        if ending is not None:
+            for job, _, _ in back:
+                queue.cancel(job, ending)
+        elif back:
+            queue.crew.staff(len(back))
+
+    def cancel(self, verdict: Cancelled | TimedOut) -> bool:
+        """Have the running job interrupted; what waits behind it need not wait for that."""
+        if self.verdict is not None or self.job is None:
+            return False
+        self.verdict = verdict
+        one = self.sent[0] if self.sent else None
+        if one is not None and one[0] is self.job:
+            self.process.interrupt(self._first)
+            self._take_back()
+        return True
+
+    def kill(self) -> bool:
+        """End the running job by force: it is settled at once, and its child is no more."""
+        self._cause = "it was killed, because the job did not end when interrupted"
+        self.process.kill()
+        job = self.job
+        if job is not None and self.verdict is not None:
+            self._drain()
+            one = self.sent[0] if self.sent else None
+            if one is not None and one[0] is job and self.job is job:
+                self.sent[0] = None
+                self._conclude(job, one[1], None)
+        self._end(_DIED)
+        return True
+
+    # ---- what the child says
+
+    def _heard(self, kind: int, payload: bytes | memoryview) -> None:
+        if kind == wire.HELLO:
+            self._ready = True
+            self._seen = self.home.now()
+            self._hold(False)
+            self.children.wake(self)
+        elif kind == wire.RESULT:
+            length = 8 + int.from_bytes(payload[:8], "little")
+            end, number = pickle.loads(payload[8:length])  # noqa: S301  # of our child
+            self._results[number] = (end, memoryview(payload)[length:])
+        else:
+            self._garbage(f"a frame of kind {kind}")
+
+    def _noted(self, kind: int, number: int, payload: bytes) -> None:
+        """The running job says or asks something."""
+        one = self.sent[0] if self.sent and number == self._first else None
+        if one is None:
+            return
+        job = one[0]
+        self.refresh()
+        details = pickle.loads(payload)  # noqa: S301  # of our child
+        if kind == ring.NOTE:
+            if details[0] == "progress":
+                self.home.report(job, Progress(*details[1:]))
+        elif kind == ring.ASK:
+            answer = pickle.dumps((number, self._facts(job)), 5)
+            self.process.write(wire.frame(wire.ANSWER, answer))
+
+    def _facts(self, job: Job[Any]) -> dict[str, Any]:
+        retry = job._order.policies.retry
+        return {
+            "id": job.id,
+            "name": job.name,
+            "queue": job.queue,
+            "attempt": job.attempt,
+            "attempts": 1 if retry is None else retry.attempts,
+            "tags": job.tags,
+        }
+
+    def _ended(self) -> None:
+        """The channel has closed: the child has ended, or is of no use any more."""
+        if self.process.garbage is not None:
+            self._cause = f"it broke the protocol: {self.process.garbage}"
+        self._end(_DIED)
+
+    def _garbage(self, text: str) -> None:
+        self.process.garbage = text
+        self._ended()
+
+    # ---- looking after it
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self.home.hub.loop.call_later(self._pulse, self._tick)
+
+    def _tick(self) -> None:
+        """Look after a child that is starting, or has jobs."""
+        self._timer = None
+        if self._over.done() or (self._ready and not self.sent):
+            return
+        queue = self.home
+        now = queue.now()
+        if self.process.has_ended():
+            self._end(_DIED)
+            return
+        if self._ready:
+            self.look()
+            self.refresh()
+        waited = now - self._seen
+        job = self.job
+        if job is None:
+            if waited > START and not self.process.clogged:
+                self._cause = "it did not become ready" if not self._ready else "it stood still"
+                self._end(_DIED)
+                return
+        else:
+            if waited > LONG and len(self.sent) > 1:
+                self._take_back()
+            timeout = job._order.timeout
+            if timeout is not None and self.verdict is None:
+                left = job._started + timeout - now
+                if left <= 0:
+                    queue.cancel_attempt(self, TimedOut(timeout))
+                else:
+                    self._pulse = min(self._pulse, max(left, 0.0005))
+        if self.sent or not self._ready:
+            self._watch()
+            self._pulse = min(max(self._pulse, LOOK) * 2, RARELY if job is not None else SOON)
+
+    def _hold(self, held: bool) -> None:
+        """Tell a virtual clock that real work is under way, or is not any more."""
+        if held is not self._held:
+            self._held = held
+            clock = self.home.clock
+            if held:
+                clock.hold()
+            else:
+                clock.release()
+
+
+def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
+    failed = NotSerializable(
+        f"what {job.name} returned or raised could not be unpickled: "
+        f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+    )
+    failed.__cause__ = error
+    return failed
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

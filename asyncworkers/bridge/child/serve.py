@@ -1,0 +1,357 @@
+"""The child: reads frames, runs jobs one after the other, and writes their ends into the ring."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from time import monotonic_ns
+from types import FrameType
+from typing import Any
+
+from .lifeline import die_with_parent
+from .ring import (
+    ASK,
+    CURRENT,
+    ELSEWHERE,
+    ERROR,
+    INTERRUPT,
+    LARGEST,
+    MASK,
+    NOTE,
+    SKIPPED,
+    SLEEPS,
+    STARTED,
+    VALUE,
+    RingWriter,
+    Shared,
+    fence,
+)
+from .trouble import describe, dumps_freely
+from .wire import (
+    ANSWER,
+    DEFINE,
+    FORGET,
+    HELLO,
+    JOBS,
+    RESULT,
+    SETUP,
+    WAKE,
+    FrameReader,
+    ProtocolError,
+    frame,
+    head,
+)
+
+__all__ = ["Interrupted", "Serving", "main"]
+
+HIGH = 200
+"""The protocol's descriptor gets at least this number, out of the way of code that closes the first."""
+
+CARRIED = 0
+"""The number of functions that travel with each job, as its first argument."""
+
+serving: Serving | None = None
+"""What this process serves, if it is a child."""
+
+
+class Interrupted(BaseException):
+    """Raised inside a job that was cancelled or timed out, so that its `finally` blocks run."""
+
+
+class Serving:
+    """All a child is: its socket, its shared memory, the functions it knows, the job it runs."""
+
+    def __init__(self, descriptor: int, shared: Shared) -> None:
+        self.setup: dict[str, Any] = {}
+        self.number = CARRIED  # of the function that runs
+        self.attempt = 1
+        self.functions: dict[int, Callable[..., Any]] = {}
+        self.definitions: dict[int, Any] = {}
+        self.shared = shared
+        self.words = shared.words
+        self._descriptor = descriptor
+        self._reader = FrameReader()
+        self._inbox: deque[tuple[int, Any]] = deque()
+        self._ring = RingWriter(shared, self._wake)
+        self._writing = threading.RLock()  # a job's own threads may write notes
+        self._inside = bytearray(1)  # not 0 while the code of a job runs, which may be interrupted
+
+    # ---- the socket
+
+    def _next_frame(self) -> tuple[int, Any] | None:
+        """The next frame; None if the parent has closed."""
+        while not self._inbox:
+            count = os.readv(self._descriptor, [self._reader.room()])
+            if not count:
+                return None
+            self._inbox.extend(self._reader.took(count))
+        return self._inbox.popleft()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of it, however long the parent takes to read it."""
+        rest = memoryview(data)
+        while rest.nbytes:
+            rest = rest[os.write(self._descriptor, rest[: 1 << 20]) :]
+
+    def _wake(self) -> None:
+        """Wake the parent if it sleeps. What is to be seen was written before."""
+        fence()
+        if self.words[SLEEPS]:
+            self.words[SLEEPS] = 0
+            self.write(_WAKE)
+
+    # ---- serving
+
+    def serve(self) -> None:
+        """Do what the parent says until it closes."""
+        self.write(frame(HELLO))
+        while (found := self._next_frame()) is not None:
+            kind, payload = found
+            if kind == JOBS:
+                self._run_all(*pickle.loads(payload))  # noqa: S301  # from our parent
+                del payload, found
+                self._wake()
+            elif kind == DEFINE:
+                number, definition = pickle.loads(payload)  # noqa: S301
+                self.definitions[number] = definition
+            elif kind == FORGET:
+                for number in pickle.loads(payload):  # noqa: S301
+                    self.definitions.pop(number, None)
+                    self.functions.pop(number, None)
+            elif kind != ANSWER:  # which may come too late, if whoever asked was interrupted
+                raise ProtocolError(f"a frame of kind {kind} from the parent")
+
+    def _run_all(self, job: int, entries: list[tuple[Any, ...]]) -> None:
+        at = 0
+        while at < len(entries):
+            at = Context().run(self._run, job, entries, at)
+
+    def _run(self, first: int, entries: list[tuple[Any, ...]], at: int) -> int:
+        """Run jobs until there are no more of them or one has left context variables behind; how
+        far that went. The path of each job.
+        """
+        words, places, inside = self.words, self.shared.places, self._inside
+        functions, put, dumps = self.functions, self._ring.put, pickle.dumps
+        ended = monotonic_ns()
+        while at < len(entries):
+            entry = entries[at]
+            job = first + at
+            words[STARTED] = started = ended
+            words[CURRENT] = job
+            fence()
+            if at and words[SLEEPS]:  # the end of the job before is to be seen
+                words[SLEEPS] = 0
+                self.write(_WAKE)
+            value = arguments = None
+            try:
+                inside[0] = 1  # from here on it may be interrupted, so look whether it was before
+                if places[job & MASK]:
+                    raise _TakenBack
+                self.number = entry[0]
+                arguments = entry[1]
+                self.attempt = 1 if len(entry) == 2 else entry[2]
+                function = functions.get(entry[0]) or self._function(entry[0])
+                if arguments.__class__ is tuple:  # noqa: SIM108
+                    value = function(*arguments)
+                else:
+                    value = _call_packed(function, arguments)
+                inside[0] = 0
+            except BaseException as error:
+                inside[0] = 0
+                kind, payload = _failed(error)
+            else:
+                kind, payload = VALUE, b""
+                if value is not None:
+                    try:
+                        payload = dumps(value, 5)
+                    except BaseException:
+                        kind, payload = _pack_otherwise(value)
+            ended = monotonic_ns()
+            if len(payload) > LARGEST:
+                self._send_result(kind, job, payload)
+                kind, payload = ELSEWHERE, b""
+            with self._writing:
+                put(kind, job, started, ended, payload)
+            at += 1
+            entries[at - 1] = ()
+            entry, arguments, value, payload, function = (), None, None, b"", _call  # keep nothing
+            if len(copy_context()):
+                break
+        return at
+
+    def _send_result(self, kind: int, job: int, payload: bytes) -> None:
+        beginning = pickle.dumps((kind, job), 5)
+        with self._writing:
+            self.write(head(RESULT, 8 + len(beginning) + len(payload)))
+            self.write(len(beginning).to_bytes(8, "little") + beginning)
+            self.write(payload)
+
+    def _function(self, number: int) -> Callable[..., Any]:
+        """Make the function of this number, which a job wants for the first time."""
+        if number == CARRIED:
+            function: Callable[..., Any] = _call
+        else:
+            known = self.definitions[number]
+            is_pickled = isinstance(known, bytes)
+            function = pickle.loads(known) if is_pickled else _find(*known)  # noqa: S301
+        self.functions[number] = function
+        return function
+
+    # ---- what the running job may do
+
+    def note(self, details: Any) -> None:
+        """Tell the parent something about the running job; may be called from any thread."""
+        self._put(NOTE, pickle.dumps(details, 5))
+
+    def ask(self, details: Any) -> Any:
+        """Ask the parent something about the running job and wait for the answer.
+
+        In the job's own thread only: elsewhere it would read what is meant for the main thread.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("this must be asked in the main thread of the process first")
+        self._put(ASK, pickle.dumps(details, 5))
+        later: list[tuple[int, Any]] = []
+        try:
+            while (found := self._next_frame()) is not None:
+                if found[0] == ANSWER:
+                    job, answer = pickle.loads(found[1])  # noqa: S301  # from our parent
+                    if job == self.words[CURRENT]:
+                        return answer
+                else:
+                    later.append(found)
+        finally:
+            self._inbox.extendleft(reversed(later))
+        raise EOFError("the parent has closed")
+
+    def _put(self, kind: int, payload: bytes) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        was_inside = self._inside[0]
+        if main:
+            self._inside[0] = 0  # a record must not be left half written
+        try:
+            now = monotonic_ns()
+            with self._writing:
+                self._ring.put(kind, self.words[CURRENT], now, now, payload)
+            self._wake()
+        finally:
+            if main:
+                self._inside[0] = was_inside
+        if main and was_inside and self.words[INTERRUPT] == self.words[CURRENT]:
+            self._inside[0] = 0
+            raise Interrupted
+
+    def current(self) -> int:
+        """The number of the running job."""
+        return self.words[CURRENT]
+
+    def runs_job(self) -> bool:
+        """Whether a job runs now."""
+        return bool(self._inside[0])
+
+    def is_over(self, job: int) -> bool:
+        """Whether the job of this number has ended, or the parent wants it to."""
+        return self.words[INTERRUPT] == job or self.words[CURRENT] != job or not self.runs_job()
+
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal by which the parent asks for the running job's end."""
+        if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
+            self._inside[0] = 0
+            raise Interrupted
+
+
+class _TakenBack(BaseException):
+    """The parent has taken the job back before it began."""
+
+
+def _failed(error: BaseException) -> tuple[int, bytes]:
+    if isinstance(error, _TakenBack):
+        return SKIPPED, b""
+    return ERROR, describe(error)
+
+
+def _pack_otherwise(value: object) -> tuple[int, bytes]:
+    """Pickle cannot name what the value is made of; cloudpickle may, or the job has failed."""
+    try:
+        return VALUE, dumps_freely(value)
+    except BaseException as error:
+        text = f"{type(value).__name__}: {type(error).__name__}: {error}"
+        return ERROR, pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+
+
+_UNPICKLABLE = "asyncworkers.errors.NotSerializable"
+_WAKE = frame(WAKE)
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
+    args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
+    for (module, name), value in variables:
+        try:
+            __import__(module)
+            getattr(sys.modules[module], name).set(pickle.loads(value))  # noqa: S301
+        except Exception:  # noqa: S112  # it cannot live here: best effort
+            continue
+    return function(*args, **kwargs)
+
+
+def _find(module: str, qualname: str) -> Any:
+    """The function of this name, without what a decorator of ours has made of it."""
+    __import__(module)
+    found: Any = sys.modules[module]
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    policies = getattr(found, "policies", None)
+    return found.function if policies is not None and hasattr(found, "function") else found
+
+
+def main(descriptor: int, memory: int, lifeline: int) -> None:
+    """Serve the parent at the other end of the socket until it closes."""
+    global serving  # noqa: PLW0603  # there is one in a process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(lifeline)
+    high = _dup_high(descriptor)
+    shared = Shared(memory)
+    os.close(memory)
+    serving = Serving(high, shared)
+    signal.signal(signal.SIGUSR1, serving.interrupt)
+    first = serving._next_frame()
+    if first is None:
+        return
+    kind, payload = first
+    if kind != SETUP:
+        raise ProtocolError(f"a frame of kind {kind} came before the setup")
+    sys.path[:] = pickle.loads(payload)["path"]  # noqa: S301  # from our parent
+    serving.setup = pickle.loads(payload)  # noqa: S301
+    _enable_fault_handler()
+    serving.serve()
+
+
+def _dup_high(descriptor: int) -> int:
+    import fcntl
+
+    try:
+        high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:  # fewer descriptors are allowed
+        os.set_inheritable(descriptor, False)
+        return descriptor
+    os.close(descriptor)
+    return high
+
+
+def _enable_fault_handler() -> None:
+    import faulthandler
+
+    try:
+        faulthandler.enable()
+    except (OSError, RuntimeError, ValueError):  # standard error is closed: nobody would read it
+        return

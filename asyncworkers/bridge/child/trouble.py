@@ -1,0 +1,77 @@
+"""An exception as data, so that it reaches the parent whatever pickle makes of it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import Any
+
+__all__ = ["Described", "describe", "dumps_freely"]
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+PLAIN = (str, bytes, int, float, bool, type(None))
+
+LONGEST = 32_768
+"""Characters of a traceback that travel."""
+
+Described = tuple[bytes | None, str, str, str]
+"""The pickled exception if it survives the journey, the name of its class, its text, its traceback."""
+
+
+def describe(error: BaseException) -> bytes:
+    """The exception as pickled data, with its traceback but for the frames that are ours."""
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except BaseException:  # a hostile __str__ must not hide the error
+        message = "<its text cannot be had>"
+    try:
+        lines = traceback.format_exception(kind, error, trace)
+        text = "".join(lines)[-LONGEST:]
+    except BaseException:
+        text = f"{name}: {message}\n"
+    described: Described = (_pickled(error), name, message, text)
+    return pickle.dumps(described, 5)
+
+
+def dumps_freely(value: object) -> bytes:
+    """Pickle a value; by cloudpickle if pickle cannot name what it is made of."""
+    try:
+        data = pickle.dumps(value, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:  # cloudpickle may know better, and says it better if not
+        data = b""
+    try:
+        __import__("cloudpickle")
+    except ImportError:
+        return pickle.dumps(value, 5)
+    return bytes(sys.modules["cloudpickle"].dumps(value, 5))
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """The pickled exception, if making it anew gives the same one."""
+    try:
+        data = dumps_freely(error)
+        again: Any = pickle.loads(data)  # noqa: S301  # our own, to see whether it can be done
+        if type(again) is type(error) and _same(again.args, error.args):
+            return data
+    except BaseException:  # whatever it is, it would hit the parent as well
+        return None
+    return None
+
+
+def _same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether two tuples of arguments agree as far as that is easily said."""
+    return len(some) == len(others) and all(
+        type(one) is type(other) and (one == other or type(one) not in PLAIN)
+        for one, other in zip(some, others, strict=True)
+    )

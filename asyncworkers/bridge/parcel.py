@@ -1,0 +1,255 @@
+"""Packs calls for another process: a function and its arguments, as the caller left them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextvars import Context, ContextVar
+from typing import Any, TypeAlias, cast
+
+from asyncworkers import _checks
+from asyncworkers.bridge.child.trouble import dumps_freely
+from asyncworkers.errors import NotSerializable
+from asyncworkers.function import name_of
+from asyncworkers.job import running
+
+__all__ = ["UNKNOWN", "Cargo", "Parcel", "Version", "cargo_of"]
+
+UNKNOWN = 1.0
+"""Seconds that a job is taken to last while nobody knows."""
+
+SHORT = 4096
+"""Characters or bytes of a text that may travel unpickled."""
+
+NUMBERS = frozenset({int, float, bool, complex, type(None)})
+TEXTS = frozenset({str, bytes})
+
+
+class Version:
+    """A function as it was at some time: its number, how a child finds it, how long its jobs take."""
+
+    __slots__ = ("definition", "facts", "number", "took")
+
+    def __init__(self, number: int, definition: Any, took: float = UNKNOWN) -> None:
+        self.number = number
+        self.definition = definition
+        self.took = took  # seconds, as the last jobs did
+
+    def learn(self, seconds: float) -> None:
+        """A job of it took so long."""
+        if self.took == UNKNOWN:
+            self.took = seconds
+        else:
+            self.took += (seconds - self.took) * 0.25
+
+
+Parcel: TypeAlias = tuple[Version, Any]
+"""A call: its function's version and the arguments, plain ones as a tuple, others pickled with what
+goes with them."""
+
+_numbers = itertools.count(1)
+
+
+class Cargo:
+    """A function whose jobs run in processes.
+
+    - What a child can import under its name is sent as its name.
+    - Other functions are pickled by value, once: functions of `__main__`, lambdas, closures. They
+      are pickled anew, under a new number, when something they refer to by name has been replaced
+      since: a notebook cell was run again. What was changed in place is not noticed.
+    - Anything else that can be called (a bound method, a partial, an object) may hold anything, so
+      it travels with each job.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._carried = False
+        self._references: list[tuple[Any, Any, Any]] = []  # namespace, name, what it meant
+        found = _reference(function)
+        if found is not None:
+            self._version = Version(next(_numbers), found)
+        elif isinstance(function, types.FunctionType):
+            self._version = Version(next(_numbers), None)
+        else:
+            self._carried = True
+            self._version = Version(0, None)
+
+    def pack(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+    ) -> Parcel:
+        """Pack a call. Raises NotSerializable, naming the function and the argument."""
+        version = self._version
+        if version.definition is None or self._references:
+            version = self._present_version()
+        if not kwargs and context is None and not self._carried:
+            for arg in args:
+                kind = arg.__class__
+                if kind not in NUMBERS and (kind not in TEXTS or len(arg) > SHORT):
+                    break
+            else:
+                return version, args
+        return version, self._pickle(args, kwargs or {}, context)
+
+    def _present_version(self) -> Version:
+        if self._carried:
+            return self._version
+        if self._version.definition is None or any(
+            _meaning(space, name) is not value for space, name, value in self._references
+        ):
+            try:
+                definition = dumps_freely(self.function)
+            except Exception as error:
+                raise NotSerializable(
+                    f"function {name_of(self.function)} cannot be pickled: {_said(error)}"
+                ) from error
+            self._references = list(_references(self.function))
+            self._version = Version(next(_numbers), definition, self._version.took)
+        return self._version
+
+    def _pickle(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Context | None
+    ) -> bytes:
+        if self._carried:
+            args = (self.function, *args)
+        variables = () if context is None else _variables(context)
+        try:
+            return dumps_freely((args, kwargs, variables))
+        except Exception as error:
+            raise self._refusal(args, kwargs, error) from error
+
+    def _refusal(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+    ) -> NotSerializable:
+        name = name_of(self.function)
+        named = [*enumerate(args, 0 if self._carried else 1), *kwargs.items()]
+        for place, value in named:
+            try:
+                dumps_freely(value)
+            except Exception as trouble:
+                what = f"argument {place!r}" if place else "the function itself"
+                return NotSerializable(
+                    f"{what} of {name} cannot be pickled, a {_checks.printable(type(value).__name__)}: "
+                    f"{_said(trouble)}"
+                )
+        return NotSerializable(f"the arguments of {name} cannot be pickled: {_said(error)}")
+
+
+def cargo_of(function: Callable[..., Any]) -> Cargo:
+    """The cargo of a function, the same for all who submit it, as long as it is in use."""
+    cargo = _recent.pop(id(function), None)
+    if cargo is None or cargo.function is not function:
+        cargo = Cargo(function)
+    _recent[id(function)] = cargo
+    if len(_recent) > RECENT:
+        del _recent[next(iter(_recent))]
+    return cargo
+
+
+RECENT = 256
+"""Functions that are remembered, with the numbers they were sent under."""
+
+_recent: dict[int, Cargo] = {}
+
+
+def _said(error: Exception) -> str:
+    return f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+
+
+def _reference(function: Any) -> tuple[str, str] | None:
+    """Module and name by which a child will find the very function; None if it cannot."""
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if not isinstance(module, str) or module == "__main__" or not isinstance(qualname, str):
+        return None
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    unwrapped = getattr(found, "function", None) if hasattr(found, "policies") else None
+    return (module, qualname) if found is function or unwrapped is function else None
+
+
+def _references(function: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """What a function pickled by value refers to: globals by name, cells, and so on through the
+    functions among these that are pickled by value too.
+    """
+    seen: set[int] = set()
+    waiting: list[Any] = [function]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        found: list[tuple[Any, Any, Any]] = [
+            (one.__globals__, name, one.__globals__[name])
+            for name in _names(one.__code__)
+            if name in one.__globals__
+        ]
+        found += [(cell, None, _meaning(cell, None)) for cell in one.__closure__ or ()]
+        found.append((one, "__code__", one.__code__))
+        found.append((one, "__defaults__", one.__defaults__))
+        found.append((one, "__kwdefaults__", one.__kwdefaults__))
+        yield from found
+        for _, _, value in found:
+            inner = getattr(value, "function", value) if hasattr(value, "policies") else value
+            if isinstance(inner, types.FunctionType) and _reference(inner) is None:
+                waiting.append(inner)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names(constant)
+    return names
+
+
+def _meaning(space: Any, name: Any) -> Any:
+    """What a name means in a namespace now, or what a cell holds."""
+    if type(space) is dict:
+        return cast("dict[Any, Any]", space).get(name, _NOTHING)
+    if isinstance(space, types.CellType):
+        try:
+            return space.cell_contents
+        except ValueError:  # it is empty
+            return _NOTHING
+    return getattr(space, name, _NOTHING)
+
+
+_NOTHING = object()
+
+
+def _variables(context: Context) -> list[tuple[Any, Any]]:
+    """The context variables that can travel, with their values; the others are left behind.
+
+    A variable travels as the name under which its module has it.
+    """
+    found: list[tuple[Any, Any]] = []
+    for variable, value in context.items():
+        place = None if variable is running else _place_of(variable)
+        if place is not None:
+            with contextlib.suppress(Exception):  # it cannot be pickled
+                found.append((place, dumps_freely(value)))
+    return found
+
+
+def _place_of(variable: ContextVar[Any]) -> tuple[str, str] | None:
+    """The module and the name a variable has there, if it has any."""
+    if variable not in _places:
+        if len(_places) > RECENT:
+            _places.clear()
+        _places[variable] = next(
+            (
+                (module, name)
+                for module, holder in tuple(sys.modules.items())
+                if module != "__main__"
+                for name, value in tuple(getattr(holder, "__dict__", {}).items())
+                if value is variable
+            ),
+            None,
+        )
+    return _places[variable]
+
+
+_places: dict[ContextVar[Any], tuple[str, str] | None] = {}
