@@ -11,12 +11,13 @@ from contextvars import Context, ContextVar
 from typing import Any, TypeAlias, cast
 
 from asyncworkers import _checks
+from asyncworkers.bridge.child.chunk import CHUNKED
 from asyncworkers.bridge.child.trouble import dumps_freely
 from asyncworkers.errors import NotSerializable
 from asyncworkers.function import name_of
 from asyncworkers.job import running
 
-__all__ = ["UNKNOWN", "Cargo", "Parcel", "Version", "cargo_of"]
+__all__ = ["UNKNOWN", "Cargo", "ChunkCargo", "Parcel", "Version", "cargo_of"]
 
 UNKNOWN = 1.0
 """Seconds that a job is taken to last while nobody knows."""
@@ -93,6 +94,20 @@ class Cargo:
                 return version, args
         return version, self._pickle(args, kwargs or {}, context)
 
+    @property
+    def travels_alone(self) -> bool:
+        """Whether the function is sent once, apart from the arguments of its jobs."""
+        return not self._carried
+
+    def pack_anything(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+    ) -> Parcel:
+        """As `pack`, without looking for arguments that need not be pickled."""
+        version = self._version
+        if version.definition is None or self._references:
+            version = self._present_version()
+        return version, self._pickle(args, kwargs or {}, context)
+
     def _present_version(self) -> Version:
         if self._carried:
             return self._version
@@ -135,6 +150,26 @@ class Cargo:
                     f"{_said(trouble)}"
                 )
         return NotSerializable(f"the arguments of {name} cannot be pickled: {_said(error)}")
+
+
+class ChunkCargo:
+    """A function whose jobs are chunks: it is called for each of the items that one job carries."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._cargo = cargo_of(function)
+        self._version = Version(0, None)
+        self._of: Version | None = None  # the function's own version that this one stands for
+
+    def pack(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+    ) -> Parcel:
+        """Pack a chunk. Raises NotSerializable, naming the function."""
+        version, packed = self._cargo.pack_anything(args, kwargs, context)
+        if version is not self._of:
+            self._of = version
+            definition = (CHUNKED, version.definition)
+            self._version = Version(next(_numbers), definition, self._version.took)
+        return self._version, packed
 
 
 def cargo_of(function: Callable[..., Any]) -> Cargo:

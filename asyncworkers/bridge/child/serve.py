@@ -14,6 +14,7 @@ from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
+from .chunk import CHUNKED, Chunk
 from .lifeline import die_with_parent
 from .ring import (
     ASK,
@@ -197,9 +198,7 @@ class Serving:
         if number == CARRIED:
             function: Callable[..., Any] = _call
         else:
-            known = self.definitions[number]
-            is_pickled = isinstance(known, bytes)
-            function = pickle.loads(known) if is_pickled else _find(*known)  # noqa: S301
+            function = _made(self.definitions[number])
         self.functions[number] = function
         return function
 
@@ -302,6 +301,14 @@ def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
         except Exception:  # noqa: S112  # it cannot live here: best effort
             continue
     return function(*args, **kwargs)
+
+
+def _made(definition: Any) -> Callable[..., Any]:
+    if isinstance(definition, bytes):
+        function: Callable[..., Any] = pickle.loads(definition)  # noqa: S301  # from our parent
+        return function
+    first, second = definition
+    return Chunk(_made(second)) if first == CHUNKED else _find(first, second)
 
 
 def _find(module: str, qualname: str) -> Any:
