@@ -39,7 +39,7 @@ class Chunk:
         for at in range(len(values), len(items)):
             try:
                 append(function(items[at]))
-            except Exception as error:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
                 return describe(error)
             if len(copy_context()) != variables:
                 break
