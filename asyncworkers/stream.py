@@ -17,8 +17,9 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from asyncworkers import _checks
 from asyncworkers._engine.attempt import failure
-from asyncworkers._engine.supply import Plan, Supply
+from asyncworkers._engine.supply import Partial, Plan, Supply
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import Job, Lending
 from asyncworkers.progress import ProgressBar
@@ -70,6 +71,29 @@ class Stream(Generic[T]):
         other = self._taken_over()
         other._bar = ProgressBar(title, _length(self._items))
         return other
+
+    async def reduce(self, function: Callable[[T, T], T], *initial: T) -> T:
+        """All values as one: `function` of the first two, of that and the third, and so on.
+
+        It must be associative, as the sum or the longer of two is: jobs that run in processes
+        reduce what they have there, and only the partial results cross. Those are put together in
+        the order of the items, so it need not be commutative. `initial`, if given, comes before
+        the first value. Raises TypeError if there is no value at all, or what ended the stream.
+        """
+        if not callable(function):
+            raise TypeError(f"function must be callable, not {_checks.shown(function)}")
+        if len(initial) > 1:
+            raise TypeError(f"reduce takes one initial value at most, not {len(initial)}")
+        self._use()
+        if self._as_jobs:
+            raise RuntimeError("reduce is of values: leave out .outcomes()")
+        self._ordered = True
+        reader = _Reader(self, collect=False, reducer=function)
+        try:
+            return cast("T", await reader.reduce(function, list(initial)))
+        except BaseException:
+            reader.leave()
+            raise
 
     def _taken_over(self) -> Stream[T]:
         self._use()
@@ -148,7 +172,12 @@ class _Results(AsyncIterator[Any]):
 class _Reader:
     """The reading end of a stream that was started: collects ends and hands them out."""
 
-    def __init__(self, stream: Stream[Any], collect: bool) -> None:
+    def __init__(
+        self,
+        stream: Stream[Any],
+        collect: bool,
+        reducer: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         items = stream._items
         plan = stream._start()
         self._queue = plan.queue
@@ -176,6 +205,8 @@ class _Reader:
             self._as_jobs,
             self._broken,
             self._wake,
+            may_widen=stream._window is None,
+            reducer=reducer,
         )
         hub = plan.queue.hub
         hub.readers[self] = None
@@ -267,6 +298,19 @@ class _Reader:
         if supply.wants_more() or not supply.busy():
             self._ask_for_more()
         return end
+
+    async def reduce(self, function: Callable[[Any, Any], Any], values: list[Any]) -> Any:
+        """Reduce everything, and what is in the list before it, to one value."""
+        with contextlib.suppress(StopAsyncIteration):
+            while True:
+                end = await self.next()
+                if end.__class__ is Partial:
+                    self.supply.read += end.count - 1  # they were read as one
+                    end = end.value
+                values[:] = [function(values[0], end)] if values else [end]
+        if not values:
+            raise TypeError("there is nothing to reduce, and no initial value")
+        return values[0]
 
     def _raise_failure(self) -> None:
         """Raise what ended the stream early, if something did; once."""

@@ -17,7 +17,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge.child import ring, wire
 from asyncworkers.bridge.failure import crashed, rebuild, said_of
-from asyncworkers.bridge.parcel import Parcel, cargo_of
+from asyncworkers.bridge.parcel import Parcel
 from asyncworkers.bridge.process import ProcessBridge
 from asyncworkers.bridge.protocol import BridgeBroken
 from asyncworkers.errors import NotSerializable, WorkerCrashed
@@ -384,9 +384,7 @@ class LineWorker(Attempt):
             except AttributeError:  # it is an item's of a stream, which nobody has packed yet
                 pass
             try:
-                job._value = cargo_of(job._order.function).pack(
-                    job._args, job._kwargs, job._context
-                )
+                job._value = cast("Any", job._order.pack)(job._args, job._kwargs, job._context)
             except NotSerializable as error:
                 self._begin(job, queue.now())
                 job._value = self

@@ -347,10 +347,10 @@ class MemoryQueue:
             case Fail(error):
                 if job.attempt > 1:
                     _checks.note(error, f"attempt {job.attempt} of {_attempts(job)}")
-                self._end(job, FAILED, self._failure(job, error), moment)
+                self._end(job, FAILED, self.failure_of(job, error), moment)
             case Cancel(reason, expired):
                 kind = JobExpired if expired else JobCancelled
-                failure = self._failure(
+                failure = self.failure_of(
                     job,
                     kind(f"job {job.name} was cancelled: {_checks.printable(reason)}", reason),
                 )
@@ -381,7 +381,8 @@ class MemoryQueue:
         if job._waiters is not None:
             job._wake()
 
-    def _failure(self, job: Job[Any], error: Exception) -> Failure:
+    def failure_of(self, job: Job[Any], error: Exception) -> Failure:
+        """What a job keeps of the error it ended with."""
         failure = Failure(error, outcome_of(error), self.job_id(job), job.name)
         self.hub.failures.add(failure)
         return failure

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
 from asyncworkers._engine.crew import TURN
@@ -15,10 +15,16 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
 from asyncworkers.job import RUNNING, SUCCEEDED, Job, Order, running
 
-__all__ = ["Plan", "Supply"]
+if TYPE_CHECKING:
+    from asyncworkers._engine.chunks import Chunks
+
+__all__ = ["Partial", "Plan", "Supply"]
 
 CHUNK = 64
 """Items taken from the iterable at a time."""
+
+PULL = 0.001
+"""Seconds after which no more items are taken for now."""
 
 
 class Plan:
@@ -41,6 +47,16 @@ class Plan:
         self.parent = parent
 
 
+class Partial:
+    """What the values of so many items, one after the other, were reduced to."""
+
+    __slots__ = ("count", "value")
+
+    def __init__(self, value: Any, count: int) -> None:
+        self.value = value
+        self.count = count
+
+
 class Supply:
     """The items of one `map` on their way through a queue, never more than `window` at a time.
 
@@ -50,6 +66,9 @@ class Supply:
     but the item's value is wanted, no Job is made for it: the worker's attempt remembers which
     item it is at, and `make_running_job` makes the Job when somebody asks for it, be it in the
     middle of the run (to list it, to cancel or retry it, or because its code asks who it is).
+
+    For a queue of processes several items may make up one job, a chunk (`chunks`); then the window
+    is widened, if that is allowed, so that every process has enough of them.
 
     Values go to `results`, by index, or to `deliver`; ends that are not values, and all of them
     if `as_jobs` is set, go to `deliver_job`. `changed` is called when the last item has ended.
@@ -68,6 +87,8 @@ class Supply:
         as_jobs: bool,
         broken: Callable[[BaseException], None],
         finished: Callable[[], None],
+        may_widen: bool = False,
+        reducer: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.queue = plan.queue
         self.window = window
@@ -90,6 +111,13 @@ class Supply:
         self._jobs: dict[Job[Any], int] = {}
         self._context = copy_context()  # the iterable's code runs in its owner's context
         self._room_wanted: asyncio.Future[None] | None = None  # who adds items waits for it
+        self._chunks: Chunks | None = None
+        if not as_jobs and plan.order.pack is not None:
+            from asyncworkers._engine.chunks import chunks_of  # what many never need
+
+            self._chunks = chunks_of(self, plan.order, reducer)
+        self._reducer = reducer
+        self._may_widen = may_widen
 
     @property
     def name(self) -> str:
@@ -142,7 +170,7 @@ class Supply:
         return bool(self.items)
 
     def _pull(self, iterator: Iterator[Any], most: int) -> None:
-        items, trouble = self.items, None
+        items, trouble, had = self.items, None, len(self.items)
         try:
             for _ in range(most):
                 items.append(next(iterator))
@@ -151,11 +179,22 @@ class Supply:
         except BaseException as error:
             self.exhausted = True
             trouble = error
-        self.pulled += len(items)
+        self.pulled += len(items) - had
         if self._results is not None:
-            self._results.extend([None] * len(items))
+            self._results.extend([None] * (len(items) - had))
         if trouble is not None:
             self._broken(trouble)
+
+    def top_up(self, wanted: int, window: int) -> None:
+        """Take more items, so that so many wait, as far as there are any and they come quickly."""
+        if self._may_widen and window > self.window:
+            self.window = window
+        ends = self.queue.now() + PULL
+        while len(self.items) < wanted and not self.exhausted and self._iterator is not None:
+            room = min(self.room(), wanted - len(self.items), CHUNK)
+            if room <= 0 or self.queue.now() > ends:
+                break
+            self._context.run(self._pull, self._iterator, room)
 
     def _refill_between(self, attempt: Attempt) -> bool:
         """Refill while the attempt is between two items, so that the last one is not taken for running."""
@@ -194,6 +233,10 @@ class Supply:
         for job, index in tuple(self._jobs.items()):
             if index > after:
                 job.cancel(reason)
+        chunks = {} if self._chunks is None else self._chunks.under_way
+        for job, (index, _) in tuple(chunks.items()):
+            if index > after:
+                job.cancel(reason)
         if self.is_finished():
             self._finished()
 
@@ -206,6 +249,8 @@ class Supply:
 
     def next_job(self) -> Job[Any] | None:
         """Make the next item's Job, for a worker that is about to run it."""
+        if self._chunks is not None and self.items and not self.queue.told:
+            return self._chunks.next_job()
         while self.items:
             job = self._make_job(self.items.popleft(), self.taken)
             self.taken += 1
@@ -242,6 +287,31 @@ class Supply:
         job._watch(self._job_ended)
         return job
 
+    def make_chunk(self, order: Order, items: list[Any]) -> Job[Any]:
+        """Make the job of several items."""
+        context = None if self._plan.context is None else self._plan.context.copy()
+        return Job(order, (items,), None, context, self.queue.clock.now())
+
+    def chunk_ended(self, index: int, values: list[Any], done: int, left: int) -> None:
+        """A chunk has ended: so many items are done, with these values, and so many have none."""
+        self.ended += done + left
+        self.with_job += left
+        if left:
+            self.queue.cancelled += left - 1  # but for the one that is given as a job
+        if self._reducer is not None:
+            if values:
+                self._deliver(index, Partial(values[0], done))
+        elif self._results is not None:
+            self._results[index : index + len(values)] = values
+        else:
+            for at, value in enumerate(values, index):
+                self._deliver(at, value)
+        self._after_end()
+
+    def give(self, index: int, job: Job[Any]) -> None:
+        """The job of an item whose end is no value."""
+        self._deliver_job(index, job)
+
     def _job_ended(self, job: Job[Any]) -> None:
         index = self._jobs.pop(job)
         self.ended += 1
@@ -252,6 +322,9 @@ class Supply:
             self._results[index] = job._value
         else:
             self._deliver(index, job._value)
+        self._after_end()
+
+    def _after_end(self) -> None:
         if self._results is not None and not self.items and not self.exhausted:
             self.queue.list_supply(self)  # there is room for another item now
         if self.is_finished():

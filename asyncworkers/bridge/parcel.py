@@ -103,10 +103,13 @@ class Cargo:
         self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
     ) -> Parcel:
         """As `pack`, without looking for arguments that need not be pickled."""
-        version = self._version
-        if version.definition is None or self._references:
-            version = self._present_version()
-        return version, self._pickle(args, kwargs or {}, context)
+        return self.present_version(), self._pickle(args, kwargs or {}, context)
+
+    def present_version(self) -> Version:
+        """The function as it is now. Raises NotSerializable if it cannot be pickled."""
+        if self._version.definition is None or self._references:
+            return self._present_version()
+        return self._version
 
     def _present_version(self) -> Version:
         if self._carried:
@@ -153,21 +156,28 @@ class Cargo:
 
 
 class ChunkCargo:
-    """A function whose jobs are chunks: it is called for each of the items that one job carries."""
+    """A function whose jobs are chunks: it is called for each of the items that one job carries,
+    and its values may be reduced to one before they come back.
+    """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], reducer: Callable[[Any, Any], Any] | None = None
+    ) -> None:
         self._cargo = cargo_of(function)
+        self._reducer = None if reducer is None else cargo_of(reducer)
         self._version = Version(0, None)
-        self._of: Version | None = None  # the function's own version that this one stands for
+        self._of: tuple[Version | None, Version | None] = None, None  # what it stands for
 
     def pack(
         self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
     ) -> Parcel:
         """Pack a chunk. Raises NotSerializable, naming the function."""
         version, packed = self._cargo.pack_anything(args, kwargs, context)
-        if version is not self._of:
-            self._of = version
-            definition = (CHUNKED, version.definition)
+        reducer = None if self._reducer is None else self._reducer.present_version()
+        if (version, reducer) != self._of:
+            self._of = version, reducer
+            parts = (version,) if reducer is None else (version, reducer)
+            definition = (CHUNKED, *(part.definition for part in parts))
             self._version = Version(next(_numbers), definition, self._version.took)
         return self._version, packed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from functools import reduce
 from time import monotonic_ns
 from typing import Any, TypeAlias
 
@@ -14,15 +15,22 @@ __all__ = ["CHUNKED", "Chunk", "ChunkEnd"]
 CHUNKED = 0
 """Stands before the definition of a function that is to be called for each item of a chunk."""
 
-ChunkEnd: TypeAlias = tuple[list[Any], int, bytes | None]
-"""The values of the items up to the first that raised, nanoseconds, and what that one raised."""
+ChunkEnd: TypeAlias = tuple[list[Any], int, int, bytes | None]
+"""The values of the items up to the first that raised (or the one value they were reduced to), how
+many items that were, nanoseconds, and what that one raised."""
 
 
 class Chunk:
-    """Calls the function for each item, each in the context as the chunk found it."""
+    """Calls the function for each item, each in the context as the chunk found it.
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    With a `reducer` the values do not come back one by one, but reduced to one.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], reducer: Callable[[Any, Any], Any] | None = None
+    ) -> None:
         self.function = function
+        self.reducer = reducer
 
     def __call__(self, items: Sequence[Any]) -> ChunkEnd:
         """The values of all items, or of those before the first that raises, and its error."""
@@ -31,7 +39,13 @@ class Chunk:
         untouched, trouble = copy_context(), None
         while len(values) < len(items) and trouble is None:
             trouble = untouched.copy().run(self._run, items, values, len(untouched))
-        return values, monotonic_ns() - began, trouble
+        done = len(values)
+        if self.reducer is not None and done:
+            try:
+                values = [reduce(self.reducer, values)]
+            except Exception as error:
+                values, done, trouble = [], 0, describe(error)
+        return values, done, monotonic_ns() - began, trouble
 
     def _run(self, items: Sequence[Any], values: list[Any], variables: int) -> bytes | None:
         """Go on until one raises, all are done, or one has left a context variable behind."""
@@ -44,4 +58,3 @@ class Chunk:
             if len(copy_context()) != variables:
                 break
         return None
-

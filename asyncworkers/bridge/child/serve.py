@@ -307,8 +307,8 @@ def _made(definition: Any) -> Callable[..., Any]:
     if isinstance(definition, bytes):
         function: Callable[..., Any] = pickle.loads(definition)  # noqa: S301  # from our parent
         return function
-    first, second = definition
-    return Chunk(_made(second)) if first == CHUNKED else _find(first, second)
+    first, *rest = definition
+    return Chunk(*map(_made, rest)) if first == CHUNKED else _find(first, *rest)
 
 
 def _find(module: str, qualname: str) -> Any:

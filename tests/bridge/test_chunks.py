@@ -1,0 +1,194 @@
+"""Items of a map that share a job on their way to a process: nothing of that is to be seen."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import chunk_jobs
+import pytest
+import pytest_asyncio
+
+from asyncworkers import JobFailed, NotSerializable, Retry, Supervisor, WorkerCrashed, job
+from asyncworkers._engine.chunks import Chunks
+
+pytestmark = pytest.mark.asyncio
+
+MANY = 5_000
+
+
+@pytest_asyncio.fixture
+async def supervisor() -> AsyncIterator[Supervisor]:
+    """A supervisor of two processes."""
+    async with Supervisor(processes=2) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items each chunk held."""
+    found: list[int] = []
+    next_job = Chunks.next_job
+
+    def noted(self: Chunks) -> Any:
+        made = next_job(self)
+        found.append(len(made.args[0]))
+        return made
+
+    monkeypatch.setattr(Chunks, "next_job", noted)
+    return found
+
+
+async def test_a_list_in_order(supervisor: Supervisor, sizes: list[int]) -> None:
+    """Quick items come back each in its place, having crossed many at a time."""
+    assert await supervisor.map(chunk_jobs.double, range(MANY), cpu=True) == list(
+        range(0, 2 * MANY, 2)
+    )
+    assert sum(sizes) == MANY
+    assert max(sizes) > 8
+    stats = supervisor.stats().queues["processes"]
+    assert (stats.succeeded, stats.failed, stats.queued, stats.running) == (MANY, 0, 0, 0)
+
+
+async def test_one_by_one(supervisor: Supervisor, sizes: list[int]) -> None:
+    """The loop sees values one by one, in the order of the items or as they come."""
+    seen = [value async for value in supervisor.map(chunk_jobs.double, range(MANY), cpu=True)]
+    assert seen == list(range(0, 2 * MANY, 2))
+    stream = supervisor.map(chunk_jobs.double, range(MANY), ordered=False, cpu=True)
+    assert sorted([value async for value in stream]) == seen
+    assert max(sizes) > 8
+
+
+async def test_items_from_an_asynchronous_iterable(supervisor: Supervisor) -> None:
+    """Items that come one by one cross as they come."""
+
+    async def items() -> AsyncIterator[int]:
+        for item in range(500):
+            yield item
+
+    assert await supervisor.map(chunk_jobs.double, items(), cpu=True) == list(range(0, 1000, 2))
+
+
+async def test_an_infinite_iterable(supervisor: Supervisor) -> None:
+    """No more is taken from the iterable than is on its way, and leaving early ends it."""
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    async with supervisor.map(chunk_jobs.double, items(), cpu=True) as stream:
+        async for value in stream:
+            if value >= 2 * MANY:
+                break
+    assert taken < MANY + 100_000
+    assert await supervisor.map(chunk_jobs.double, [1], cpu=True) == [2]
+
+
+async def test_a_given_window_holds(supervisor: Supervisor, sizes: list[int]) -> None:
+    """A window that was asked for bounds chunks as well."""
+    stream = supervisor.map(chunk_jobs.double, range(MANY), window=10, cpu=True)
+    assert [value async for value in stream] == list(range(0, 2 * MANY, 2))
+    assert max(sizes) <= 10
+
+
+async def test_an_item_that_fails(supervisor: Supervisor) -> None:
+    """What precedes it is seen, its error is raised, and nothing after it is."""
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="777") as caught:
+        async for value in supervisor.map(chunk_jobs.double_but_not, range(MANY), cpu=True):
+            seen.append(value)
+    assert seen == list(range(0, 2 * 777, 2))
+    assert "double_but_not" in str(caught.value.__cause__)
+    with pytest.raises(ValueError, match="777"):
+        await supervisor.map(chunk_jobs.double_but_not, range(MANY), cpu=True)
+    stats = supervisor.stats().queues["processes"]
+    assert stats.submitted == stats.succeeded + stats.failed + stats.cancelled
+    assert stats.failed == 2
+
+
+@pytest.mark.parametrize("function", [chunk_jobs.odd_error, chunk_jobs.exits])
+async def test_an_error_that_must_not_come_back_as_itself(
+    supervisor: Supervisor, function: Any
+) -> None:
+    """It is a JobFailed, as it is for a job of its own."""
+    with pytest.raises(JobFailed):
+        await supervisor.map(function, range(MANY), cpu=True)
+    assert await supervisor.map(chunk_jobs.double, [4], cpu=True) == [8]
+
+
+async def test_a_crash_in_a_chunk(supervisor: Supervisor) -> None:
+    """The map fails with WorkerCrashed, and the next one runs in a new child."""
+    with pytest.raises(WorkerCrashed):
+        await supervisor.map(chunk_jobs.dies, range(MANY), cpu=True)
+    assert await supervisor.map(chunk_jobs.double, range(100), cpu=True) == list(range(0, 200, 2))
+
+
+async def test_items_leave_nothing_to_each_other(supervisor: Supervisor) -> None:
+    """A context variable that one item sets is not seen by the next in its chunk."""
+    assert await supervisor.map(chunk_jobs.leaves_context, range(MANY), cpu=True) == [0] * MANY
+
+
+async def test_long_items_stay_alone(supervisor: Supervisor, sizes: list[int]) -> None:
+    """What takes longer than a chunk should crosses by itself, and both processes have their share."""
+    ends = await supervisor.map(chunk_jobs.slow, range(40), cpu=True)
+    assert [value for value, _ in ends] == list(range(40))
+    assert set(sizes) == {1}
+    assert len({process for _, process in ends}) == 2
+
+
+async def test_what_cannot_cross(supervisor: Supervisor) -> None:
+    """An item that cannot be pickled fails the map and names the function."""
+    items = [1, (each for each in ())]
+    with pytest.raises(NotSerializable, match="double"):
+        await supervisor.map(chunk_jobs.double, items, cpu=True)
+
+
+async def test_with_policies_each_item_is_a_job(supervisor: Supervisor, sizes: list[int]) -> None:
+    """Items that may be retried or timed out, or are asked for as jobs, do not share one."""
+    retried = job(chunk_jobs.double, cpu=True, retry=Retry(2, on=ValueError), timeout=60)
+    assert await supervisor.map(retried, range(100)) == list(range(0, 200, 2))
+    outcomes = supervisor.map(chunk_jobs.double, range(100), cpu=True).outcomes()
+    assert [one.result() async for one in outcomes] == list(range(0, 200, 2))
+    assert sizes == []
+
+
+async def test_reduce(supervisor: Supervisor, sizes: list[int]) -> None:
+    """Partial results are put together in the order of the items."""
+    wanted = "".join(f"{number}," for number in range(MANY))
+    assert await supervisor.map(chunk_jobs.text, range(MANY), cpu=True).reduce(chunk_jobs.join) == (
+        wanted
+    )
+    stream = supervisor.map(chunk_jobs.text, range(MANY), cpu=True)
+    assert await stream.reduce(chunk_jobs.join, ">") == ">" + wanted
+    assert max(sizes) > 8
+
+
+async def test_reduce_anywhere(supervisor: Supervisor) -> None:
+    """What does not run in processes is reduced here, with the same result."""
+    reduced = await supervisor.map(chunk_jobs.text, range(100)).reduce(chunk_jobs.join)
+    assert reduced == "".join(f"{number}," for number in range(100))
+
+
+async def test_reduce_nothing(supervisor: Supervisor) -> None:
+    """Without a value there is only the initial one, and without that an error."""
+    assert await supervisor.map(chunk_jobs.text, [], cpu=True).reduce(chunk_jobs.join, "") == ""
+    with pytest.raises(TypeError, match="nothing to reduce"):
+        await supervisor.map(chunk_jobs.text, [], cpu=True).reduce(chunk_jobs.join)
+
+
+async def test_a_reducer_that_fails(supervisor: Supervisor) -> None:
+    """Its error ends the map, whether it was raised in a child or here."""
+    with pytest.raises(ZeroDivisionError):
+        await supervisor.map(chunk_jobs.text, range(MANY), cpu=True).reduce(chunk_jobs.trips)
+    assert await supervisor.map(chunk_jobs.double, [4], cpu=True) == [8]
+
+
+async def test_bad_reducers(supervisor: Supervisor) -> None:
+    """What is no function is refused at once, and so are two initial values."""
+    stream = supervisor.map(chunk_jobs.text, [1])
+    with pytest.raises(TypeError, match="function must be callable"):
+        await stream.reduce("sum")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="one initial value"):
+        await stream.reduce(chunk_jobs.join, "", "")
+    assert await stream == ["1,"]
