@@ -421,7 +421,8 @@ def _map(fd: int, size: int, start: int, *, read_only: bool = False) -> mmap.mma
     protection = mmap.PROT_READ if read_only else mmap.PROT_READ | mmap.PROT_WRITE
     if sys.version_info >= (3, 13):  # without a descriptor of its own
         return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=start, trackfd=False)
-    return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=start)
+    else:
+        return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=start)
 
 
 _lock = allocate_lock()

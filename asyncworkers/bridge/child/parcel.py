@@ -23,7 +23,7 @@ meanwhile arrives changed.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from io import BytesIO
 from operator import itemgetter, methodcaller
 from pickle import PickleBuffer
@@ -78,16 +78,16 @@ class _Apart:
     It names nothing but builtins, so that the other side need not import anything to read it.
     """
 
-    def __init__(self, value: Buffer, note: Callable[[PickleBuffer, int], None]) -> None:
+    def __init__(self, value: Buffer, noted: list[tuple[PickleBuffer, int]]) -> None:
         self._value = value
-        self._note = note
+        self._noted = noted
 
     def __reduce__(self) -> tuple[Any, ...]:
         value = self._value
         if isinstance(value, memoryview):
             return self._reduce_view(value)
         buffer = PickleBuffer(value)
-        self._note(buffer, BYTES if isinstance(value, bytes) else BYTEARRAY)
+        self._noted.append((buffer, BYTES if isinstance(value, bytes) else BYTEARRAY))
         # Pickle remembers a call, so that what occurs twice is one object there as well.
         return itemgetter(0), ((buffer,),)
 
@@ -97,28 +97,27 @@ class _Apart:
             return memoryview, (PickleBuffer(raw),)
         cast = methodcaller("cast", view.format, view.shape)
         cast(raw)  # a format that cannot be made again is an error here, not there
-        return cast, (_Apart(raw, self._note),)
+        return cast, (_Apart(raw, self._noted),)
 
 
 class _Packing:
-    """One use of `pack`."""
+    """One use of `pack`. There is no cycle in it: what was packed is let go of at once."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
-        self._noted: list[tuple[PickleBuffer, int]] = []  # held, for else another could be the same
+        # The buffers of bytes and bytearrays and what they become; held, so that none is mistaken.
+        self._noted: list[tuple[PickleBuffer, int]] = []
         self._apart: dict[int, _Apart] = {}
 
     def item(self, value: Any) -> Any:
         """What to pickle instead of `value`."""
-        if value.__class__ is memoryview or (value.__class__ in OWNERS and len(value) >= BIG):
+        kind: Any = value.__class__
+        if kind is memoryview or (kind in OWNERS and len(value) >= BIG):
             known = self._apart.get(id(value))
             if known is None:
-                known = self._apart[id(value)] = _Apart(value, self._note)
+                known = self._apart[id(value)] = _Apart(value, self._noted)
             return known
         return value
-
-    def _note(self, buffer: PickleBuffer, becomes: int) -> None:
-        self._noted.append((buffer, becomes))
 
     def keep_in_band(self, buffer: PickleBuffer) -> bool:
         """What pickle asks of each buffer."""
