@@ -63,20 +63,20 @@ class Peer:
 
     def send(self, expression: str, **names: Any) -> None:
         """Have it evaluated, and do not wait; arguments cross as they do for jobs."""
-        from asyncworkers.bridge.child import parcel
+        from asyncworkers.bridge.child import freight
 
         self.memory.looker.poll()
-        packed = parcel.pack_call((expression,), names)
-        send(self.sock, b"E", *parcel.finish(parcel.ship_steps(packed, self.memory.writer)))
+        packed = freight.pack_call((expression,), names)
+        send(self.sock, b"E", *freight.finish(freight.ship_steps(packed, self.memory.writer)))
 
     def receive(self) -> Any:
-        from asyncworkers.bridge.child import parcel
+        from asyncworkers.bridge.child import freight
 
         kind, message = receive(self.sock)
         if kind == b"!":
             raise RuntimeError(bytes(message).decode())
         self.told = message
-        return parcel.unpack(*parcel.finish(parcel.open_steps(message, self.memory.looker)))
+        return freight.unpack(*freight.finish(freight.open_steps(message, self.memory.looker)))
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -113,14 +113,14 @@ def peer(limit: int | None = None) -> Iterator[Peer]:
 
 def serve(sock: socket.socket, fd: int) -> None:
     """Be the child until the parent has closed."""
-    from asyncworkers_child import arena, parcel
+    from asyncworkers_child import arena, freight
 
     memory = arena.Memory.attach(fd)
     kept: list[Any] = []
 
     def die_while_writing(value: Any, steps: int) -> None:
         """Be killed when so many steps of a result were written."""
-        writing = parcel.ship_steps(parcel.pack(value), memory.writer)
+        writing = freight.ship_steps(freight.pack(value), memory.writer)
         for _ in range(steps):
             next(writing)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -128,7 +128,7 @@ def serve(sock: socket.socket, fd: int) -> None:
     known = {
         "kept": kept,
         "memory": memory,
-        "parcel": parcel,
+        "freight": freight,
         "die_while_writing": die_while_writing,
     }
     while True:
@@ -137,13 +137,13 @@ def serve(sock: socket.socket, fd: int) -> None:
         except Gone:
             return
         try:
-            (expression,), names = parcel.unpack(
-                *parcel.finish(parcel.open_steps(message, memory.looker))
+            (expression,), names = freight.unpack(
+                *freight.finish(freight.open_steps(message, memory.looker))
             )
             value = eval(expression, known | {"os": os, "sys": sys}, names)
             del names
             memory.looker.poll()
-            parts = parcel.finish(parcel.ship_steps(parcel.pack(value), memory.writer))
+            parts = freight.finish(freight.ship_steps(freight.pack(value), memory.writer))
             del value
         except Exception as error:
             names = value = None

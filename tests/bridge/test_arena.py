@@ -22,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from asyncworkers.bridge.child import arena
 from asyncworkers.bridge.child.arena import PAGE, SLOTS, STEP, Memory
-from asyncworkers.bridge.child.parcel import BIG, finish, open_steps, pack, ship_steps, unpack
+from asyncworkers.bridge.child.freight import BIG, finish, open_steps, pack, ship_steps, unpack
 from asyncworkers.testing import no_leaks
 
 MIB = 1 << 20
@@ -216,7 +216,7 @@ def test_a_finalizer_in_a_cycle_may_still_look() -> None:
 
 def in_a_process_of_its_own(script: str) -> str:
     """What a script says that may end its process or its limits."""
-    preamble = "from asyncworkers.bridge.child.arena import *\nfrom asyncworkers.bridge.child.parcel import *\n"
+    preamble = "from asyncworkers.bridge.child.arena import *\nfrom asyncworkers.bridge.child.freight import *\n"
     done = subprocess.run(
         [sys.executable, "-c", preamble + textwrap.dedent(script)],
         capture_output=True,
@@ -530,7 +530,7 @@ def test_a_child_gives_its_memory_back_when_told() -> None:
             assert p.evaluate("a", a=np.ones(MIB)).sum() == MIB
             assert p.memory.resident > 16 * MIB
             assert p.idle()
-            p.evaluate("parcel.finish(memory.writer.trim_steps())")
+            p.evaluate("freight.finish(memory.writer.trim_steps())")
             finish(p.memory.writer.trim_steps())
             assert p.memory.resident <= 2 * PAGE
 
@@ -594,7 +594,7 @@ def test_a_parent_killed_in_a_transfer_leaves_nothing() -> None:
             print(p.process.pid, flush=True)
             sys.stdin.read()
     """
-    preamble = "from asyncworkers.bridge.child.parcel import *\n"
+    preamble = "from asyncworkers.bridge.child.freight import *\n"
     path = [str(Path(__file__).parent), *filter(None, sys.path)]
     parent = subprocess.Popen(
         [sys.executable, "-c", preamble + textwrap.dedent(script)],

@@ -30,7 +30,7 @@ How it grows and shrinks
     written by `pwrite`, quicker than by faults, and with an error where a store into the mapping
     would be a signal: a full memory is a MemoryError of the one job that wanted more. A process
     that may not map as much gets a smaller one. A half that is full (its limit, or all its slots) is
-    no error: `allocate` returns None and the data goes another way, see `parcel`.
+    no error: `allocate` returns None and the data goes another way, see `freight`.
 
 What a death leaves
     Nothing: the file has no name, and goes with the last process that maps it. When a child dies

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncworkers.bridge.child.arena import STEP, Memory
-from asyncworkers.bridge.child.parcel import (
+from asyncworkers.bridge.child.freight import (
     BIG,
     discard,
     finish,

@@ -1,6 +1,6 @@
-"""Parcels: a value as a short pickle and the big data in it apart, so that those need not be copied.
+"""Freight: a value as a short pickle and the big data in it apart, so that those need not be copied.
 
-`pack` makes a parcel: pickle protocol 5 hands out every contiguous buffer of `BIG` bytes and more
+`pack` makes it: pickle protocol 5 hands out every contiguous buffer of `BIG` bytes and more
 (arrays, data frames, tables), and bytes, bytearrays and memoryviews that are the value itself, an
 item of a tuple or an argument are treated alike. `ship_steps` puts the data into the arena and
 makes the message that tells of it; `open_steps` finds it there; `unpack` makes the value.
@@ -16,7 +16,7 @@ Data for which the arena has no room travels in the message itself, as all data 
 arena. That is slower, but it neither fails nor waits: the room may be taken by what a job keeps, and
 that could be for ever.
 
-From `pack` to `ship_steps` a parcel refers to its data and does not hold a copy: what is changed
+From `pack` to `ship_steps` freight refers to its data and does not hold a copy: what is changed
 meanwhile arrives changed.
 """
 
@@ -34,7 +34,7 @@ from .arena import STEP, Block, Looker, Writer
 
 __all__ = [
     "BIG",
-    "Parcel",
+    "Freight",
     "Piece",
     "discard",
     "finish",
@@ -59,13 +59,13 @@ _place = Struct("<BxHxxxxQQ")  # what it becomes, slot, where in the arena, how 
 
 
 class Piece(NamedTuple):
-    """Big data of a parcel, and what is to become of it."""
+    """Big data, and what is to become of it."""
 
     becomes: int
     data: memoryview
 
 
-class Parcel(NamedTuple):
+class Freight(NamedTuple):
     """A pickled value, and the big data that is not in the pickle."""
 
     stream: bytes
@@ -131,24 +131,24 @@ class _Packing:
         self.pieces.append(Piece(becomes, data))
         return False
 
-    def parcel(self, value: Any) -> Parcel:
+    def freight(self, value: Any) -> Freight:
         stream = pickle.dumps(value, protocol=5, buffer_callback=self.keep_in_band)
-        return Parcel(stream, self.pieces)
+        return Freight(stream, self.pieces)
 
 
-def pack(value: Any) -> Parcel:
-    """Make a parcel of a value. Raises what pickle raises if it cannot be pickled."""
+def pack(value: Any) -> Freight:
+    """Pack a value. Raises what pickle raises if it cannot be pickled."""
     packing = _Packing()
     if value.__class__ is tuple:
-        return packing.parcel(tuple(map(packing.item, value)))
-    return packing.parcel(packing.item(value))
+        return packing.freight(tuple(map(packing.item, value)))
+    return packing.freight(packing.item(value))
 
 
-def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parcel:
-    """Make a parcel of `(args, kwargs)`. Raises what pickle raises if they cannot be pickled."""
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Freight:
+    """Pack `(args, kwargs)`. Raises what pickle raises if they cannot be pickled."""
     packing = _Packing()
     item = packing.item
-    return packing.parcel((tuple(map(item, args)), {name: item(v) for name, v in kwargs.items()}))
+    return packing.freight((tuple(map(item, args)), {name: item(v) for name, v in kwargs.items()}))
 
 
 def unpack(stream: Buffer, buffers: list[Buffer]) -> Any:
@@ -157,9 +157,9 @@ def unpack(stream: Buffer, buffers: list[Buffer]) -> Any:
 
 
 def ship_steps(
-    parcel: Parcel, writer: Writer | None
+    freight: Freight, writer: Writer | None
 ) -> Generator[None, None, list[bytes | memoryview]]:
-    """Put a parcel's data into the arena in steps; the result is the message, in parts to be sent.
+    """Put the data into the arena in steps; the result is the message, in parts to be sent.
 
     If this is closed before its end, or raises MemoryError, nothing stays in the arena.
     """
@@ -167,7 +167,7 @@ def ship_steps(
     places: list[bytes] = []
     enclosed: list[memoryview] = []
     try:
-        for becomes, data in parcel.pieces:
+        for becomes, data in freight.pieces:
             block = None if writer is None else writer.allocate(len(data))
             if writer is None or block is None:
                 enclosed.append(data)
@@ -181,14 +181,14 @@ def ship_steps(
             for block in blocks:
                 writer.take_back(block)
         raise
-    head = _head.pack(len(places), len(parcel.stream))
-    return [b"".join([head, *places, parcel.stream]), *enclosed]
+    head = _head.pack(len(places), len(freight.stream))
+    return [b"".join([head, *places, freight.stream]), *enclosed]
 
 
 def open_steps(
     message: memoryview, looker: Looker | None
 ) -> Generator[None, None, tuple[memoryview, list[Buffer]]]:
-    """Find a parcel's data in steps; the result is what `unpack` wants.
+    """Find the data in steps; the result is what `unpack` wants.
 
     What travelled in the message stays there: it must not be used for anything else. Raises
     ValueError if it is no message. If this is closed before its end, everything is given back.
