@@ -50,11 +50,11 @@ import gc
 import mmap
 import os
 import sys
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Iterator
 from pickle import PickleBuffer
 
+from .ring import fence
 from .space import Space
 
 __all__ = ["SLOTS", "STEP", "Block", "Looker", "Memory", "Writer"]
@@ -255,7 +255,7 @@ class Writer:
         table = self._half.table
         back = [block for slot, block in self._out.items() if not table[slot]]
         if back:
-            _fence()
+            fence()
             for block in back:
                 self.take_back(block)
 
@@ -343,7 +343,7 @@ class Looker:
 
     def give_back(self, slot: int) -> None:
         """Give back a block that was told of and is not going to be looked at."""
-        _fence()
+        fence()
         if self._half.size:
             self._half.table[slot] = 0
 
@@ -423,15 +423,3 @@ def _map(fd: int, size: int, start: int, *, read_only: bool = False) -> mmap.mma
         return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=start, trackfd=False)
     else:
         return mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=start)
-
-
-_lock = allocate_lock()
-_lock.acquire()
-
-
-def _fence() -> None:
-    """Let no load or store pass from one side of this call to the other, as letting go of a lock and
-    taking it again does.
-    """
-    _lock.release()
-    _lock.acquire()

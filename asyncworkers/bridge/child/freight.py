@@ -23,7 +23,7 @@ meanwhile arrives changed.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 from operator import itemgetter, methodcaller
 from pickle import PickleBuffer
@@ -31,9 +31,11 @@ from struct import Struct
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from .arena import STEP, Block, Looker, Writer
+from .trouble import freely
 
 __all__ = [
     "BIG",
+    "Arrived",
     "Freight",
     "Piece",
     "discard",
@@ -41,6 +43,7 @@ __all__ = [
     "open_steps",
     "pack",
     "pack_call",
+    "pack_small",
     "ship_steps",
     "unpack",
 ]
@@ -70,6 +73,13 @@ class Freight(NamedTuple):
 
     stream: bytes
     pieces: list[Piece]
+
+
+class Arrived(NamedTuple):
+    """A message whose data were found: what `unpack` makes the value of."""
+
+    stream: memoryview
+    buffers: list[Buffer]
 
 
 class _Apart:
@@ -132,8 +142,30 @@ class _Packing:
         return False
 
     def freight(self, value: Any) -> Freight:
-        stream = pickle.dumps(value, protocol=5, buffer_callback=self.keep_in_band)
-        return Freight(stream, self.pieces)
+        def dump(dumps: Callable[..., bytes]) -> bytes:
+            self.pieces.clear()  # of what was tried before
+            return dumps(value, protocol=5, buffer_callback=self.keep_in_band)
+
+        return Freight(freely(dump), self.pieces)
+
+
+def pack_small(value: Any, *args: Any) -> bytes | None:
+    """Pickle a value in the quick way that suits nearly all: None if it, or one of `args`, needs `pack`."""
+    items: Any = value if value.__class__ is tuple else (value,)
+    for item in (*items, *args):
+        kind: Any = item.__class__
+        if kind is memoryview or (kind in OWNERS and len(item) >= BIG):
+            return None
+    try:
+        return pickle.dumps(value, protocol=5, buffer_callback=_is_small)
+    except Exception:
+        return None
+
+
+def _is_small(buffer: PickleBuffer) -> bool:
+    if len(buffer.raw()) >= BIG:
+        raise BufferError("there is big data in it")
+    return True
 
 
 def pack(value: Any) -> Freight:
@@ -144,11 +176,12 @@ def pack(value: Any) -> Freight:
     return packing.freight(packing.item(value))
 
 
-def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Freight:
-    """Pack `(args, kwargs)`. Raises what pickle raises if they cannot be pickled."""
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], *more: Any) -> Freight:
+    """Pack `(args, kwargs, *more)`. Raises what pickle raises if that cannot be pickled."""
     packing = _Packing()
     item = packing.item
-    return packing.freight((tuple(map(item, args)), {name: item(v) for name, v in kwargs.items()}))
+    named = {name: item(value) for name, value in kwargs.items()}
+    return packing.freight((tuple(map(item, args)), named, *more))
 
 
 def unpack(stream: Buffer, buffers: list[Buffer]) -> Any:
@@ -185,9 +218,7 @@ def ship_steps(
     return [b"".join([head, *places, freight.stream]), *enclosed]
 
 
-def open_steps(
-    message: memoryview, looker: Looker | None
-) -> Generator[None, None, tuple[memoryview, list[Buffer]]]:
+def open_steps(message: memoryview, looker: Looker | None) -> Generator[None, None, Arrived]:
     """Find the data in steps; the result is what `unpack` wants.
 
     What travelled in the message stays there: it must not be used for anything else. Raises
@@ -215,7 +246,7 @@ def open_steps(
     except BaseException:
         _give_back(places, looker)
         raise
-    return stream, buffers
+    return Arrived(stream, buffers)
 
 
 def discard(message: memoryview, looker: Looker | None) -> None:
