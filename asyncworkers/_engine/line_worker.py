@@ -205,8 +205,9 @@ class LineWorker(Attempt):
                 bridge.kill()
                 await self._wait_for_end(LEAVE)
             self._let_go()
-            for _ in bridge.freighter.close_steps():
-                await asyncio.sleep(0)
+            if self.home.hub.stopping is None:  # there is time
+                for _ in bridge.freighter.close_steps():
+                    await asyncio.sleep(0)
             if reason is not _HOME:
                 await self._mourn()
         finally:
@@ -247,6 +248,7 @@ class LineWorker(Attempt):
             self.process.kill()
             self.process.wait(LEAVE)
         self._settle_all()
+        self.process.freighter.stop()
         self.process.close()
         self._hold(False)
 
@@ -382,7 +384,8 @@ class LineWorker(Attempt):
         tries = 0 if job._rare is None else job._rare.tries
 
         def wanted() -> bool:
-            return self.sent[number - self._first] is not None
+            at = number - self._first
+            return at < len(self.sent) and self.sent[at] is not None
 
         def loaded(message: Loaded) -> None:
             version = parcel[0].number
@@ -727,9 +730,8 @@ class LineWorker(Attempt):
             self._hold(False)
             self.children.wake(self)
         elif kind == wire.RESULT:
-            length = 8 + int.from_bytes(payload[:8], "little")
-            end, number = pickle.loads(payload[8:length])  # noqa: S301  # of our child
-            self._results[number] = (end, memoryview(payload)[length:])
+            (end, number), data = wire.open_long(payload)
+            self._results[number] = (end, data)
         else:
             self._garbage(f"a frame of kind {kind}")
 

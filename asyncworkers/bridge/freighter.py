@@ -165,17 +165,18 @@ class Freighter:
 
     def close_steps(self) -> Iterator[None]:
         """Let go of everything in steps, now that the child is dead; what is looked at stays."""
-        self._stop()
+        self.stop()
         if self._memory is not None:
             yield from self._memory.close_steps()
 
     def close(self) -> None:
         """Let go of everything at once; what is looked at stays."""
-        self._stop()
+        self.stop()
         if self._memory is not None:
             self._memory.close()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Leave off loading and unloading: the child has ended."""
         if self._loading is not None:
             self._loading[0].close()
         if self._unloading is not None:
