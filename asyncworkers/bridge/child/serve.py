@@ -207,7 +207,7 @@ class Serving:
             writer = None if self.memory is None else self.memory.writer
             parts = finish(ship_steps(freight, writer))
         except BaseException as error:  # there is no memory
-            return ERROR, describe(error, 1)
+            return ERROR, describe(error)
         if len(parts) == 1 and len(parts[0]) <= LARGEST:
             return FREIGHT, bytes(parts[0])
         self._send_result(FREIGHT, job, parts)
