@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 import sys
 from collections import deque
@@ -16,7 +17,9 @@ from asyncworkers._engine.attempt import Attempt, failure
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge.child import ring, wire
+from asyncworkers.bridge.child.freight import Freight, unpack
 from asyncworkers.bridge.failure import crashed, rebuild, said_of
+from asyncworkers.bridge.freighter import Loaded
 from asyncworkers.bridge.parcel import Parcel
 from asyncworkers.bridge.process import ProcessBridge
 from asyncworkers.bridge.protocol import BridgeBroken
@@ -55,6 +58,9 @@ PAUSES = (0.1, 5.0)
 
 FAILED_AT_ONCE = 1_000
 """Jobs that are told at a time that no child starts."""
+
+FOUND = -1
+"""Instead of a record's kind: the value is to be unpacked of what was found in the arena."""
 
 _HOME, _DIED = "it is not needed any more", "it died"
 
@@ -159,7 +165,7 @@ class LineWorker(Attempt):
         self.sent: deque[Sent | None] = deque()
         self.process = ProcessBridge(queue.hub.loop, self.look, self._heard, self._ended)
         self._over: asyncio.Future[str] = queue.hub.loop.create_future()
-        self._records: Iterator[tuple[int, int, int, int, bytes]] = iter(())
+        self._records: Iterator[tuple[int, int, int, int, Any]] = iter(())
         self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
         self._cause: str | None = None  # why the child died, if we know better than its exit code
         self._rest: asyncio.Future[None] | None = None
@@ -199,10 +205,14 @@ class LineWorker(Attempt):
                 bridge.kill()
                 await self._wait_for_end(LEAVE)
             self._let_go()
+            if self.home.hub.stopping is None:  # there is time
+                for _ in bridge.freighter.close_steps():
+                    await asyncio.sleep(0)
             if reason is not _HOME:
                 await self._mourn()
         finally:
             self._let_go()
+            bridge.freighter.close()
 
     def leave(self) -> None:
         """The supervisor closes: end, whatever there is to be done."""
@@ -238,6 +248,7 @@ class LineWorker(Attempt):
             self.process.kill()
             self.process.wait(LEAVE)
         self._settle_all()
+        self.process.freighter.stop()
         self.process.close()
         self._hold(False)
 
@@ -247,7 +258,7 @@ class LineWorker(Attempt):
         """
         if not self.sent:
             return
-        self._drain()
+        self._drain(at_once=True)
         current = self.process.current()
         back: list[Sent] = []
         for number, one in enumerate(self.sent, self._first):
@@ -326,8 +337,9 @@ class LineWorker(Attempt):
 
     def fill(self, most: int) -> None:
         """Send jobs, as many as the line has room for."""
-        if not self._ready or self.process.clogged:
+        if not self._ready or self.process.clogged or self.process.freighter.loads:
             return
+        was_empty, big = not self.sent, None
         sent, known, number = self.sent, self._known, self._first + len(self.sent)
         batch: list[tuple[Any, ...]] = []
         while len(batch) < most and len(sent) < ring.PLACES - 1:
@@ -345,19 +357,53 @@ class LineWorker(Attempt):
                 self._waiting += cost
             sent.append((job, parcel, cost))
             job._value = self
+            if arguments.__class__ is Freight:
+                big = job, parcel
+                break
             if job._rare is None or not job._rare.tries:
                 batch.append((version.number, arguments))
             else:
                 batch.append((version.number, arguments, job._rare.tries + 1))
+        if was_empty:
+            if not sent:
+                self._go_idle()
+                return
+            self._hold(True)
+            self._seen = self.home.now()
+            self._pulse = LOOK
+            self._watch()
         if batch:
-            if len(batch) == len(sent):  # it was empty
-                self._hold(True)
-                self._seen = self.home.now()
-                self._pulse = LOOK
-                self._watch()
+            self.process.freighter.poll()
             self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, batch), 5)))
-        elif not sent:
-            self._go_idle()
+        if big is not None:
+            self._load(*big)
+
+    def _load(self, job: Job[Any], parcel: Parcel) -> None:
+        """Send the last job in the line, which has big data: they are copied first, and in steps."""
+        number = self._first + len(self.sent) - 1
+        tries = 0 if job._rare is None else job._rare.tries
+
+        def wanted() -> bool:
+            at = number - self._first
+            return at < len(self.sent) and self.sent[at] is not None
+
+        def loaded(message: Loaded) -> None:
+            version = parcel[0].number
+            if isinstance(message, list):
+                facts = (number, version, tries + 1)
+                for part in wire.long_frame(wire.FREIGHT, facts, message):
+                    self.process.write(part)
+            else:  # it cannot be sent; or it was taken back, and the child will skip it
+                entry = (version, () if message is None else message, tries + 1)
+                self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, [entry]), 5)))
+            if len(self.sent) == 1:
+                self._seen = self.home.now()
+            self.fill(ring.PLACES)
+
+        freighter = self.process.freighter
+        freighter.last_used = self.home.now()
+        freighter.poll()
+        freighter.load(parcel[1], wanted, loaded)
 
     def _head_takes(self) -> float:
         head = self.sent[0]
@@ -432,12 +478,16 @@ class LineWorker(Attempt):
         self._scheduled = False
         self.look()
 
-    def _drain(self) -> bool:
-        """Settle what has ended; whether anything has."""
+    def _drain(self, *, at_once: bool = False) -> bool:
+        """Settle what has ended; whether anything has. Big results take steps, unless `at_once`."""
         queue, sent = self.home, self.sent
         found = False
         learn: tuple[Any, int] | None = None
         now = queue.now()
+        if self.process.freighter.unloads:
+            if not at_once:
+                return False
+            self.process.freighter.unload_now()
         while True:
             record = next(self._records, None)
             if record is None:
@@ -460,6 +510,10 @@ class LineWorker(Attempt):
                 break
             if kind == ring.ELSEWHERE:
                 kind, payload = self._from_socket(number)
+            if kind == ring.FREIGHT:
+                if not self._unload(number, started, ended, memoryview(payload), at_once=at_once):
+                    break
+                continue
             one = self._step()
             if one is None:  # it was taken back, or withdrawn
                 self.process.shared.places[number & ring.MASK] = 0
@@ -493,6 +547,31 @@ class LineWorker(Attempt):
             self._pulse = LOOK
         return found
 
+    def _unload(
+        self, number: int, started: int, ended: int, message: memoryview, *, at_once: bool
+    ) -> bool:
+        """Find the big data of a result: the next record is the result then. False if that takes steps."""
+        at_hand = True
+
+        def found(result: Any) -> None:
+            record = (FOUND, number, started, ended, result)
+            self._records = itertools.chain([record], self._records)
+            if not at_hand:
+                self.look()
+
+        freighter = self.process.freighter
+        freighter.last_used = self.home.now()
+        if self.sent[0] is None:  # nobody wants it
+            freighter.discard(message)
+            found(None)
+            return True
+        try:
+            at_hand = freighter.unload(message, found, at_once=at_once)
+        except ValueError as error:
+            self._garbage(str(error))
+            return False
+        return at_hand
+
     def _step(self) -> Sent | None:
         """The first job in the line has ended, or was skipped; what it was."""
         sent = self.sent
@@ -513,6 +592,8 @@ class LineWorker(Attempt):
         try:
             if kind == ring.VALUE:
                 return Succeeded(pickle.loads(payload) if payload else None)  # noqa: S301
+            if kind == FOUND:
+                return Succeeded(unpack(*payload))
             return failure(rebuild(payload))
         except BaseException as error:
             return Failed(_unreadable(job, error))
@@ -630,7 +711,7 @@ class LineWorker(Attempt):
         self.process.kill()
         job = self.job
         if job is not None and self.verdict is not None:
-            self._drain()
+            self._drain(at_once=True)
             one = self.sent[0] if self.sent else None
             if one is not None and one[0] is job and self.job is job:
                 self.sent[0] = None
@@ -647,9 +728,8 @@ class LineWorker(Attempt):
             self._hold(False)
             self.children.wake(self)
         elif kind == wire.RESULT:
-            length = 8 + int.from_bytes(payload[:8], "little")
-            end, number = pickle.loads(payload[8:length])  # noqa: S301  # of our child
-            self._results[number] = (end, memoryview(payload)[length:])
+            (end, number), data = wire.open_long(payload)
+            self._results[number] = (end, data)
         else:
             self._garbage(f"a frame of kind {kind}")
 
@@ -711,7 +791,7 @@ class LineWorker(Attempt):
         waited = now - self._seen
         job = self.job
         if job is None:
-            if waited > START and not self.process.clogged:
+            if waited > START and not self.process.clogged and not self.process.freighter.loads:
                 self._cause = "it did not become ready" if not self._ready else "it stood still"
                 self._end(_DIED)
                 return
@@ -725,6 +805,8 @@ class LineWorker(Attempt):
                     queue.cancel_attempt(self, TimedOut(timeout))
                 else:
                     self._pulse = min(self._pulse, max(left, 0.0005))
+        if self.process.freighter.trim(now) and self._ready:
+            self.process.write(wire.frame(wire.TRIM))
         if self.sent or not self._ready:
             self._watch()
             self._pulse = min(max(self._pulse, LOOK) * 2, RARELY if job is not None else SOON)

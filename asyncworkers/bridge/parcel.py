@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from asyncworkers import _checks
 from asyncworkers.bridge.child.chunk import CHUNKED
+from asyncworkers.bridge.child.freight import Freight, pack, pack_call, pack_small
 from asyncworkers.bridge.child.trouble import dumps_freely
 from asyncworkers.errors import NotSerializable
 from asyncworkers.function import name_of
@@ -49,7 +50,7 @@ class Version:
 
 Parcel: TypeAlias = tuple[Version, Any]
 """A call: its function's version and the arguments, plain ones as a tuple, others pickled with what
-goes with them."""
+goes with them, and as Freight if there is big data in them."""
 
 _numbers = itertools.count(1)
 
@@ -129,14 +130,18 @@ class Cargo:
 
     def _pickle(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Context | None
-    ) -> bytes:
+    ) -> bytes | Freight:
         if self._carried:
             args = (self.function, *args)
         variables = () if context is None else _variables(context)
+        small = pack_small((args, kwargs, variables), *args, *kwargs.values())
+        if small is not None and b"__main__" not in small:
+            return small
         try:
-            return dumps_freely((args, kwargs, variables))
+            freight = pack_call(args, kwargs, variables)
         except Exception as error:
             raise self._refusal(args, kwargs, error) from error
+        return freight if freight.pieces else freight.stream
 
     def _refusal(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
@@ -145,7 +150,7 @@ class Cargo:
         named = [*enumerate(args, 0 if self._carried else 1), *kwargs.items()]
         for place, value in named:
             try:
-                dumps_freely(value)
+                pack(value)
             except Exception as trouble:
                 what = f"argument {place!r}" if place else "the function itself"
                 return NotSerializable(

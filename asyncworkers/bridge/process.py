@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncworkers.bridge.child import ring, wire
+from asyncworkers.bridge.freighter import Freighter
 from asyncworkers.bridge.protocol import BridgeBroken
 
 __all__ = ["ProcessBridge"]
@@ -56,6 +57,7 @@ class ProcessBridge:
         self._process: subprocess.Popen[bytes] | None = None
         self._said = bytearray()
         self._open = False
+        self.freighter = Freighter(loop)
         self.garbage: str | None = None  # what the child sent that was no frame
 
     # ---- its life
@@ -70,12 +72,14 @@ class ProcessBridge:
         with contextlib.ExitStack() as undo:
             try:
                 theirs = self._make_channels(undo)
-                arguments = [str(each) for each in theirs[:3]]
+                undo.callback(self.freighter.close)
+                arena = self.freighter.open()
+                arguments = [str(each) for each in (*theirs[:3], arena)]
                 self._process = subprocess.Popen(  # noqa: S603
                     [sys.executable, *_interpreter_flags(), BOOT, *arguments],
                     stdin=subprocess.DEVNULL,
                     stderr=theirs[3],
-                    pass_fds=theirs[:3],
+                    pass_fds=theirs[:3] if arena < 0 else (*theirs[:3], arena),
                     start_new_session=True,
                 )
             except (OSError, ValueError) as error:

@@ -37,6 +37,7 @@ __all__ = [
     "CURRENT",
     "ELSEWHERE",
     "ERROR",
+    "FREIGHT",
     "INTERRUPT",
     "LARGEST",
     "MASK",
@@ -89,6 +90,8 @@ SKIPPED = 2
 """The job was taken back before it began."""
 ELSEWHERE = 3
 """The end came in a frame on the socket, before this record."""
+FREIGHT = 4
+"""The value as a message of `freight`."""
 BELOW = 8
 NOTE = 8
 """Something the running job says: a pickled (kind, details)."""

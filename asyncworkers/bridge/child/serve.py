@@ -8,19 +8,33 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
+from select import select
 from time import monotonic_ns
 from types import FrameType
 from typing import Any
 
+from .arena import Memory
 from .chunk import CHUNKED, Chunk
+from .freight import (
+    Arrived,
+    Freight,
+    discard,
+    finish,
+    open_steps,
+    pack,
+    pack_small,
+    ship_steps,
+    unpack,
+)
 from .lifeline import die_with_parent
 from .ring import (
     ASK,
     CURRENT,
     ELSEWHERE,
     ERROR,
+    FREIGHT,
     INTERRUPT,
     LARGEST,
     MASK,
@@ -33,7 +47,7 @@ from .ring import (
     Shared,
     fence,
 )
-from .trouble import describe, dumps_freely
+from .trouble import describe
 from .wire import (
     ANSWER,
     DEFINE,
@@ -42,14 +56,20 @@ from .wire import (
     JOBS,
     RESULT,
     SETUP,
+    TRIM,
     WAKE,
     FrameReader,
     ProtocolError,
     frame,
-    head,
+    long_frame,
+    open_long,
 )
+from .wire import FREIGHT as FREIGHT_FRAME
 
 __all__ = ["Interrupted", "Serving", "main"]
+
+PLAIN = frozenset((int, float, bool, complex, str))
+"""Types of values that hold no big data, as far as pickle can tell it apart."""
 
 HIGH = 200
 """The protocol's descriptor gets at least this number, out of the way of code that closes the first."""
@@ -68,7 +88,7 @@ class Interrupted(BaseException):
 class Serving:
     """All a child is: its socket, its shared memory, the functions it knows, the job it runs."""
 
-    def __init__(self, descriptor: int, shared: Shared) -> None:
+    def __init__(self, descriptor: int, shared: Shared, arena: int) -> None:
         self.setup: dict[str, Any] = {}
         self.number = CARRIED  # of the function that runs
         self.attempt = 1
@@ -77,6 +97,8 @@ class Serving:
         self.shared = shared
         self.words = shared.words
         self._descriptor = descriptor
+        self._arena = arena
+        self._memory: Memory | None = None
         self._reader = FrameReader()
         self._inbox: deque[tuple[int, Any]] = deque()
         self._ring = RingWriter(shared, self._wake)
@@ -118,6 +140,13 @@ class Serving:
                 self._run_all(*pickle.loads(payload))  # noqa: S301  # from our parent
                 del payload, found
                 self._wake()
+            elif kind == FREIGHT_FRAME:
+                job, entry, arrived = self._arrived(payload)
+                del payload, found  # from here on only the job has it
+                entries = [(entry[0], arrived, *entry[1:])]
+                del arrived
+                self._run_all(job, entries)
+                self._wake()
             elif kind == DEFINE:
                 number, definition = pickle.loads(payload)  # noqa: S301
                 self.definitions[number] = definition
@@ -125,8 +154,65 @@ class Serving:
                 for number in pickle.loads(payload):  # noqa: S301
                     self.definitions.pop(number, None)
                     self.functions.pop(number, None)
+            elif kind == TRIM:
+                self._trim()
             elif kind != ANSWER:  # which may come too late, if whoever asked was interrupted
                 raise ProtocolError(f"a frame of kind {kind} from the parent")
+            if self._memory is not None:
+                self._memory.looker.poll()
+
+    # ---- big data
+
+    @property
+    def memory(self) -> Memory | None:
+        """The arena, mapped when it is needed first; None if there is none."""
+        if self._memory is None and self._arena >= 0:
+            self._memory = Memory.attach(self._arena)
+        return self._memory
+
+    def _arrived(self, payload: bytes | memoryview) -> tuple[int, tuple[Any, ...], Any]:
+        """A job's number, its entry, and its arguments as they lie in the arena.
+
+        This is done before the job begins, for nothing may interrupt it.
+        """
+        (job, *entry), message = open_long(payload)
+        looker = None if self.memory is None else self.memory.looker
+        if self.shared.places[job & MASK]:
+            discard(message, looker)
+            return job, tuple(entry), ()
+        return job, tuple(entry), finish(open_steps(message, looker))
+
+    def _trim(self) -> None:
+        """Give the memory of results back, unless there is something better to do."""
+        if self._memory is not None:
+            for _ in self._memory.writer.trim_steps():
+                if self._inbox or select([self._descriptor], (), (), 0)[0]:
+                    break
+
+    def _pack(self, job: int, value: object) -> tuple[int, bytes]:
+        """The record of a value that may be big, or may not be picklable."""
+        small = pack_small(value)
+        if small is not None:
+            return VALUE, small
+        try:
+            freight = pack(value)
+        except BaseException as error:
+            text = f"{type(value).__name__}: {type(error).__name__}: {error}"
+            return ERROR, pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+        if not freight.pieces:
+            return VALUE, freight.stream
+        return self._ship(job, freight)
+
+    def _ship(self, job: int, freight: Freight) -> tuple[int, bytes]:
+        try:
+            writer = None if self.memory is None else self.memory.writer
+            parts = finish(ship_steps(freight, writer))
+        except BaseException as error:  # there is no memory
+            return ERROR, describe(error)
+        if len(parts) == 1 and len(parts[0]) <= LARGEST:
+            return FREIGHT, bytes(parts[0])
+        self._send_result(FREIGHT, job, parts)
+        return ELSEWHERE, b""
 
     def _run_all(self, job: int, entries: list[tuple[Any, ...]]) -> None:
         at = 0
@@ -169,13 +255,13 @@ class Serving:
             else:
                 kind, payload = VALUE, b""
                 if value is not None:
-                    try:
+                    if value.__class__ in PLAIN:
                         payload = dumps(value, 5)
-                    except BaseException:
-                        kind, payload = _pack_otherwise(value)
+                    else:
+                        kind, payload = self._pack(job, value)
             ended = monotonic_ns()
             if len(payload) > LARGEST:
-                self._send_result(kind, job, payload)
+                self._send_result(kind, job, [payload])
                 kind, payload = ELSEWHERE, b""
             with self._writing:
                 put(kind, job, started, ended, payload)
@@ -186,12 +272,10 @@ class Serving:
                 break
         return at
 
-    def _send_result(self, kind: int, job: int, payload: bytes) -> None:
-        beginning = pickle.dumps((kind, job), 5)
+    def _send_result(self, kind: int, job: int, parts: Sequence[bytes | memoryview]) -> None:
         with self._writing:
-            self.write(head(RESULT, 8 + len(beginning) + len(payload)))
-            self.write(len(beginning).to_bytes(8, "little") + beginning)
-            self.write(payload)
+            for part in long_frame(RESULT, (kind, job), parts):
+                self.write(part)
 
     def _function(self, number: int) -> Callable[..., Any]:
         """Make the function of this number, which a job wants for the first time."""
@@ -275,15 +359,6 @@ def _failed(error: BaseException) -> tuple[int, bytes]:
     return ERROR, describe(error)
 
 
-def _pack_otherwise(value: object) -> tuple[int, bytes]:
-    """Pickle cannot name what the value is made of; cloudpickle may, or the job has failed."""
-    try:
-        return VALUE, dumps_freely(value)
-    except BaseException as error:
-        text = f"{type(value).__name__}: {type(error).__name__}: {error}"
-        return ERROR, pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
-
-
 _UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 _WAKE = frame(WAKE)
 
@@ -293,7 +368,12 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
-    args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
+    if isinstance(packed, BaseException):  # the parent could not send what it should
+        raise packed
+    if isinstance(packed, Arrived):
+        args, kwargs, variables = unpack(*packed)
+    else:
+        args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
     for (module, name), value in variables:
         try:
             __import__(module)
@@ -321,7 +401,7 @@ def _find(module: str, qualname: str) -> Any:
     return found.function if policies is not None and hasattr(found, "function") else found
 
 
-def main(descriptor: int, memory: int, lifeline: int) -> None:
+def main(descriptor: int, memory: int, lifeline: int, arena: int) -> None:
     """Serve the parent at the other end of the socket until it closes."""
     global serving  # noqa: PLW0603  # there is one in a process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -329,7 +409,7 @@ def main(descriptor: int, memory: int, lifeline: int) -> None:
     high = _dup_high(descriptor)
     shared = Shared(memory)
     os.close(memory)
-    serving = Serving(high, shared)
+    serving = Serving(high, shared, arena if arena < 0 else _dup_high(arena))
     signal.signal(signal.SIGUSR1, serving.interrupt)
     first = serving._next_frame()
     if first is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Described", "describe", "dumps_freely"]
+__all__ = ["Described", "describe", "dumps_freely", "freely"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -44,8 +45,13 @@ def describe(error: BaseException) -> bytes:
 
 def dumps_freely(value: object) -> bytes:
     """Pickle a value; by cloudpickle if pickle cannot name what it is made of."""
+    return freely(lambda dumps: dumps(value, protocol=5))
+
+
+def freely(dump: Callable[[Callable[..., bytes]], bytes]) -> bytes:
+    """Have `dump` pickle by the function it is given: pickle's, or cloudpickle's if that one fails."""
     try:
-        data = pickle.dumps(value, 5)
+        data = dump(pickle.dumps)
         if b"__main__" not in data:
             return data
     except Exception:  # cloudpickle may know better, and says it better if not
@@ -53,8 +59,8 @@ def dumps_freely(value: object) -> bytes:
     try:
         __import__("cloudpickle")
     except ImportError:
-        return pickle.dumps(value, 5)
-    return bytes(sys.modules["cloudpickle"].dumps(value, 5))
+        return dump(pickle.dumps)
+    return bytes(dump(sys.modules["cloudpickle"].dumps))
 
 
 def _pickled(error: BaseException) -> bytes | None:

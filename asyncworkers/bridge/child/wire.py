@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import mmap
+import pickle
+from collections.abc import Sequence
 from struct import Struct
+from typing import Any
 
 __all__ = [
     "ANSWER",
     "DEFINE",
     "FORGET",
+    "FREIGHT",
     "HELLO",
     "JOBS",
     "RESULT",
     "SETUP",
+    "TRIM",
     "WAKE",
     "FrameReader",
     "ProtocolError",
     "frame",
+    "head",
+    "long_frame",
+    "open_long",
 ]
 
 # From parent to child.
@@ -30,6 +38,10 @@ JOBS = 4
 """The number of the first job, and for each job its function's number and arguments, pickled."""
 ANSWER = 5
 """What the running job asked of the parent, pickled."""
+FREIGHT = 6
+"""One job as in JOBS, but its arguments follow as the message of `freight`."""
+TRIM = 7
+"""Big data have become rare: give the memory back that they took; empty."""
 
 # From child to parent.
 HELLO = 16
@@ -39,7 +51,7 @@ WAKE = 17
 RESULT = 18
 """The end of a job that does not fit in the ring, as it would stand there."""
 
-KNOWN = frozenset((SETUP, DEFINE, FORGET, JOBS, ANSWER, HELLO, WAKE, RESULT))
+KNOWN = frozenset((SETUP, DEFINE, FORGET, JOBS, ANSWER, FREIGHT, TRIM, HELLO, WAKE, RESULT))
 
 MAGIC = b"awb1"
 LONGEST = 1 << 40
@@ -67,6 +79,22 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 def head(kind: int, length: int) -> bytes:
     """The head of a frame whose payload is written after it."""
     return _pack(MAGIC, kind, length)
+
+
+def long_frame(
+    kind: int, facts: object, parts: Sequence[bytes | memoryview]
+) -> list[bytes | memoryview]:
+    """A frame of facts about something long, pickled, and of that itself, to be written in parts."""
+    beginning = pickle.dumps(facts, 5)
+    length = 8 + len(beginning) + sum(map(len, parts))
+    return [head(kind, length) + len(beginning).to_bytes(8, "little") + beginning, *parts]
+
+
+def open_long(payload: bytes | memoryview) -> tuple[Any, memoryview]:
+    """The facts and the long part of such a frame; it can be written to, for it may be somebody's data."""
+    data = memoryview(bytearray(payload) if isinstance(payload, bytes) else payload)
+    end = 8 + int.from_bytes(data[:8], "little")
+    return pickle.loads(data[8:end]), data[end:]  # noqa: S301  # from our own other side
 
 
 class FrameReader:
