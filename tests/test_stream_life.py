@@ -592,7 +592,7 @@ async def test_slow_map_smaller_than_its_workers(way: str) -> None:
     async with supervisor_of(way, workers=3) as supervisor:
         endless = supervisor.map(asyncio.sleep, itertools.repeat(1), window=2)
         first = asyncio.create_task(awaited(endless))
-        await asyncio.sleep(10)
+        await asyncio.sleep(10.5)  # in the midst of an item
         blocking = [await supervisor.submit(forever) for _ in range(2)]
         await asyncio.sleep(5)
         for one in blocking:
