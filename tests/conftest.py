@@ -3,12 +3,16 @@
 `ASYNCWORKERS_EAGER=1` adds stock asyncio with the eager task factory on Python 3.12 and later
 (uvloop does not support that factory). Tests marked `slow` run on stock asyncio only. A test that
 is about one kind of loop says so: `@pytest.mark.asyncio(loop_factories=["uvloop"])`.
+
+Every test begins in an empty context, as a program does: jobs take another path if their submitter
+has context variables, and pytest itself leaves one behind, of the decimal module.
 """
 
 import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextvars import Context
 
 import pytest
 
@@ -39,3 +43,9 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     if item.get_closest_marker("slow"):
         return {"asyncio": asyncio.new_event_loop}
     return loop_factories()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have the test run in an empty context."""
+    run_test = item.runtest
+    item.runtest = lambda: Context().run(run_test)  # type: ignore[method-assign]

@@ -46,7 +46,9 @@ async def forever(_: Any = None) -> None:
 def readers(supervisor: Supervisor) -> int:
     """How many streams the supervisor believes are being read."""
     assert supervisor._intake is not None
-    return len(supervisor._intake.hub.readers)
+    count = len(supervisor._intake.hub.readers)
+    assert count == sum(len(queue.supplies) for queue in supervisor._intake.queues.values())
+    return count
 
 
 # ---- async iterables that are slow, deaf or broken
@@ -77,6 +79,37 @@ async def test_failure_does_not_wait_for_the_next_item(way: str, use: str) -> No
             await USES[use](supervisor.map(fails, source()))
         assert cleaned == ["source"]
         assert readers(supervisor) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_source_may_clean_up(way: str) -> None:
+    """However many jobs fail, the async iterable is cancelled once, and what it does then is not
+    disturbed.
+    """
+    gates = [asyncio.Event() for _ in range(3)]
+    cleaned: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+        try:
+            await forever()
+        finally:
+            for gate in reversed(gates):
+                gate.set()
+                await turns(5)
+            cleaned.append("source")
+
+    async def fails(number: int) -> None:
+        if number < 2:
+            await gates[number].wait()
+        raise ValueError(number)
+
+    async with supervisor_of(way) as supervisor:
+        with pytest.raises(ValueError, match="0"):
+            async for _ in supervisor.map(fails, source()):
+                pass
+        assert cleaned == ["source"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -393,17 +426,49 @@ async def test_drain_without_grace_ends_a_map(way: str, use: str) -> None:
         assert counted(supervisor) == (0, 0, 4)
 
 
+@pytest.mark.parametrize("window", [4, None])
 @pytest.mark.parametrize("function", [double, double_later, double_in_thread])
 @pytest.mark.parametrize("way", WAYS)
-async def test_unread_map_does_not_keep_a_supervisor(way: str, function: Any) -> None:
+async def test_unread_map_does_not_keep_a_supervisor(
+    way: str, function: Any, window: int | None
+) -> None:
     """A map whose reader does something else for good does not keep the supervisor from ending."""
     async with supervisor_of(way) as supervisor:
-        iterator = aiter(supervisor.map(function, itertools.count()))
+        iterator = aiter(supervisor.map(function, itertools.count(), window=window))
         assert await anext(iterator) == 0
     with pytest.raises(JobCancelled, match="the supervisor closed"):
         while True:
             await anext(iterator)
     assert counted(supervisor)[1:] == (0, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_unread_map_whose_items_run(way: str) -> None:
+    """Leaving a supervisor waits for what runs of a map that nobody reads on, and no longer."""
+    gate = asyncio.Event()
+    running: set[int] = set()
+
+    async def work(number: int) -> int:
+        if number:
+            running.add(number)
+            await gate.wait()
+            running.discard(number)
+        return number
+
+    async def open_gate() -> None:
+        await turns(10)
+        gate.set()
+
+    async with supervisor_of(way, workers=2) as supervisor:
+        iterator = aiter(supervisor.map(work, itertools.count(), window=2))
+        assert await anext(iterator) == 0
+        while len(running) < 2:
+            await asyncio.sleep(0)
+        opening = asyncio.create_task(open_gate())
+    assert not running
+    await opening
+    assert counted(supervisor) == (3, 0, 0)
+    assert [await anext(iterator) for _ in range(2)] == [1, 2]
 
 
 async def test_map_made_before_and_read_in_another_life() -> None:
@@ -518,6 +583,73 @@ async def test_slow_maps_share_workers(way: str, workers: int) -> None:
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("way", WAYS)
+async def test_slow_map_smaller_than_its_workers(way: str) -> None:
+    """A map that keeps fewer workers busy than there are gives way like any other."""
+    async with supervisor_of(way, workers=3) as supervisor:
+        endless = supervisor.map(asyncio.sleep, itertools.repeat(1), window=2)
+        first = asyncio.create_task(awaited(endless))
+        await asyncio.sleep(10.5)  # in the midst of an item
+        blocking = [await supervisor.submit(forever) for _ in range(2)]
+        await asyncio.sleep(5)
+        for one in blocking:
+            assert one.state == "running"
+            one.cancel()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_endless_map_does_not_block_the_loop(way: str) -> None:
+    """A map whose items never suspend gives way to the loop all the same."""
+    async with supervisor_of(way) as supervisor:
+        endless = asyncio.create_task(awaited(supervisor.map(double, itertools.count())))
+        await turns(100)
+        endless.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await endless
+
+
+@pytest.mark.parametrize("way", WAYS[:-1])
+async def test_item_that_cancels_its_own_task(way: str) -> None:
+    """An item that leaves its task cancelled hands nothing of it to the next one."""
+
+    async def cancels(number: int) -> int:
+        if number == 3:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        else:
+            await asyncio.sleep(0)
+        return number
+
+    async with supervisor_of(way, workers=1) as supervisor:
+        assert await supervisor.map(cancels, range(10)) == list(range(10))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_iterable_that_looks_around(way: str) -> None:
+    """The iterable's own code may look at the supervisor, and sees no item that has ended."""
+    ended: set[int] = set()
+
+    def items() -> Iterator[int]:
+        for number in range(200):
+            assert not ended & {one.args[0] for one in supervisor.jobs()}
+            assert supervisor.stats().running == 0
+            yield number
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(0)
+        ended.add(number)
+        return number
+
+    async with supervisor_of(way, workers=1) as supervisor:
+        assert await supervisor.map(work, items(), window=7) == list(range(200))
+    assert counted(supervisor) == (200, 0, 0)
 
 
 @pytest.mark.parametrize("way", WAYS)

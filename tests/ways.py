@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 from asyncworkers import Queue, Supervisor
@@ -24,13 +25,19 @@ def double_in_thread(number: int) -> int:
     return 2 * number
 
 
-WAYS = ("alone", "watched", "in tasks")
-"""Nobody listens: the shortest path; somebody does: a Job for each item; a task for each item."""
+WAYS = ("alone", "watched", "with variables", "in tasks")
+"""Nobody listens: the shortest path; somebody does: a Job for each item; the reader has context
+variables: a context for each item; a task for each item.
+"""
+
+anything: ContextVar[str] = ContextVar("anything")
 
 
 def supervisor_of(way: str, workers: int = 4, **options: Any) -> Supervisor:
     """A supervisor whose streams go the way."""
     queues = [Queue("default", workers, isolation="task" if way == "in tasks" else "shared")]
+    if way == "with variables":
+        anything.set("there is one")
     listeners = [EventRecorder()] if way == "watched" else []
     return Supervisor(queues=queues, listeners=listeners, **options)
 

@@ -145,7 +145,7 @@ class Supply:
 
     def _offer_room(self) -> None:
         wanted = self._room_wanted
-        if wanted is not None and not wanted.done() and (self.exhausted or self.room() > 0):
+        if wanted is not None and not wanted.done() and self.room() > 0:
             wanted.set_result(None)
 
     def wants_more(self) -> bool:
@@ -202,7 +202,7 @@ class Supply:
         more = self.refill()
         attempt.supply = self
         if more:
-            self.queue.list_supply(self)  # others may have found it empty, and let it go
+            self.queue.list_supply(self)  # another worker may have found it empty, and let it go
         return more
 
     @property
@@ -226,7 +226,6 @@ class Supply:
         """Start nothing more, and cancel what runs of the items after the given index."""
         self.exhausted = True
         self.items.clear()
-        self._offer_room()
         for attempt in tuple(self.queue.crew.members):
             if attempt.supply is self:
                 attempt.running_job()
@@ -399,7 +398,6 @@ class Supply:
                 self._finished()
             elif self.items or not self.exhausted:
                 queue.list_supply(self)  # another worker may have found it empty, and let it go
-                queue.hub.check_quiet()  # nothing may come after it, if its reader does not read
         if items:
             await asyncio.sleep(0)
         return None
