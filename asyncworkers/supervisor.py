@@ -24,7 +24,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
-from asyncworkers._engine.stop import close, end_if_still, finish, give_up, stop
+from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
@@ -124,12 +124,14 @@ class Supervisor:
         return tuple(self._declared.values())
 
     async def __aenter__(self) -> Self:
-        if self._state in ("open", "draining") and not self._entered().hub.loop.is_closed():
-            raise RuntimeError(
-                f"{self!r} was entered already: one supervisor runs in one place at a time"
-            )
-        if self._watchdog is not None:  # its loop was closed under us
-            self._watchdog.stop()
+        if self._state in ("open", "draining"):
+            hub = self._entered().hub
+            hub.check_process()
+            if not hub.loop.is_closed():
+                raise RuntimeError(
+                    f"{self!r} was entered already: one supervisor runs in one place at a time"
+                )
+            self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
@@ -160,7 +162,12 @@ class Supervisor:
         trace: TracebackType | None,
     ) -> None:
         hub = self._entered().hub
+        if error is not None and os.getpid() != hub.pid:
+            return  # what ends a forked child goes on its way, and nothing is closed there
         hub.check_process()
+        if hub.loop.is_closed():  # under us: the body is thrown away, and nothing can be awaited
+            self._let_go()
+            return
         try:
             if error is None and self._cause is None:
                 self._begin_to_drain()
@@ -298,15 +305,26 @@ class Supervisor:
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
-        if hub is None or self._state not in ("open", "draining") or hub.loop.is_closed():
+        if hub is None or self._state not in ("open", "draining") or os.getpid() != self._pid:
             return
-        if os.getpid() == self._pid:
+        if hub.loop.is_closed():
+            self._let_go()
+        else:
             warnings.warn(
                 f"{self!r} was never left: its workers are cancelled", ResourceWarning, stacklevel=2
             )
             hub.loop.call_soon_threadsafe(give_up, hub, self._strays, context=Context())
             if self._watchdog is not None:
                 self._watchdog.stop()
+
+    def _let_go(self) -> None:
+        """The loop was closed under us: end the threads there are, for nobody else will."""
+        self._state = "closed"
+        _open.discard(self)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._intake is not None:
+            forget(self._intake.hub)
 
     # ---- giving it jobs
 

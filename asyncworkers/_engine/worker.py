@@ -15,7 +15,7 @@ from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
 from asyncworkers.bridge.protocol import Work
 from asyncworkers.function import PLAIN_COROUTINE
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
-from asyncworkers.outcome import Outcome, Release, Succeeded
+from asyncworkers.outcome import Failed, Outcome, Release, Succeeded
 
 __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
 
@@ -55,6 +55,8 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     """
     if attempt.task is None:  # an eager task factory began us inside `submit`: not there
         await asyncio.sleep(0)
+        if attempt.task is None:
+            return  # to hire us failed half-way, for want of stack or memory
     task = cast("asyncio.Task[None]", attempt.task)
     now, cancelling, mark = queue.clock.now, task.cancelling, running.set
     crew, room = queue.crew, queue.room
@@ -117,7 +119,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     value = await apart(queue, attempt, job)
         except BaseException as error:
             if isinstance(error, BridgeBroken):
-                await _give_back(queue, attempt, job)
+                await _give_back(queue, attempt, job, error)
                 break
             outcome = failure(error)
             if isinstance(error, GeneratorExit):  # perhaps this is our own end: await nothing more
@@ -233,11 +235,15 @@ async def _guarded(job: Job[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> None:
+async def _give_back(
+    queue: MemoryQueue, attempt: Attempt, job: Job[Any], error: BridgeBroken
+) -> None:
     """The bridge could not be made, so the job was not begun: another worker may have better luck,
     and this one holds its slot for a while, so that the attempt is not repeated without a pause.
     """
     attempt.clear()
+    if queue.told:
+        queue.tell_ended(job, attempt, Failed(error), Release())
     queue.settle(job, Release(), queue.clock.now())
     queue.crew.staff(1)
     await asyncio.sleep(BACK_OFF)
