@@ -17,6 +17,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from asyncworkers import _checks
 from asyncworkers._engine.attempt import failure
 from asyncworkers._engine.supply import Plan, Supply
 from asyncworkers.errors import JobCancelled
@@ -65,7 +66,12 @@ class Stream(Generic[T]):
         return cast("Stream[Job[T]]", other)
 
     def progress(self, title: str | None = None) -> Stream[T]:
-        """The same results, with a progress bar on the terminal, or now and then a line if piped."""
+        """The same results, with a progress bar on the terminal, or now and then a line if piped.
+
+        Raises TypeError if `title` is no text.
+        """
+        if title is not None:
+            _checks.text("title", title)
         other = self._taken_over()
         other._bar = ProgressBar(title, _length(self._items))
         return other

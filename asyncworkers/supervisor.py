@@ -70,6 +70,9 @@ class Supervisor:
     - `name`: for logs and thread names.
     """
 
+    _intake: Intake | None = None
+    """What takes jobs in, once it was entered. Of the class: what was never made is finalized too."""
+
     def __init__(
         self,
         workers: int = 100,
@@ -83,7 +86,6 @@ class Supervisor:
         listeners: Iterable[Listener] = (),
         name: str | None = None,
     ) -> None:
-        self._intake: Intake | None = None  # first: a constructor that raises is finalized too
         _checks.whole("workers", workers, 0, 1_000_000)
         if threads is None:
             threads = min(32, (os.cpu_count() or 1) + 4)
@@ -479,15 +481,14 @@ class Supervisor:
 
         Returns a Stream: await it for a list, or iterate it. Items are taken from the iterable
         as there is room, so that never more than `window` are on their way (twice the queue's
-        workers if None, and at least 64).
+        workers if None, and at least 64). Raises TypeError or ValueError for what makes no job,
+        what cannot be iterated (a text counts as that) and a senseless window.
         """
         _checks.flag("ordered", ordered)
         if window is not None:
             _checks.whole("window", window, 1, 10_000_000)
-        if not isinstance(items, (AsyncIterable, Iterable)):
-            raise TypeError(
-                f"items must be an iterable or an async iterable, not {_checks.shown(items)}"
-            )
+        if not isinstance(items, AsyncIterable):
+            _checks.iterable("items", items, "an iterable or an async iterable")
         intake = self._entered()
         intake.order(function)  # what makes no job is refused here, not when the stream is read
         return Stream(lambda: intake.plan(function), items, ordered, window)
@@ -702,12 +703,9 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
 
 
 def _state(value: JobState | str) -> JobState:
-    try:
-        return JobState(value)
-    except ValueError:
-        raise ValueError(
-            f"state must be one of {', '.join(JobState)}, not {_checks.shown(value)}"
-        ) from None
+    if isinstance(value, JobState):
+        return value
+    return JobState(_checks.one_of("state", value, tuple(JobState)))
 
 
 def _tell(
