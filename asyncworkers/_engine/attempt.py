@@ -181,8 +181,6 @@ def failure(error: BaseException) -> Failed:
 def unfinished(value: Any, name: str) -> Failed:
     """The failure of a job that returned something still to be awaited or iterated."""
     kind = type(value).__name__
-    if isinstance(value, types.CoroutineType):
-        value.close()
     return Failed(
         TypeError(f"{name} returned a {kind}, not a value: an await or a loop is missing")
     )

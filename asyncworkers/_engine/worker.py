@@ -6,6 +6,7 @@ import asyncio
 import sys
 from contextvars import Context, copy_context
 from functools import partial
+from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
@@ -170,6 +171,8 @@ def conclude(
     moment: float,
 ) -> None:
     """Settle what is not the ordinary case: an error, a cancelled attempt, a suspicious value."""
+    if value.__class__ is CoroutineType:
+        value.close()  # however this ends, nobody will await it
     if attempt.retired:
         return  # it was settled when it was abandoned; nobody wants to know how it ended after all
     if attempt.verdict is not None:
