@@ -82,7 +82,7 @@ def test_every_event_is_in_the_reference() -> None:
         if inspect.isclass(getattr(events_module, name))
         and issubclass(getattr(events_module, name), events_module.Event)
     }
-    assert names_of("events.md") == events - {"Event"}
+    assert names_of("events.md") == events - {"Event", "JobEvent"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -106,11 +106,14 @@ def test_nothing_public_is_imported_by_accident() -> None:
 
 
 def public_members(of: type) -> list[tuple[str, Any]]:
-    """The methods and properties that a class defines itself, by name."""
+    """The methods and properties that a class defines itself, by name; the fields of a record are
+    explained by its docstring.
+    """
     return [
         (name, member)
         for name, member in vars(of).items()
         if not name.startswith("_")
+        and name not in inspect.get_annotations(of)
         and isinstance(member, (types.FunctionType, property, classmethod, staticmethod))
     ]
 
@@ -155,10 +158,11 @@ def test_every_raised_error_is_named_where_it_is_raised() -> None:
 
 NEVER_RAISE = {
     "call",  # the function's errors, as it says
+    "cleanup_ctx",
     "drain",
     "explain",
     "jobs",
-    "map",
+    "lifespan",
     "resume",
     "stats",
     "submit_threadsafe",

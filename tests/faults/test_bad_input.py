@@ -507,6 +507,8 @@ USES = {
         "resume": {"queue"},
         "resize": {"queue", "workers"},
         "drain": {"grace"},
+        "lifespan": {"_app"},
+        "cleanup_ctx": {"_app"},
         "listen": {"listener"},
     },
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
@@ -520,8 +522,8 @@ USES = {
     "RetryLater": {"seconds", "message"},
 }
 """Every other argument there is; each is tried in a test below, but for what the engine asks
-(`Retry`'s questions) or says (`CancelToken.cancel`), and what a job raises: `RetryLater` is judged
-with the policies."""
+(`Retry`'s questions) or says (`CancelToken.cancel`), the application that a server hands on and
+nobody looks at, and what a job raises: `RetryLater` is judged with the policies."""
 
 
 def _arguments(function: Any) -> set[str]:
