@@ -363,8 +363,10 @@ class _Reader:
             self._bar = None
 
     def drop(self) -> None:
-        """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started."""
-        if not self._is_over() and not self._queue.hub.loop.is_closed():
+        """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started,
+        and let go of what has ended and was not read.
+        """
+        if not self._closed and not self._queue.hub.loop.is_closed():
             self.leave()
 
 
