@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -188,8 +188,8 @@ def number(argument: str, value: Any) -> float:
     return value
 
 
-def iterable(argument: str, value: Any) -> Iterable[Any]:
-    """Something to iterate that is no text."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{argument} must be an iterable, not {shown(value)}")
-    return value  # pyright: ignore[reportUnknownVariableType]
+def iterable(argument: str, value: Any, accepted: str = "an iterable") -> Iterable[Any]:
+    """Something to iterate that is no text, and nothing to be awaited first."""
+    if isinstance(value, (str, bytes, Awaitable)) or not isinstance(value, Iterable):
+        raise TypeError(f"{argument} must be {accepted}, not {shown(cast('object', value))}")
+    return cast("Iterable[Any]", value)

@@ -71,6 +71,7 @@ class AttemptEnded(JobEvent):
     """An attempt ended after `seconds`. The kinds of outcome and decision come as class names,
     such as `"TimedOut"` and `"RetryAfter"`. If the function raised, `error_type` is the class and
     `error` the class and message, as in `"ValueError: bad"`: one line, cut at 200 characters.
+    After a `"Release"` the same attempt starts again: it could not begin, for want of a thread.
     """
 
     attempt: int

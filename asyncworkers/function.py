@@ -149,10 +149,7 @@ class JobFunction(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], options: Options) -> None:
         blocking, name = _look_at(function)
-        unknown = set(options) - _OPTIONS
-        if unknown:
-            word = min(unknown)
-            raise TypeError(f"unknown option {word!r}: {_checks.nearest(word, _OPTIONS)}")
+        _check_names(options)
         self.function = function
         self.policies = Policies(name, blocking, options)
         self._options = options
@@ -198,6 +195,13 @@ class JobFunction(Generic[P, R]):
 _OPTIONS = frozenset(Options.__annotations__)
 
 
+def _check_names(options: Options) -> None:
+    unknown = set(options) - _OPTIONS
+    if unknown:
+        word = min(unknown)
+        raise TypeError(f"unknown option {word!r}: {_checks.nearest(word, _OPTIONS)}")
+
+
 class Call(Generic[R_co]):
     """A JobFunction with the arguments of one call, made by `JobFunction.bind`."""
 
@@ -226,6 +230,8 @@ def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     may be given. Raises TypeError or ValueError, naming the option, and for what is no function.
     """
     if function is None:
+        _check_names(options)
+        Policies(None, False, options)  # what is wrong with them is said here, not at the function
         return functools.partial(JobFunction[..., Any], options=options)
     return JobFunction(function, options)
 

@@ -97,7 +97,7 @@ class Retry(Record):
 
 def _exception_classes(on: object) -> tuple[type[Exception], ...]:
     found: list[object] = [on]
-    if isinstance(on, Iterable) and not isinstance(on, (str, type)):
+    if isinstance(on, Iterable) and not isinstance(on, (str, bytes, type)):
         found = list(cast("Iterable[object]", on))
     if not found:
         raise ValueError("Retry.on must name at least one exception class")

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from asyncworkers import _checks
+
 __all__ = ["ProgressBar"]
 
 REDRAW = 0.1
@@ -27,7 +29,7 @@ class ProgressBar:
     """Looks at a count from time to time and shows it, so that counting itself costs nothing."""
 
     def __init__(self, title: str | None, total: int | None) -> None:
-        self._title = title or "jobs"
+        self._title = _checks.printable(title or "jobs")
         self._total = total
         self._display: Display | None = None
         self._count: Callable[[], int] = lambda: 0

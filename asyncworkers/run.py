@@ -105,6 +105,7 @@ class _Run:
         self._context = contextvars.copy_context()
         self._signals = 0
         self._exit_code = 0
+        self._pid = os.getpid()
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
@@ -119,11 +120,15 @@ class _Run:
                         raise
                     raise SystemExit(self._exit_code_after(error)) from None
         finally:
-            try:
-                _wind_up(loop, self._main, WIND_UP if self._signals < 2 else HURRY)
-            finally:
-                asyncio.set_event_loop(None)
-                loop.close()
+            if os.getpid() == self._pid:  # a forked child has a copy, and closes nothing
+                self._end()
+
+    def _end(self) -> None:
+        try:
+            _wind_up(self._loop, self._main, WIND_UP if self._signals < 2 else HURRY)
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
 
     def _exit_code_after(self, error: BaseException) -> int:
         """The exit code of a program that a signal ended, as soon as the drain has its report."""

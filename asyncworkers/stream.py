@@ -67,7 +67,12 @@ class Stream(Generic[T]):
         return cast("Stream[Job[T]]", other)
 
     def progress(self, title: str | None = None) -> Stream[T]:
-        """The same results, with a progress bar on the terminal, or now and then a line if piped."""
+        """The same results, with a progress bar on the terminal, or now and then a line if piped.
+
+        Raises TypeError if `title` is no text.
+        """
+        if title is not None:
+            _checks.text("title", title)
         other = self._taken_over()
         other._bar = ProgressBar(title, _length(self._items))
         return other
@@ -415,8 +420,10 @@ class _Reader:
             self._bar = None
 
     def drop(self) -> None:
-        """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started."""
-        if not self._is_over() and not self._queue.hub.loop.is_closed():
+        """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started,
+        and let go of what has ended and was not read.
+        """
+        if not self._closed and not self._queue.hub.loop.is_closed():
             self.leave()
 
 

@@ -25,7 +25,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import DrainReport, Stats, queue_stats
-from asyncworkers._engine.stop import close, end_if_still, finish, give_up, stop
+from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
@@ -74,6 +74,9 @@ class Supervisor:
     - `name`: for logs and thread names.
     """
 
+    _intake: Intake | None = None
+    """What takes jobs in, once it was entered. Of the class: what was never made is finalized too."""
+
     def __init__(
         self,
         workers: int = 100,
@@ -88,7 +91,6 @@ class Supervisor:
         listeners: Iterable[Listener] = (),
         name: str | None = None,
     ) -> None:
-        self._intake: Intake | None = None  # first: a constructor that raises is finalized too
         _checks.whole("workers", workers, 0, 1_000_000)
         if threads is None:
             threads = min(32, (os.cpu_count() or 1) + 4)
@@ -134,12 +136,14 @@ class Supervisor:
         return tuple(self._declared.values())
 
     async def __aenter__(self) -> Self:
-        if self._state in ("open", "draining") and not self._entered().hub.loop.is_closed():
-            raise RuntimeError(
-                f"{self!r} was entered already: one supervisor runs in one place at a time"
-            )
-        if self._watchdog is not None:  # its loop was closed under us
-            self._watchdog.stop()
+        if self._state in ("open", "draining"):
+            hub = self._entered().hub
+            hub.check_process()
+            if not hub.loop.is_closed():
+                raise RuntimeError(
+                    f"{self!r} was entered already: one supervisor runs in one place at a time"
+                )
+            self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
@@ -170,7 +174,12 @@ class Supervisor:
         trace: TracebackType | None,
     ) -> None:
         hub = self._entered().hub
+        if error is not None and os.getpid() != hub.pid:
+            return  # what ends a forked child goes on its way, and nothing is closed there
         hub.check_process()
+        if hub.loop.is_closed():  # under us: the body is thrown away, and nothing can be awaited
+            self._let_go()
+            return
         try:
             if error is None and self._cause is None:
                 self._begin_to_drain()
@@ -308,15 +317,26 @@ class Supervisor:
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
-        if hub is None or self._state not in ("open", "draining") or hub.loop.is_closed():
+        if hub is None or self._state not in ("open", "draining") or os.getpid() != self._pid:
             return
-        if os.getpid() == self._pid:
+        if hub.loop.is_closed():
+            self._let_go()
+        else:
             warnings.warn(
                 f"{self!r} was never left: its workers are cancelled", ResourceWarning, stacklevel=2
             )
             hub.loop.call_soon_threadsafe(give_up, hub, self._strays, context=Context())
             if self._watchdog is not None:
                 self._watchdog.stop()
+
+    def _let_go(self) -> None:
+        """The loop was closed under us: end the threads there are, for nobody else will."""
+        self._state = "closed"
+        _open.discard(self)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._intake is not None:
+            forget(self._intake.hub)
 
     # ---- giving it jobs
 
@@ -479,7 +499,9 @@ class Supervisor:
         Returns a Stream: await it for a list, or iterate it. Items are taken from the iterable
         as there is room, so that never more than `window` are on their way (twice the queue's
         workers if None, and at least 64). `cpu=True` runs a `def` function in processes, as if it
-        were declared so.
+        were declared so; there quick items cross many at a time, and without a `window` so many
+        are on their way that no process waits for them. Raises TypeError or ValueError for what
+        makes no job, what cannot be iterated (a text counts as that) and a senseless window.
         """
         _checks.flag("ordered", ordered)
         if _checks.flag("cpu", cpu):
@@ -488,10 +510,8 @@ class Supervisor:
             function = cast("JobFunction[..., Any]", function).options(cpu=True)
         if window is not None:
             _checks.whole("window", window, 1, 10_000_000)
-        if not isinstance(items, (AsyncIterable, Iterable)):
-            raise TypeError(
-                f"items must be an iterable or an async iterable, not {_checks.shown(items)}"
-            )
+        if not isinstance(items, AsyncIterable):
+            _checks.iterable("items", items, "an iterable or an async iterable")
         intake = self._entered()
         intake.order(function)  # what makes no job is refused here, not when the stream is read
         return Stream(lambda: intake.plan(function), items, ordered, window)
@@ -730,12 +750,9 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
 
 
 def _state(value: JobState | str) -> JobState:
-    try:
-        return JobState(value)
-    except ValueError:
-        raise ValueError(
-            f"state must be one of {', '.join(JobState)}, not {_checks.shown(value)}"
-        ) from None
+    if isinstance(value, JobState):
+        return value
+    return JobState(_checks.one_of("state", value, tuple(JobState)))
 
 
 def _tell(

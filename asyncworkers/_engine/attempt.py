@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import types
 from collections.abc import Sequence
@@ -202,16 +203,19 @@ def failure(error: BaseException) -> Failed:
 def unfinished(value: Any, name: str) -> Failed:
     """The failure of a job that returned something still to be awaited or iterated."""
     kind = type(value).__name__
-    if isinstance(value, types.CoroutineType):
-        value.close()
     return Failed(
         TypeError(f"{name} returned a {kind}, not a value: an await or a loop is missing")
     )
 
 
 def _drop_our_frames(error: BaseException) -> None:
+    """The traceback is to begin with the job's code. Ours holds the job, which holds the error, and
+    a frame of the job's code may know the one that called it: so ours are emptied as well.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        with contextlib.suppress(RuntimeError):  # the worker's own runs on
+            trace.tb_frame.clear()
         trace = trace.tb_next
     if trace is not None:
         BaseException.with_traceback(error, trace)

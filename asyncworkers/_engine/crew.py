@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from asyncworkers._engine.attempt import Attempt
+from asyncworkers._log import log
 
 __all__ = ["AT_ONCE", "TURN", "Crew"]
 
@@ -15,6 +16,9 @@ TURN = 0.005
 
 AT_ONCE = 4
 """Workers that may be on their way to work at a time; each calls as many if there is enough to do."""
+
+BACK_OFF = 0.5
+"""Seconds until workers that could not be hired are tried again."""
 
 REAP_AFTER = 10.0
 """Seconds after which workers that had nothing to do all that time are let go."""
@@ -44,6 +48,8 @@ class Crew:
     - The turn is one for the whole crew: it begins with the first job that ends in a turn of the
       loop, and when it is over each worker gives way after its job. So a job that was suspended
       meanwhile is followed by the next at once, unless the crew has had its share already.
+    - A worker that cannot be hired (there is no memory for its task) is hired later: what it was
+      wanted for waits, and no slot is lost.
     """
 
     __slots__ = (
@@ -53,6 +59,7 @@ class Crew:
         "_least_idle",
         "_loop",
         "_reaper",
+        "_second_try",
         "_waiting",
         "calls",
         "held",
@@ -92,6 +99,7 @@ class Crew:
         self._closed = False
         self._least_idle = 0
         self._reaper: asyncio.TimerHandle | None = None
+        self._second_try: asyncio.TimerHandle | None = None
 
     def staff(self, wanted: int) -> None:
         """So many things have come to wait: call workers, as far as there are any to be had."""
@@ -105,17 +113,29 @@ class Crew:
                 self.calls += 1
                 wanted -= 1
         self._least_idle = min(self._least_idle, len(self.idle))
-        while wanted > 0 and self.spare > 0:
-            self._hire()
-            wanted -= 1
+        try:
+            while wanted > 0 and self.spare > 0:
+                self._hire()
+                wanted -= 1
+        except Exception as error:
+            self._try_again_later(error)
         if wanted > 0 and self.overflow is not None:
             self.overflow()
 
     def _hire(self) -> None:
-        self.spare -= 1
+        self.members[self._hire_one(self._hired + 1)] = None  # it may fail: first this, then count
         self._hired += 1
+        self.spare -= 1
         self.calls += 1
-        self.members[self._hire_one(self._hired)] = None
+
+    def _try_again_later(self, error: Exception) -> None:
+        if self._second_try is None:
+            self._second_try = self._loop.call_later(BACK_OFF, self._try_again)
+            log.failure("no worker can be hired; jobs wait until one can", error)
+
+    def _try_again(self) -> None:
+        self._second_try = None
+        self.staff(self._waiting())
 
     def arrive(self, attempt: Attempt) -> None:
         """A worker that was hired begins."""
@@ -215,6 +235,8 @@ class Crew:
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
+        if self._second_try is not None:
+            self._second_try.cancel()
         idle, self.idle = self.idle, []
         for future in idle:
             if not future.done():

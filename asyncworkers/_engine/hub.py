@@ -85,6 +85,7 @@ class Hub:
     def check_loop(self) -> None:
         """Raise WrongLoop unless called in this supervisor's event loop."""
         if not self.is_here():
+            self.check_process()
             if self.loop.is_closed():
                 raise SupervisorClosed(f"the event loop of supervisor {self.name!r} is closed")
             raise WrongLoop(

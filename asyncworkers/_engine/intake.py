@@ -30,7 +30,9 @@ else:
     here: Callable[[], object] = _get_running_loop
 """Where we are, to be compared with where the supervisor is; never raises, unlike asyncio's
 `get_running_loop`. On Python 3.11 asking for the running loop makes a system call; the thread
-tells as much, unless it runs two loops in turn."""
+tells as much as long as the supervisor's loop runs, for a thread may run two loops in turn."""
+
+BY_THREAD = sys.version_info < (3, 12)
 
 _intakes: weakref.WeakSet[Intake] = weakref.WeakSet()
 """All there are, to be shut in a forked child."""
@@ -49,6 +51,7 @@ class Intake:
         self.hub = hub
         self.queues = queues
         self.here = here()
+        self.is_running = hub.loop.is_running
         self.accepting = True
         self.gate = object()
         self.from_jobs = False
@@ -64,7 +67,6 @@ class Intake:
         """Raise what there is to say against a job that is submitted here and now."""
         if self.accepting and _get_running_loop() is self.hub.loop:
             return
-        self.hub.check_process()
         self.hub.check_loop()
         parent = running_job() if self.from_jobs and self.hub.stopping is None else None
         if parent is None or parent._runner() is None or _hub_of(parent) is not self.hub:
@@ -83,6 +85,8 @@ class Intake:
         order: Order = function.last_order
         if order.gate is not self.gate or here() != self.here:
             return None
+        if BY_THREAD and not self.is_running():
+            return None
         queue = cast("MemoryQueue", order.home)
         room, line = queue.room, queue.line
         if room.waiters or len(line) + room.promised >= room.limit:
@@ -91,10 +95,10 @@ class Intake:
         if context and running in context:
             return None  # a job submits it, and that is to be known
         job: Job[Any] = Job(order, args, kwargs or None, context or None, queue.now())
-        line.append(job)
         crew = queue.crew
         if crew.calls < AT_ONCE and (crew.idle or crew.spare > 0):
             crew.staff(1)
+        line.append(job)
         if queue.told:
             queue.tell_submitted(job)
         return job

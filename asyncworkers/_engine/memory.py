@@ -211,9 +211,9 @@ class MemoryQueue:
         return not room.has(1)
 
     def put(self, job: Job[Any]) -> None:
-        """Accept an ordinary job: it waits in line and a worker is told."""
-        self.line.append(job)
+        """Accept an ordinary job: a worker is told, then, if that went well, it waits in line."""
         self.crew.staff(1)
+        self.line.append(job)
         if self.told:
             self.tell_submitted(job)
         if self.ending:
@@ -236,11 +236,11 @@ class MemoryQueue:
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
         jobs = tuple(jobs)
+        self.crew.staff(len(jobs))
         for job in jobs:
             self.line.append(job)
             if self.told:
                 self.tell_submitted(job)
-        self.crew.staff(len(jobs))
         if self.ending:
             self.cancel_waiting(self.ending)
 
@@ -328,7 +328,7 @@ class MemoryQueue:
         attempt.clear()
         job._finished = moment
         if self.told:
-            self._tell_ended(job, attempt, outcome, decision)
+            self.tell_ended(job, attempt, outcome, decision)
         try:
             self.settle(job, decision, moment)
         except BaseException as crash:  # a fault of ours
@@ -608,9 +608,9 @@ class MemoryQueue:
     # ---- the line
 
     def _line_up(self, job: Job[Any]) -> None:
+        self.crew.staff(1)
         job._state = QUEUED
         self._stand_in_line(job)
-        self.crew.staff(1)
 
     def _stand_in_line(self, entry: Any) -> None:
         if type(self.line) is deque and _place(entry)[0]:  # the first that is not like the others
@@ -678,9 +678,10 @@ class MemoryQueue:
         """An attempt has begun."""
         self._emit(events.AttemptStarted, job, job.attempt, attempt.number)
 
-    def _tell_ended(
+    def tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
     ) -> None:
+        """An attempt has ended, and this is what is done about it."""
         kind = error = None
         if isinstance(outcome, Failed):
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)

@@ -30,6 +30,8 @@ class Relay:
         try:
             self._hub.loop.call_soon_threadsafe(self._start, submit, future)
         except RuntimeError as error:
+            if not self._hub.loop.is_closed():
+                raise  # the end of the stack, which is a RuntimeError too
             raise SupervisorClosed("the supervisor's event loop is closed") from error
         return future
 

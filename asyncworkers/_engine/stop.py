@@ -14,7 +14,7 @@ from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
 from asyncworkers.job import CANCELLED, RUNNING, Job
 
-__all__ = ["close", "end_if_still", "finish", "give_up", "stop"]
+__all__ = ["close", "end_if_still", "finish", "forget", "give_up", "stop"]
 
 LAST_UNWIND = 0.75
 """Seconds that cancelled attempts get to end when the supervisor stops, if their queue gives more."""
@@ -117,6 +117,14 @@ async def close(hub: Hub) -> None:
     leaked = _cancel_leaked_tasks(hub)
     if workers or leaked:
         await asyncio.wait([*workers, *leaked], timeout=LAST_MOMENT)
+
+
+def forget(hub: Hub) -> None:
+    """The loop was closed under us, so no worker will ever end: let their threads end at least."""
+    for queue in hub.queues:
+        for attempt in queue.crew.members:
+            if attempt.bridge is not None:
+                attempt.bridge.close()
 
 
 def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from contextvars import Context, copy_context
 from functools import partial
+from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
@@ -15,7 +16,7 @@ from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
 from asyncworkers.bridge.protocol import Work
 from asyncworkers.function import PLAIN_COROUTINE
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
-from asyncworkers.outcome import Outcome, Release, Succeeded
+from asyncworkers.outcome import Failed, Outcome, Release, Succeeded
 
 __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
 
@@ -55,6 +56,8 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     """
     if attempt.task is None:  # an eager task factory began us inside `submit`: not there
         await asyncio.sleep(0)
+        if attempt.task is None:
+            return  # to hire us failed half-way, for want of stack or memory
     task = cast("asyncio.Task[None]", attempt.task)
     now, cancelling, mark = queue.clock.now, task.cancelling, running.set
     crew, room = queue.crew, queue.room
@@ -117,7 +120,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     value = await apart(queue, attempt, job)
         except BaseException as error:
             if isinstance(error, BridgeBroken):
-                await _give_back(queue, attempt, job)
+                await _give_back(queue, attempt, job, error)
                 break
             outcome = failure(error)
             if isinstance(error, GeneratorExit):  # perhaps this is our own end: await nothing more
@@ -168,6 +171,8 @@ def conclude(
     moment: float,
 ) -> None:
     """Settle what is not the ordinary case: an error, a cancelled attempt, a suspicious value."""
+    if value.__class__ is CoroutineType:
+        value.close()  # however this ends, nobody will await it
     if attempt.retired:
         return  # it was settled when it was abandoned; nobody wants to know how it ended after all
     if attempt.verdict is not None:
@@ -233,11 +238,15 @@ async def _guarded(job: Job[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-async def _give_back(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> None:
+async def _give_back(
+    queue: MemoryQueue, attempt: Attempt, job: Job[Any], error: BridgeBroken
+) -> None:
     """The bridge could not be made, so the job was not begun: another worker may have better luck,
     and this one holds its slot for a while, so that the attempt is not repeated without a pause.
     """
     attempt.clear()
+    if queue.told:
+        queue.tell_ended(job, attempt, Failed(error), Release())
     queue.settle(job, Release(), queue.clock.now())
     queue.crew.staff(1)
     await asyncio.sleep(BACK_OFF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import CoroutineType
 from typing import Any, TypeAlias
 
 from asyncworkers.bridge.protocol import Work
@@ -52,5 +53,7 @@ class AbandoningBridge:
         self._abandoned = None
         if not future.done():
             future.set_result(end)
+        elif isinstance(end[0], CoroutineType):
+            end[0].close()  # nobody will await what an abandoned call returned
         if self._freed is not None and not self._freed.done():
             self._freed.set_result(None)

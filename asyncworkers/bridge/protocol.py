@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Protocol
 
+from asyncworkers import _checks
+
 __all__ = ["Bridge", "BridgeBroken", "CancelToken", "Work"]
 
 
@@ -35,7 +37,12 @@ class CancelToken:
         return self._event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Block the calling thread until cancelled, at most so many seconds; True if cancelled."""
+        """Block the calling thread until cancelled, at most so many seconds; True if cancelled.
+
+        Raises TypeError or ValueError for what is no duration.
+        """
+        if seconds is not None:
+            seconds = _checks.duration("seconds", seconds)
         return self._event.wait(seconds)
 
     def cancel(self, reason: str) -> None:

@@ -64,4 +64,5 @@ class ThreadBridge(AbandoningBridge):
                 future.get_loop().call_soon_threadsafe(self._deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
                 log.warning("the event loop closed before %s ended; its result is lost", work.name)
+                return
             del item, work, future, end  # an idle thread must not keep the last job alive

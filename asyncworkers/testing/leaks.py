@@ -82,8 +82,15 @@ class LeakCheck:
         self._before = Resources.nothing()
         self._warnings: warnings.catch_warnings[Any] | None = None
         self._recorded: list[warnings.WarningMessage] = []
+        self._watching = False
+
+    def __repr__(self) -> str:
+        looks = {"tasks": self._look_at_tasks, "resources": self._look_at_resources}
+        watched = " and ".join(name for name, wanted in looks.items() if wanted) or "nothing"
+        return f"<LeakCheck of {watched}, {'watching' if self._watching else 'not watching'}>"
 
     def __enter__(self) -> Self:
+        self._watching = True
         if self._look_at_resources:
             self._warnings = warnings.catch_warnings(record=True)
             self._recorded = self._warnings.__enter__()
@@ -164,6 +171,7 @@ class LeakCheck:
 
     def _stop_recording(self) -> list[str]:
         """Treat warnings as before; return those that tell of leaks, issue the others again."""
+        self._watching = False
         if self._warnings is None:
             return []
         recorded = list(self._recorded)

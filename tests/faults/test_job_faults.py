@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import decimal
 import gc
+import inspect
 import logging
 import os
 import re
@@ -691,6 +692,51 @@ async def test_fault_J18_returns_what_is_still_to_be_awaited(
             await failing
         t.told_once(failing, "Failed", "TypeError")
     await task
+
+
+@pytest.mark.parametrize("how", ["timed out", "cancelled", "abandoned"])
+@pytest.mark.parametrize("place", PLACES)
+async def test_fault_J18_returns_a_coroutine_when_its_end_is_decided(
+    caplog: Log, place: str, how: str
+) -> None:
+    """A coroutine that comes out of an attempt whose end was decided before is closed all the same:
+    nobody is warned that it was never awaited.
+    """
+    release, begun = threading.Event(), asyncio.Event()
+    made: list[Any] = []
+
+    def late(_payload: str) -> Any:
+        release.wait()
+        made.append(asyncio.sleep(0))
+        return made[0]
+
+    async def late_on_the_loop(_payload: str) -> Any:
+        begun.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        made.append(asyncio.sleep(0))
+        return made[0]
+
+    in_thread = place == "in a thread"
+    function = job(
+        late if in_thread else late_on_the_loop, timeout=0.01 if how == "timed out" else None
+    )
+    async with trial(caplog, place=place, unwind=0.01 if how == "abandoned" else 10) as t:
+        ended = await t.submit(place, function, CANARY)
+        if not in_thread:
+            await begun.wait()
+        if how != "timed out":
+            await turns()
+            assert ended.cancel("enough")
+        if in_thread or how == "abandoned":
+            await ended.wait()
+        else:
+            await until(lambda: ended.why.endswith("has not ended yet"))
+        release.set()
+        assert isinstance(await ended.wait(), TimedOut if how == "timed out" else Cancelled)
+        await until(lambda: made and inspect.getcoroutinestate(made[0]) == "CORO_CLOSED")
+        made.clear()
 
 
 @pytest.mark.parametrize("way", [*ON_THE_LOOP, "in a map"])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -511,6 +512,43 @@ async def test_fault_X03_cancelled_while_it_ends(released: list[bool]) -> None:
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await turns()
+
+
+# ---- X04: killed while it drains
+
+
+@each_loop
+def test_fault_X04_killed_during_a_drain(loop: str, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a drain, with jobs running on the loop, in a thread and waiting: the
+    process is gone at once and nothing of it stays, no process and no file. What it had in memory
+    is lost, as is documented; a new one begins with nothing.
+    """
+    script = """
+        def blocked():
+            threading.Event().wait()
+
+        async def main():
+            async with Supervisor(workers=1, grace=3600) as supervisor:
+                for function in (asyncio.Event().wait, blocked, asyncio.Event().wait):
+                    await supervisor.submit(function)
+                await supervisor.submit(job(asyncio.sleep, delay=3600), 0)
+                say("ready with", len(supervisor.jobs()))
+                await asyncio.Event().wait()
+
+        os.setsid()
+        os.chdir(os.environ["TMPDIR"])
+        run(main)
+    """
+    with child(script, loop, TMPDIR=str(tmp_path), HOME=str(tmp_path)) as one:
+        one.expect("ready with 4")
+        one.tell(signal.SIGTERM)
+        one.expect("draining; once more cancels everything")
+        one.tell(signal.SIGKILL)
+        assert one.ends() == -signal.SIGKILL, one.output
+        with pytest.raises(ProcessLookupError):
+            os.killpg(one.process.pid, 0)  # its session has nobody left
+    assert list(tmp_path.iterdir()) == []
+    assert Supervisor().stats().submitted == 0
 
 
 # ---- X06: signals are chained
