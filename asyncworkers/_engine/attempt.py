@@ -137,8 +137,9 @@ class Attempt:
         """End the job by force and settle it; False if its code can only be left behind."""
         return False
 
-    def leave(self) -> None:
-        """The supervisor closes: end, if nothing else tells this worker to."""
+    def leave(self) -> float:
+        """The supervisor closes: end, if nothing else tells this worker to; seconds that may take."""
+        return 0.0
 
     def clear(self) -> None:
         """Let go of the job; a slot it still lends (to a subtask that waits on) is taken back."""

@@ -48,7 +48,7 @@ KNOWN = 1_000
 """Functions that a child keeps; the one defined first is forgotten first."""
 
 LEAVE = 0.5
-"""Seconds that a child gets to end by itself when it is not needed any more."""
+"""Seconds that a child gets to end by itself when it is not needed any more, and when it was killed."""
 
 ENOUGH = 3
 """Children that may die one after the other, no job having ended between, before there is a pause."""
@@ -214,11 +214,12 @@ class LineWorker(Attempt):
             self._let_go()
             bridge.freighter.close()
 
-    def leave(self) -> None:
+    def leave(self) -> float:
         """The supervisor closes: end, whatever there is to be done."""
         self._end(_HOME)
         if self._rest is not None and not self._rest.done():
             self._rest.set_result(None)
+        return 2 * LEAVE
 
     def _end(self, reason: str) -> None:
         if not self._over.done():

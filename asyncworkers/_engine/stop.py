@@ -109,14 +109,15 @@ async def close(hub: Hub) -> None:
         queue.close()
     hub.let_functions_go()
     workers = [task for task in hub.tasks() if not task.done()]
+    patience = LAST_MOMENT
     for queue in hub.queues:
         for attempt in (*queue.crew.members, *queue.crew.zombies):
-            attempt.leave()
+            patience = max(patience, attempt.leave())
             if attempt.retired or attempt.bridge is not None:
                 attempt.task.cancel("the supervisor closed")
     leaked = _cancel_leaked_tasks(hub)
     if workers or leaked:
-        await asyncio.wait([*workers, *leaked], timeout=LAST_MOMENT)
+        await asyncio.wait([*workers, *leaked], timeout=patience)
 
 
 def forget(hub: Hub) -> None:
