@@ -17,7 +17,6 @@ NOT_YET = {
     "J25": "needs a store: a job whose function an old deployment does not know",
     "J26": "needs a store: arguments that a new deployment does not take",
     "J29": "needs a store: two jobs with one unique key",
-    "P14": "needs limits of children: one that uses ever more memory",
     "B08": "needs a store: the address of a database",
     "B01": "its test is not written yet",
     "B02": "its test is not written yet",
