@@ -425,6 +425,31 @@ async def test_one_job_a_child() -> None:
 
 
 @pytest.mark.asyncio
+async def test_items_count_for_max_jobs() -> None:
+    """Each item of a map is a job: short ones do not cross many at a time where jobs are counted."""
+    async with processes(2, max_jobs=10) as supervisor:
+        pids = collections.Counter(await supervisor.map(cpu(life_jobs.whoami), range(150)))
+    assert sum(pids.values()) == 150
+    assert max(pids.values()) <= 10
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("size", [1_000, 3 << 20])
+async def test_child_is_replaced_with_big_data_on_its_way(size: int) -> None:
+    """What was sent to a child that has served enough reaches the next one whole, big data too, and
+    big data that crosses does not count as the child's memory.
+    """
+    recorder = EventRecorder()
+    async with processes(max_jobs=3, max_memory=32 << 20, listeners=[recorder]) as supervisor:
+        data = [bytes([n]) * size for n in range(20)]
+        jobs = [await supervisor.submit(cpu(life_jobs.echo), each) for each in data]
+        assert [await one for one in jobs] == data
+    causes = collections.Counter(event.cause for event in recorder.of(ChildEnded))
+    assert causes["it has run 3 jobs, its max_jobs"] >= 6
+    assert not [cause for cause in causes if "max_memory" in cause]
+
+
+@pytest.mark.asyncio
 async def test_failed_jobs_count_for_max_jobs() -> None:
     """A job that raises is one of them, so that with `max_jobs=1` each attempt has a process."""
     recorder = EventRecorder()
