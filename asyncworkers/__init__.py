@@ -1,6 +1,6 @@
 """An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
 
-from asyncworkers._engine.report import DrainReport, QueueStats, Stats
+from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
 from asyncworkers.bridge import CancelToken
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
@@ -35,6 +35,7 @@ __all__ = [
     "Call",
     "CancelToken",
     "Cancelled",
+    "ChildStats",
     "CurrentJob",
     "DrainReport",
     "Failed",

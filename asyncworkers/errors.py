@@ -72,7 +72,8 @@ class WorkerCrashed(AsyncworkersError):
 
     `signal` is the number of the signal that ended it, `exit_code` what it ended with by itself,
     both None if that is not known; `stderr` is the end of what it said on standard error. Only
-    the job that was running gets this, and it is run again only if `Retry(on=...)` names it.
+    the job that was running gets this, and it is run again only if `Retry(on=...)` names it. Jobs
+    that wait get it if no process can be made ready, because of an initializer that raises, say.
     """
 
     def __init__(self, message: str, status: int | None = None, stderr: str = "") -> None:

@@ -20,6 +20,8 @@ __all__ = [
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
+    "ChildEnded",
+    "ChildStarted",
     "Event",
     "JobEvent",
     "JobProgressed",
@@ -105,6 +107,26 @@ class WorkerReplaced(Event):
     worker: int
     cause: str
     job_id: str | None
+
+
+class ChildStarted(Event):
+    """A child process is ready, its initializer included, `seconds` after it was started."""
+
+    queue: str
+    worker: int
+    pid: int
+    seconds: float
+
+
+class ChildEnded(Event):
+    """A child process has ended, because of `cause`: it was not needed any more, it had served
+    enough by the queue's limits, or it died.
+    """
+
+    queue: str
+    worker: int
+    pid: int
+    cause: str
 
 
 class AttemptAbandoned(JobEvent):

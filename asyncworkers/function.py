@@ -231,7 +231,7 @@ def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     """
     if function is None:
         _check_names(options)
-        Policies(None, False, options)  # what is wrong with them is said here, not at the function
+        Policies(None, True, options)  # what is wrong with them is said here, not at the function
         return functools.partial(JobFunction[..., Any], options=options)
     return JobFunction(function, options)
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from asyncworkers import _checks
 from asyncworkers._record import Record
+from asyncworkers.bridge.terms import STARTUP
 
 __all__ = ["Queue"]
 
 UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0}
+
+LEAST_MEMORY = 16 << 20
+"""Bytes. No child does with less, so a lower limit is in the wrong unit."""
+
+FOR_CHILDREN = ("initializer", "max_jobs", "max_memory", "nice", "prints", "startup")
 
 
 class Queue(Record):
@@ -30,6 +38,21 @@ class Queue(Record):
       or, in a process, killed. None means 10 seconds, in processes 1.
     - `ageing`: seconds after which a waiting job goes first whatever its priority; without it,
       jobs of a low priority wait as long as there are higher ones.
+
+    The rest is about the child processes of a queue of the kind "processes", and refused for others:
+
+    - `initializer`: a `def` function without arguments that each child calls once, before its
+      first job. If it raises, that child is given up; after three in a row without a job between,
+      the jobs that wait fail with WorkerCrashed, and new children are started ever more rarely.
+    - `max_jobs`: how many jobs a child runs before a new one takes its place.
+    - `max_memory`: bytes. A child that has more than that resident after a job is replaced; what it
+      shares with others, such as big arguments and the code of libraries, does not count. Never
+      during a job: this is against memory that leaks, not a limit for one job.
+    - `nice`: 0 to 19, by how much children give way to other processes.
+    - `prints`: "through" leaves what jobs print to the standard streams of this process; "log"
+      makes log records of its lines, of the loggers "asyncworkers.stdout" (level INFO) and
+      "asyncworkers.stderr" (level WARNING). None means "through".
+    - `startup`: seconds in which a child must be ready, its initializer included. None means 60.
     """
 
     name: str
@@ -39,6 +62,12 @@ class Queue(Record):
     isolation: Literal["shared", "task"]
     unwind: float
     ageing: float | None
+    initializer: Callable[[], object] | None
+    max_jobs: int | None
+    max_memory: int | None
+    nice: int | None
+    prints: Literal["through", "log"] | None
+    startup: float | None
 
     def __init__(
         self,
@@ -50,6 +79,12 @@ class Queue(Record):
         isolation: Literal["shared", "task"] = "shared",
         unwind: float | timedelta | None = None,
         ageing: float | timedelta | None = None,
+        initializer: Callable[[], object] | None = None,
+        max_jobs: int | None = None,
+        max_memory: int | None = None,
+        nice: int | None = None,
+        prints: Literal["through", "log"] | None = None,
+        startup: float | timedelta | None = None,
     ) -> None:
         _checks.queue_name("Queue.name", name)
         if workers is not None:
@@ -63,4 +98,36 @@ class Queue(Record):
         unwind = _checks.duration("Queue.unwind", UNWIND[kind] if unwind is None else unwind)
         if ageing is not None:
             ageing = _checks.duration("Queue.ageing", ageing)
-        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing)
+        terms = (initializer, max_jobs, max_memory, nice, prints, startup)
+        if kind == "processes":
+            terms = _checked(*terms)
+        else:
+            for term, value in zip(FOR_CHILDREN, terms, strict=True):
+                if value is not None:
+                    raise ValueError(
+                        f"Queue.{term} is for queues of processes: queue {name!r} is of the kind "
+                        f"{kind!r}"
+                    )
+        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing, *terms)
+
+
+def _checked(
+    initializer: Any, max_jobs: Any, max_memory: Any, nice: Any, prints: Any, startup: Any
+) -> tuple[Any, ...]:
+    """What concerns children, checked, with what it means not to be given."""
+    if initializer is not None:
+        shown = _checks.shown(initializer)
+        if not callable(initializer):
+            raise TypeError(f"Queue.initializer must be callable, not {shown}")
+        if inspect.iscoroutinefunction(initializer):
+            raise TypeError(f"Queue.initializer must be a def function, not {shown}: no loop runs")
+    if max_jobs is not None:
+        _checks.whole("Queue.max_jobs", max_jobs, 1, 2**63)
+    if max_memory is not None:
+        _checks.whole("Queue.max_memory", max_memory, LEAST_MEMORY, 2**63)
+    if nice is not None:
+        _checks.whole("Queue.nice", nice, 0, 19)
+    prints = "through" if prints is None else prints
+    _checks.one_of("Queue.prints", prints, ("through", "log"))
+    startup = _checks.duration("Queue.startup", STARTUP if startup is None else startup, zero=False)
+    return initializer, max_jobs, max_memory, nice, prints, startup

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
@@ -29,6 +30,7 @@ from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
+from asyncworkers.bridge.terms import STARTUP, Terms, packed_initializer, usable_processors
 from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
@@ -96,7 +98,7 @@ class Supervisor:
             threads = min(32, (os.cpu_count() or 1) + 4)
         _checks.whole("threads", threads, 0, 10_000)
         if processes is None:
-            processes = _usable_processors()
+            processes = usable_processors()
         _checks.whole("processes", processes, 0, 10_000)
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
@@ -714,29 +716,39 @@ def _declared(
     return declared
 
 
-def _usable_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _hire_children(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
+    """Hires the workers of a queue whose jobs run in processes; most supervisors never need it.
 
-
-def _hire_children() -> Callable[[MemoryQueue, int], Attempt]:
-    """Hires the workers of a queue whose jobs run in processes; most supervisors never need it."""
+    Raises NotSerializable if the queue's initializer cannot be pickled.
+    """
+    terms = Terms(
+        initializer=packed_initializer(queue.name, queue.initializer),
+        max_jobs=queue.max_jobs,
+        max_memory=queue.max_memory,
+        nice=queue.nice,
+        prints=queue.prints or "through",
+        startup=STARTUP if queue.startup is None else queue.startup,
+    )
     hires: list[Callable[[MemoryQueue, int], Attempt]] = []
 
     def hire(queue: MemoryQueue, number: int) -> Attempt:
         if not hires:
             from asyncworkers._engine.line_worker import Children
 
-            hires.append(Children().hire)
+            hires.append(Children(terms).hire)
         return hires[0](queue, number)
 
     return hire
 
 
+def _hire_others(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
+    """Hires workers that have no child, be it only because a simulation has none."""
+    return hire if queue.initializer is None else partial(hire, initializer=queue.initializer)
+
+
 def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
     in_children = queue.kind == "processes" and not hub.clock.simulated
-    return MemoryQueue(
+    made = MemoryQueue(
         hub,
         queue.name,
         kind=queue.kind,
@@ -745,8 +757,10 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         isolation=queue.isolation,
         unwind=queue.unwind,
         ageing=queue.ageing,
-        hire=_hire_children() if in_children else hire,
+        hire=_hire_children(queue) if in_children else _hire_others(queue),
     )
+    made.may_chunk = queue.max_jobs is None
+    return made
 
 
 def _state(value: JobState | str) -> JobState:

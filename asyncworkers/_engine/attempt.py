@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from asyncworkers import _checks
+from asyncworkers._engine.children import ChildStats
 from asyncworkers.bridge import Bridge, CancelToken
 from asyncworkers.errors import JobFailed
 from asyncworkers.job import Job
@@ -136,6 +137,16 @@ class Attempt:
     def kill(self) -> bool:
         """End the job by force and settle it; False if its code can only be left behind."""
         return False
+
+    @property
+    def child(self) -> ChildStats | None:
+        """The process of its own that this worker has, if it has one."""
+        return None
+
+    @property
+    def delay(self) -> str | None:
+        """Why this worker, which runs nothing, cannot take a job yet; None if it can."""
+        return None
 
     def leave(self) -> float:
         """The supervisor closes: end, if nothing else tells this worker to; seconds that may take."""

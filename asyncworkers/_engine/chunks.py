@@ -46,7 +46,7 @@ def chunks_of(
     """
     policies = order.policies
     keeps = policies.retry or policies.timeout or policies.expires or policies.delay
-    if keeps or not cargo_of(order.function).travels_alone:
+    if keeps or not owner.queue.may_chunk or not cargo_of(order.function).travels_alone:
         return None
     return Chunks(owner, order, reducer)
 

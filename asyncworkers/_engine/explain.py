@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from asyncworkers import _checks
+from asyncworkers._engine.children import ChildStats
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
 
@@ -23,6 +25,8 @@ class Explained(Protocol):
     def queued(self) -> int: ...
     @property
     def held_threads(self) -> list[str]: ...
+    @property
+    def children(self) -> Iterable[ChildStats]: ...
 
 
 def explain_job(job: Job[Any], queue: Explained) -> str:
@@ -68,11 +72,14 @@ def _why_queued(queue: Explained) -> str:
     if queue.paused:
         return f"queue {queue.name!r} is paused"
     held = queue.held_threads
+    delays = [attempt.delay for attempt in queue.crew.members if attempt.delay is not None]
     if held and len(held) >= queue.crew.workers:
         return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
     busy = len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent
     if queue.crew.workers == 0:
         return f"queue {queue.name!r} has no workers"
+    if delays and busy >= queue.crew.workers:
+        return f"queue {queue.name!r}: {delays[0]}"
     if busy >= queue.crew.workers:
         return f"all {queue.crew.workers} workers of queue {queue.name!r} are busy, {queue.queued} jobs wait"
     return f"a worker of queue {queue.name!r} is about to take it, {queue.queued} jobs wait"
@@ -84,6 +91,8 @@ def _why_running(job: Job[Any], queue: Explained) -> str:
     attempt: Any = job._runner()
     if attempt is None:
         return text
+    if attempt.child is not None:
+        text += f", in process {attempt.child.pid}"
     if attempt.verdict is not None:
         return f"{text}; was told to stop and has not ended yet"
     if attempt.waits_for:
@@ -102,7 +111,8 @@ def explain_queue(queue: Explained) -> str:
     held = queue.held_threads
     if held:
         facts.append(f"{len(held)} threads held by abandoned attempts of {_listed(held)}")
-    return f"{queue.name}: {', '.join(facts)}"
+    children = [f"\n    {child}" for child in queue.children]
+    return f"{queue.name}: {', '.join(facts)}{''.join(children)}"
 
 
 def _listed(names: list[str], most: int = 3) -> str:

@@ -14,16 +14,20 @@ from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge.child import ring, wire
 from asyncworkers.bridge.child.freight import Freight, unpack
-from asyncworkers.bridge.failure import crashed, rebuild, said_of
+from asyncworkers.bridge.echo import levels, say
+from asyncworkers.bridge.failure import crashed, rebuild, said_of, unready
 from asyncworkers.bridge.freighter import Loaded
 from asyncworkers.bridge.parcel import Parcel
 from asyncworkers.bridge.process import ProcessBridge
 from asyncworkers.bridge.protocol import BridgeBroken
+from asyncworkers.bridge.terms import Terms
 from asyncworkers.errors import NotSerializable, WorkerCrashed
+from asyncworkers.events import ChildEnded, ChildStarted
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Release, Succeeded, TimedOut
 
@@ -42,7 +46,7 @@ SOON, RARELY = 0.01, 0.25
 """Seconds between two looks at most: until the child has begun its job, and afterwards."""
 
 START = 60.0
-"""Seconds in which a child must be ready, and in which it must begin what it was sent."""
+"""Seconds in which a child must begin what it was sent."""
 
 KNOWN = 1_000
 """Functions that a child keeps; the one defined first is forgotten first."""
@@ -62,7 +66,13 @@ FAILED_AT_ONCE = 1_000
 FOUND = -1
 """Instead of a record's kind: the value is to be unpacked of what was found in the arena."""
 
-_HOME, _DIED = "it is not needed any more", "it died"
+SAID_AT_ONCE = 50
+"""Log records of one child that are logged in one turn of the loop."""
+
+HURRY = 0.1
+"""Seconds that it gets for that when the supervisor closes."""
+
+_HOME, _DIED, _WORN = "it is not needed any more", "it died", "it has served enough"
 
 Sent = tuple[Job[Any], Parcel, float]
 """A job in a child's line, with what was sent of it and how long it is expected to take."""
@@ -71,7 +81,8 @@ Sent = tuple[Job[Any], Parcel, float]
 class Children:
     """What the line workers of a queue have in common: who has room, and how many died lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
         self.workers: dict[LineWorker, None] = {}
         self.deaths = 0  # since a job ended last
         self._woken: list[LineWorker] = []
@@ -141,8 +152,10 @@ class LineWorker(Attempt):
         "_cause",
         "_first",
         "_held",
+        "_idle",
         "_known",
         "_over",
+        "_patience",
         "_pulse",
         "_ready",
         "_records",
@@ -150,7 +163,11 @@ class LineWorker(Attempt):
         "_results",
         "_scheduled",
         "_seen",
+        "_skipped",
+        "_started",
         "_timer",
+        "_told_dropped",
+        "_unfit",
         "_waiting",
         "children",
         "home",
@@ -168,7 +185,12 @@ class LineWorker(Attempt):
         self._records: Iterator[tuple[int, int, int, int, Any]] = iter(())
         self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
         self._cause: str | None = None  # why the child died, if we know better than its exit code
+        self._unfit: BaseException | None = None  # what its initializer raised
         self._rest: asyncio.Future[None] | None = None
+        self._patience = LEAVE
+        self._started: float | None = None  # when the process was
+        self._skipped = 0  # places of the line that were passed without running a job
+        self._told_dropped = 0  # log records
         self._began = False  # a job has
         self._scheduled = False  # a look in the next turn
         self._first = 1  # the number of the first job in `sent`
@@ -176,6 +198,7 @@ class LineWorker(Attempt):
         self._known: dict[int, None] = {}  # numbers of the functions the child knows
         self._ready = False
         self._held = False
+        self._idle = False  # it is one of the idle of its crew
         self._timer: asyncio.TimerHandle | None = None
         self._pulse = LOOK
         self._seen = 0.0  # when the job the child runs was seen first, or the line began
@@ -190,25 +213,28 @@ class LineWorker(Attempt):
         self._hold(True)
         try:
             try:
-                bridge.start({"path": list(sys.path), "argv": list(sys.argv)})
+                bridge.start(self._setup(), self.children.terms.environment(self.home.crew.workers))
             except BridgeBroken as error:
                 reason, self._cause = _DIED, str(error)
             else:
-                self._seen = self.home.now()
+                self._seen = self._started = self.home.now()
                 self._watch()
                 reason = await self._over
                 self._hold(True)
                 self._retire()
-                if reason is _HOME:
+                if reason is _WORN:
+                    self._settle_all()  # it begins nothing any more
+                    bridge.freighter.stop()
+                if reason is not _DIED:
                     bridge.hang_up()
-                    await self._wait_for_end(LEAVE)
+                    await self._wait_for_end(self._patience)
                 bridge.kill()
                 await self._wait_for_end(LEAVE)
             self._let_go()
             if self.home.hub.stopping is None:  # there is time
                 for _ in bridge.freighter.close_steps():
                     await asyncio.sleep(0)
-            if reason is not _HOME:
+            if reason is _DIED:
                 await self._mourn()
         finally:
             self._let_go()
@@ -216,6 +242,7 @@ class LineWorker(Attempt):
 
     def leave(self) -> float:
         """The supervisor closes: end, whatever there is to be done."""
+        self._patience = HURRY
         self._end(_HOME)
         if self._rest is not None and not self._rest.done():
             self._rest.set_result(None)
@@ -236,12 +263,13 @@ class LineWorker(Attempt):
         """Take no more jobs."""
         self._ready = False
         self.children.workers.pop(self, None)
-        if self in self.home.crew.idle:
+        if self._idle and self in self.home.crew.idle:
             self.home.crew.idle.remove(self)
 
     def _let_go(self) -> None:
         """Give every job in the line its due, and let go of the child; nothing runs afterwards."""
         self._retire()
+        self._end(_DIED)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -249,6 +277,7 @@ class LineWorker(Attempt):
             self.process.kill()
             self.process.wait(LEAVE)
         self._settle_all()
+        self._tell_ended()
         self.process.freighter.stop()
         self.process.close()
         self._hold(False)
@@ -257,9 +286,10 @@ class LineWorker(Attempt):
         """The child has ended: what has left a result is done, what was running has crashed, and
         what never began goes back to the front of the queue, no attempt spent.
         """
+        while self.process.is_open and self._drain(at_once=True):
+            pass
         if not self.sent:
             return
-        self._drain(at_once=True)
         current = self.process.current()
         back: list[Sent] = []
         for number, one in enumerate(self.sent, self._first):
@@ -285,7 +315,8 @@ class LineWorker(Attempt):
             return
         children.deaths += 1
         queue.tell_child_died(self, self._cause or said_of(self.process.exit_code))
-        if not self._began and children.deaths >= ENOUGH:
+        others_work = any(worker._ready for worker in children.workers)
+        if not self._began and children.deaths >= ENOUGH and not others_work:
             self._fail_what_waits()
         pause = children.pause()
         if pause:
@@ -311,7 +342,14 @@ class LineWorker(Attempt):
                 return
             self._begin(job, self.home.now())
             job._value = self
-            self._conclude(job, None, Failed(self._crashed(job)))
+            self._conclude(job, None, Failed(self._unready(job)))
+
+    def _unready(self, job: Job[Any]) -> WorkerCrashed:
+        exit_code = self.process.exit_code
+        how = self._cause or said_of(exit_code)
+        error = unready(job.name, how, None if self._cause else exit_code, self.process.last_words)
+        error.__cause__ = self._unfit
+        return error
 
     # ---- waiting for jobs, as one of the idle of its crew
 
@@ -321,6 +359,7 @@ class LineWorker(Attempt):
 
     def set_result(self, needed: bool) -> None:
         """It is wanted, or not needed any more."""
+        self._idle = False
         if needed:
             self.home.crew.calls -= 1  # it is answered at once: a line takes many jobs, not one
             self.children.wake(self)
@@ -330,6 +369,9 @@ class LineWorker(Attempt):
 
     def _go_idle(self) -> None:
         self._hold(False)
+        if self._idle:
+            return  # the child had something to say
+        self._idle = True
         if self.home.excuse(self) or not self.home.crew.rest(self):
             self.off_duty = True
             self._end(_HOME)
@@ -454,6 +496,8 @@ class LineWorker(Attempt):
     def look(self) -> None:
         """Read the ring, settle, fill the line; look again soon if there was anything."""
         if not self._ready:
+            if not self._over.done():
+                self._drain()  # its initializer may have something to say
             return
         found = self._drain()
         if found:
@@ -471,6 +515,9 @@ class LineWorker(Attempt):
             return  # this was the look after we said so
         else:
             process.sleep(True)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self.home.hub.loop.call_soon(self._look_in_turn)
@@ -483,6 +530,7 @@ class LineWorker(Attempt):
         """Settle what has ended; whether anything has. Big results take steps, unless `at_once`."""
         queue, sent = self.home, self.sent
         found = False
+        said = 0
         learn: tuple[Any, int] | None = None
         now = queue.now()
         if self.process.freighter.unloads:
@@ -505,6 +553,10 @@ class LineWorker(Attempt):
             found = True
             if kind >= ring.BELOW:
                 self._noted(kind, number, payload)
+                said += 1
+                if said == SAID_AT_ONCE:
+                    self._look_soon()
+                    break
                 continue
             if number != self._first or not sent:
                 self._garbage(f"an end of job {number}, when {self._first} was next")
@@ -518,6 +570,7 @@ class LineWorker(Attempt):
             one = self._step()
             if one is None:  # it was taken back, or withdrawn
                 self.process.shared.places[number & ring.MASK] = 0
+                self._skipped += 1
                 continue
             job, parcel, _ = one
             learn = parcel[0], ended - started
@@ -712,7 +765,8 @@ class LineWorker(Attempt):
         self.process.kill()
         job = self.job
         if job is not None and self.verdict is not None:
-            self._drain(at_once=True)
+            while self._drain(at_once=True):
+                pass
             one = self.sent[0] if self.sent else None
             if one is not None and one[0] is job and self.job is job:
                 self.sent[0] = None
@@ -725,7 +779,10 @@ class LineWorker(Attempt):
     def _heard(self, kind: int, payload: bytes | memoryview) -> None:
         if kind == wire.HELLO:
             self._ready = True
-            self._seen = self.home.now()
+            self._seen = now = self.home.now()
+            assert self._started is not None
+            details = self.number, self.process.pid, now - self._started
+            self.home.emit(ChildStarted, self.home.name, *details)
             self._hold(False)
             self.children.wake(self)
         elif kind == wire.RESULT:
@@ -735,7 +792,13 @@ class LineWorker(Attempt):
             self._garbage(f"a frame of kind {kind}")
 
     def _noted(self, kind: int, number: int, payload: bytes) -> None:
-        """The running job says or asks something."""
+        """The child, or the running job, says or asks something."""
+        if kind == ring.SAID:
+            self._say(number, payload)
+            return
+        if kind in (ring.WORN, ring.UNFIT):
+            self._resigned(kind, payload)
+            return
         one = self.sent[0] if self.sent and number == self._first else None
         if one is None:
             return
@@ -770,6 +833,82 @@ class LineWorker(Attempt):
         self.process.garbage = text
         self._ended()
 
+    # ---- its life, as others see it
+
+    def _setup(self) -> dict[str, Any]:
+        known = {"path": list(sys.path), "argv": list(sys.argv), "levels": levels()}
+        return known | self.children.terms.setup()
+
+    def _resigned(self, kind: int, payload: bytes) -> None:
+        """The child begins no other job: it has served enough, or could not be made ready."""
+        if kind == ring.WORN:
+            self._ready = False
+            self._cause = payload.decode()
+            self._end(_WORN)
+            return
+        self._unfit = error = rebuild(payload)
+        text = _checks.printable(str(error))[:300]
+        self._cause = f"its initializer raised {_checks.kind_of(error)}: {text}"
+        self._end(_DIED)
+
+    def _say(self, number: int, record: bytes) -> None:
+        """Log what was said in the child, with the job that runs there."""
+        one = self.sent[0] if self.sent and number == self._first else None
+        origin: dict[str, Any] = {"processName": f"{self.home.name}-{self.number}"}
+        if one is not None:
+            self.refresh()
+            job = one[0]
+            origin |= {"job_id": job.id, "job_name": job.name, "attempt": job.attempt}
+        say(record, origin)
+        self._count_dropped()
+
+    def _count_dropped(self) -> None:
+        """Note how many log records were lost; say so for the first, and whenever they doubled."""
+        dropped = self.process.dropped
+        if dropped > self._told_dropped:
+            self.home.logs_dropped += dropped - self._told_dropped
+            if dropped >= 2 * self._told_dropped:
+                what = "child process %d of queue %r logs too much: %d log records were dropped"
+                log.warning(what, self.number, self.home.name, dropped)
+            self._told_dropped = dropped
+
+    def _tell_ended(self) -> None:
+        """Tell of the child's end, once."""
+        if self.process.is_open:
+            self._count_dropped()
+            died = self._over.cancelled() or self._over.result() is _DIED
+            cause = self._cause or (said_of(self.process.exit_code) if died else _HOME)
+            self.home.emit(ChildEnded, self.home.name, self.number, self.process.pid, cause)
+
+    @property
+    def child(self) -> ChildStats | None:
+        """The process, from its start to its end."""
+        if not self.process.is_open:
+            return None
+        self.refresh()
+        self._count_dropped()
+        job = self.job
+        return ChildStats(
+            worker=self.number,
+            pid=self.process.pid,
+            ready=self._ready,
+            memory=self.process.memory,
+            jobs=self._first - 1 - self._skipped,
+            job_name=None if job is None else job.name,
+            job_id=None if job is None else job.id,
+            sent=len(self.ahead),
+        )
+
+    @property
+    def delay(self) -> str | None:
+        """It starts a child, or must not start one so soon after others have died."""
+        seconds = self.home.now() - self._seen
+        if self._rest is not None:
+            return f"no child process is started for a while, because {self._cause or 'one died'}"
+        if self.process.is_open and not self._ready and not self._over.done():
+            return f"its child process {self.process.pid} is starting, for {seconds:.3g} s"
+        return None
+
     # ---- looking after it
 
     def _watch(self) -> None:
@@ -792,8 +931,10 @@ class LineWorker(Attempt):
         waited = now - self._seen
         job = self.job
         if job is None:
-            if waited > START and not self.process.clogged and not self.process.freighter.loads:
-                self._cause = "it did not become ready" if not self._ready else "it stood still"
+            patience = START if self._ready else self.children.terms.startup
+            if waited > patience and not self.process.clogged and not self.process.freighter.loads:
+                late = f"it was not ready after {patience:g} s"
+                self._cause = "it stood still" if self._ready else late
                 self._end(_DIED)
                 return
         else:

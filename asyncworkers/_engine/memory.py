@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, assert_never
 from asyncworkers import _checks, events
 from asyncworkers._engine.agenda import Agenda
 from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
@@ -88,7 +89,9 @@ class MemoryQueue:
         "isolation",
         "kind",
         "line",
+        "logs_dropped",
         "maxsize",
+        "may_chunk",
         "name",
         "next_entry",
         "now",
@@ -126,11 +129,13 @@ class MemoryQueue:
         self.isolation = isolation
         self.unwind = unwind
         self.ageing = ageing
+        self.may_chunk = True  # whether items of a stream may make up one job of a process
         self.told = False  # whether anybody wants to hear of each job
         self.paused = False
         self.ending: str | None = None  # why nothing may wait here any more
         self.completed = self.failed = self.cancelled = 0
         self.retried = self.timed_out = self.abandoned = 0
+        self.logs_dropped = 0
         self.line: Line = deque[Any]()
         self.next_entry: Callable[[], Any] = self.line.popleft  # raises IndexError if there is none
         self._supplies: dict[Supply, None] = {}  # in line
@@ -500,6 +505,12 @@ class MemoryQueue:
             one for one in self.crew.members if one.job is not None or one.supply is not None
         ]
         return len(at_work)
+
+    @property
+    def children(self) -> Iterator[ChildStats]:
+        """The child processes of its workers."""
+        found = (attempt.child for attempt in self.crew.members)
+        return (child for child in found if child is not None)
 
     @property
     def succeeded(self) -> int:

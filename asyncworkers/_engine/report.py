@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
 
-__all__ = ["DrainReport", "QueueStats", "Stats", "queue_stats"]
+__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "queue_stats"]
 
 
 class QueueStats(Record):
@@ -18,6 +19,8 @@ class QueueStats(Record):
     jobs. `retried` counts attempts that will be repeated, `timed_out` and `abandoned` attempts;
     `succeeded`, `failed` and `cancelled` count jobs that have ended. `held_threads` is the
     number of threads that abandoned attempts still hold, `zombies` that of their tasks.
+    `children` are the processes of a queue of processes, `logs_dropped` counts the log records
+    that were lost because they came faster than they could be logged.
     """
 
     name: str
@@ -36,6 +39,8 @@ class QueueStats(Record):
     abandoned: int
     held_threads: int
     zombies: int
+    children: tuple[ChildStats, ...] = ()
+    logs_dropped: int = 0
 
 
 class Stats(Record):
@@ -106,6 +111,8 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         abandoned=queue.abandoned,
         held_threads=len(queue.held_threads),
         zombies=len(queue.crew.zombies),
+        children=tuple(queue.children),
+        logs_dropped=queue.logs_dropped,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from types import CoroutineType
@@ -24,9 +25,14 @@ BACK_OFF = 0.5
 """Seconds until a thread that could not be started is tried again."""
 
 
-def hire(queue: MemoryQueue, number: int) -> Attempt:
-    """Start a worker for the queue; it begins at the loop's next turn, in an empty context."""
-    attempt = Attempt(queue, number, _make_bridge(queue, number))
+def hire(
+    queue: MemoryQueue, number: int, initializer: Callable[[], object] | None = None
+) -> Attempt:
+    """Start a worker for the queue; it begins at the loop's next turn, in an empty context.
+
+    An initializer is given where the worker stands for a process that a simulation cannot have.
+    """
+    attempt = Attempt(queue, number, _make_bridge(queue, number, initializer))
     task = queue.hub.loop.create_task(work(queue, attempt), context=Context())
     attempt.task = attempt.worker = task
     task.add_done_callback(partial(queue.worker_ended, attempt), context=_EMPTY)
@@ -36,11 +42,13 @@ def hire(queue: MemoryQueue, number: int) -> Attempt:
 _EMPTY = Context()
 
 
-def _make_bridge(queue: MemoryQueue, number: int) -> Bridge | None:
+def _make_bridge(
+    queue: MemoryQueue, number: int, initializer: Callable[[], object] | None
+) -> Bridge | None:
     if queue.kind == "loop":
         return None
     if queue.clock.simulated:
-        return InlineBridge()
+        return InlineBridge(initializer)
     name = f"asyncworkers-{queue.hub.name}-{queue.name}-{number}"
     return ThreadBridge(name, queue.clock.hold, queue.clock.release)
 

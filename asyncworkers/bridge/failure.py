@@ -9,7 +9,7 @@ from typing import Any
 from asyncworkers import _checks
 from asyncworkers.errors import JobFailed, NotSerializable, WorkerCrashed
 
-__all__ = ["ChildTraceback", "crashed", "rebuild", "said_of"]
+__all__ = ["ChildTraceback", "crashed", "rebuild", "said_of", "unready"]
 
 
 class ChildTraceback(Exception):
@@ -49,6 +49,12 @@ def said_of(exit_code: int | None) -> str:
         return f"it was ended by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"it was ended by signal {-exit_code}"
+
+
+def unready(name: str, how: str, exit_code: int | None, last_words: str) -> WorkerCrashed:
+    """The error of a job for which no process could be made ready."""
+    text = f"no process could be made ready to run {name}: {how}"
+    return WorkerCrashed(text, exit_code, last_words)
 
 
 def crashed(

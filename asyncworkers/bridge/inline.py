@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
+from asyncworkers import _checks
 from asyncworkers.bridge.abandoning import AbandoningBridge, End
 from asyncworkers.bridge.protocol import Work
+from asyncworkers.errors import WorkerCrashed
 
 __all__ = ["InlineBridge"]
 
@@ -13,8 +17,14 @@ __all__ = ["InlineBridge"]
 class InlineBridge(AbandoningBridge):
     """Runs each call by the loop's `run_in_executor`, which on a simulated loop is deterministic.
 
-    It abandons like a thread does, so that a simulation sees the same behavior.
+    It abandons like a thread does, so that a simulation sees the same behavior. Standing in for a
+    process, it calls the process's initializer before its first call; if that raises, the call
+    has failed.
     """
+
+    def __init__(self, initializer: Callable[[], object] | None = None) -> None:
+        super().__init__()
+        self._initializer = initializer
 
     def close(self) -> None:
         """Nothing is held."""
@@ -23,4 +33,19 @@ class InlineBridge(AbandoningBridge):
         def deliver(ended: asyncio.Future[End]) -> None:
             self._deliver(future, ended.result())
 
-        future.get_loop().run_in_executor(None, work.run).add_done_callback(deliver)
+        run = work.run if self._initializer is None else lambda: self._run_prepared(work)
+        future.get_loop().run_in_executor(None, run).add_done_callback(deliver)
+
+    def _run_prepared(self, work: Work) -> tuple[Any, BaseException | None]:
+        if self._initializer is not None:
+            try:
+                self._initializer()
+            except BaseException as error:
+                crash = WorkerCrashed(
+                    f"no process could be made ready to run {work.name}: "
+                    f"its initializer raised {_checks.kind_of(error)}"
+                )
+                crash.__cause__ = error
+                return None, crash
+            self._initializer = None
+        return work.run()

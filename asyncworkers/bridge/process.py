@@ -62,7 +62,7 @@ class ProcessBridge:
 
     # ---- its life
 
-    def start(self, setup: dict[str, Any]) -> None:
+    def start(self, setup: dict[str, Any], environment: dict[str, str] | None = None) -> None:
         """Start the child; it says HELLO when it is ready. Raises BridgeBroken if that fails.
 
         It is a new interpreter, never a copy of this process: what runs here, threads and locks
@@ -80,6 +80,7 @@ class ProcessBridge:
                     stdin=subprocess.DEVNULL,
                     stderr=theirs[3],
                     pass_fds=theirs[:3] if arena < 0 else (*theirs[:3], arena),
+                    env=environment,
                     start_new_session=True,
                 )
             except (OSError, ValueError) as error:
@@ -149,6 +150,28 @@ class ProcessBridge:
     def exit_code(self) -> int | None:
         """Its exit code; of a signal, the negative number. None if that is not known."""
         return None if self._process is None else self._process.returncode
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a child, or what one has left to be read."""
+        return self._open
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of memory the child has now, without what it shares with others; None if the
+        system does not say.
+        """
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb", buffering=0) as file:
+                resident, shared = file.read(200).split()[1:3]
+            return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):
+            return None
+
+    @property
+    def dropped(self) -> int:
+        """Log records the child could not send."""
+        return self.shared.words[ring.DROPPED] if self._open else 0
 
     @property
     def last_words(self) -> str:

@@ -199,3 +199,26 @@ def append(file: str, text: str) -> str:
     os.write(descriptor, f"{text}\n".encode())
     os.close(descriptor)
     return text
+
+
+kept: list[bytes] = []
+
+
+def leak(size: int, *_: Any) -> int:
+    """Keep so much memory for good."""
+    kept.append(b"x" * size)
+    return os.getpid()
+
+
+def swell(size: int, *_: Any) -> int:
+    """Use so much memory for the time of the job."""
+    data = b"x" * size
+    del data
+    return os.getpid()
+
+
+def fail_while(file: str, marker: str) -> None:
+    """An initializer that raises as long as there is a file."""
+    append(file, str(os.getpid()))
+    if Path(marker).exists():
+        raise ValueError("not yet")

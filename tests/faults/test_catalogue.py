@@ -18,7 +18,6 @@ NOT_YET = {
     "J26": "needs a store: arguments that a new deployment does not take",
     "L05, in a kernel": "needs the door for notebooks: a real kernel",
     "J29": "needs a store: two jobs with one unique key",
-    "P14": "needs limits of children: one that uses ever more memory",
     "B08": "needs a store: the address of a database",
 }
 

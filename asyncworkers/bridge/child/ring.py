@@ -35,6 +35,7 @@ __all__ = [
     "ASK",
     "BELOW",
     "CURRENT",
+    "DROPPED",
     "ELSEWHERE",
     "ERROR",
     "FREIGHT",
@@ -43,11 +44,14 @@ __all__ = [
     "MASK",
     "NOTE",
     "PLACES",
+    "SAID",
     "SIZE",
     "SKIPPED",
     "SLEEPS",
     "STARTED",
+    "UNFIT",
     "VALUE",
+    "WORN",
     "RingReader",
     "RingWriter",
     "Shared",
@@ -61,6 +65,8 @@ CURRENT = 1
 """The number of the job it runs, or ran last."""
 STARTED = 2
 """When that began, in nanoseconds of the monotonic clock."""
+DROPPED = 3
+"""How many log records there was no room for."""
 HEAD = 16
 """Bytes of records the parent has ever read."""
 INTERRUPT = 17
@@ -97,6 +103,12 @@ NOTE = 8
 """Something the running job says: a pickled (kind, details)."""
 ASK = 9
 """The running job wants to know something, and waits for an ANSWER."""
+SAID = 10
+"""A log record, as plain data; of the running job, if one runs."""
+WORN = 11
+"""The child has served enough and begins no other job: why, as text."""
+UNFIT = 12
+"""The child could not be made ready: what its initializer raised, as data."""
 PAD = 15
 """Nothing: the next record begins at the ring's beginning."""
 
@@ -175,6 +187,10 @@ class RingWriter:
         if not IN_ORDER:
             fence()
         self._tail = self._words[TAIL] = tail + size
+
+    def is_crowded(self, length: int) -> bool:
+        """Whether a record of so many bytes would not fit into the half that is left for anything."""
+        return self._tail + TOP + length - self._words[HEAD] > RING // 2
 
     def _wait_for(self, tail: int) -> None:
         while tail - self._words[HEAD] > RING:

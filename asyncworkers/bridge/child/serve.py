@@ -28,10 +28,13 @@ from .freight import (
     ship_steps,
     unpack,
 )
+from .home import Home, tell_on_stderr
 from .lifeline import die_with_parent
+from .prepare import Served, prepare
 from .ring import (
     ASK,
     CURRENT,
+    DROPPED,
     ELSEWHERE,
     ERROR,
     FREIGHT,
@@ -39,10 +42,13 @@ from .ring import (
     LARGEST,
     MASK,
     NOTE,
+    SAID,
     SKIPPED,
     SLEEPS,
     STARTED,
+    UNFIT,
     VALUE,
+    WORN,
     RingWriter,
     Shared,
     fence,
@@ -104,6 +110,9 @@ class Serving:
         self._ring = RingWriter(shared, self._wake)
         self._writing = threading.RLock()  # a job's own threads may write notes
         self._inside = bytearray(1)  # not 0 while the code of a job runs, which may be interrupted
+        self._enough: Callable[[], str | None] | None = None  # asked after each job
+        self._worn = False  # it has served enough
+        self._forked = False  # this is a copy of the child, with which the parent has nothing to do
 
     # ---- the socket
 
@@ -136,6 +145,8 @@ class Serving:
         self.write(frame(HELLO))
         while (found := self._next_frame()) is not None:
             kind, payload = found
+            if kind in (JOBS, FREIGHT_FRAME) and self._worn:
+                continue
             if kind == JOBS:
                 self._run_all(*pickle.loads(payload))  # noqa: S301  # from our parent
                 del payload, found
@@ -225,6 +236,7 @@ class Serving:
         """
         words, places, inside = self.words, self.shared.places, self._inside
         functions, put, dumps = self.functions, self._ring.put, pickle.dumps
+        enough = self._enough
         ended = monotonic_ns()
         while at < len(entries):
             entry = entries[at]
@@ -268,6 +280,10 @@ class Serving:
             at += 1
             entries[at - 1] = ()
             entry, arguments, value, payload, function = (), None, None, b"", _call  # keep nothing
+            if enough is not None and kind != SKIPPED and (cause := enough()) is not None:
+                self._worn = True
+                self._put(WORN, cause.encode())
+                return len(entries)
             if len(copy_context()):
                 break
         return at
@@ -285,6 +301,47 @@ class Serving:
             function = _made(self.definitions[number])
         self.functions[number] = function
         return function
+
+    # ---- its life
+
+    def make_ready(self, setup: dict[str, Any]) -> bool:
+        """Do what its queue wants done before the first job; False if that failed."""
+        self.setup = setup
+        os.register_at_fork(after_in_child=self._disown)
+        if setup["max_jobs"] is not None or setup["max_memory"] is not None:
+            self._enough = Served(setup["max_jobs"], setup["max_memory"]).enough
+        try:
+            prepare(setup, Home(self._say, self._count_dropped, setup["levels"]))
+        except BaseException as error:
+            self._put(UNFIT, describe(error))
+            return False
+        return True
+
+    def _disown(self) -> None:
+        """This is a copy of the child that a job has forked: it must keep off what they share."""
+        self._forked = True
+        self._inside[0] = 0
+
+    def _say(self, record: bytes) -> bool:
+        """Send a log record, from any thread; False if there is no room for it now.
+
+        It may be said in the middle of anything, for a finalizer or a signal handler may log: also
+        of writing to the ring. Then there is no room either.
+        """
+        if self._forked:
+            return tell_on_stderr(record)
+        if getattr(self._writing, "_is_owned")():  # noqa: B009  # in no type's stub
+            return False
+        with self._writing:
+            if self._ring.is_crowded(len(record)):
+                return False
+            self._put(SAID, record)
+            if not self._inside[0]:
+                self.write(_WAKE)  # no end of a job follows, at which the parent looks
+        return True
+
+    def _count_dropped(self) -> None:
+        self.words[DROPPED] += 1
 
     # ---- what the running job may do
 
@@ -314,6 +371,8 @@ class Serving:
         raise EOFError("the parent has closed")
 
     def _put(self, kind: int, payload: bytes) -> None:
+        if self._forked:
+            return
         main = threading.current_thread() is threading.main_thread()
         was_inside = self._inside[0]
         if main:
@@ -322,7 +381,7 @@ class Serving:
             now = monotonic_ns()
             with self._writing:
                 self._ring.put(kind, self.words[CURRENT], now, now, payload)
-            self._wake()
+                self._wake()
         finally:
             if main:
                 self._inside[0] = was_inside
@@ -418,9 +477,9 @@ def main(descriptor: int, memory: int, lifeline: int, arena: int) -> None:
     if kind != SETUP:
         raise ProtocolError(f"a frame of kind {kind} came before the setup")
     sys.path[:] = pickle.loads(payload)["path"]  # noqa: S301  # from our parent
-    serving.setup = pickle.loads(payload)  # noqa: S301
     _enable_fault_handler()
-    serving.serve()
+    if serving.make_ready(pickle.loads(payload)):  # noqa: S301
+        serving.serve()
 
 
 def _dup_high(descriptor: int) -> int:
