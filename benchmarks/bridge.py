@@ -263,7 +263,7 @@ class Results:
         """Measure in a new process and keep what came of it, also if that was an error."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             arguments = {"pool": pool, "workload": workload, "seconds": seconds, "loop": loop}
-            with started(Path(folder), "benchmarks.bridge:measure", **arguments) as family:
+            with started(Path(folder), "benchmarks.bridge:measure", arguments) as family:
                 family.wait(PATIENCE)
                 try:
                     figures = family.result()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 MARK = "ASYNCWORKERS_BENCHMARK_FAMILY"
@@ -102,7 +102,7 @@ class Family:
 
 
 @contextlib.contextmanager
-def started(folder: Path, function: str, **arguments: Any) -> Generator[Family]:
+def started(folder: Path, function: str, arguments: dict[str, Any]) -> Generator[Family]:
     """Call `module:function` with these JSON-able arguments in a new interpreter.
 
     It leads a process group of its own, and its temporary files, output and result go to `folder`.
@@ -127,14 +127,21 @@ def started(folder: Path, function: str, **arguments: Any) -> Generator[Family]:
         family.end()
 
 
+def deliver(result: Any) -> NoReturn:
+    """Hand the result to whoever started this interpreter, and end it at once.
+
+    Its ordinary end might hang on what a library left behind; the family is ended in any case.
+    """
+    written = Path(f"{sys.argv[1]}.part")
+    written.write_text(json.dumps(result))
+    written.rename(sys.argv[1])
+    os._exit(0)
+
+
 def main() -> None:
-    result, function, arguments = sys.argv[1:]
-    module, _, name = function.partition(":")
-    call: Callable[..., Any] = getattr(import_module(module), name)
-    written = Path(result + ".part")
-    written.write_text(json.dumps(call(**json.loads(arguments))))
-    written.rename(result)
-    os._exit(0)  # the interpreter's exit may hang on what a library left; the family is ended
+    module, _, name = sys.argv[2].partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    deliver(function(**json.loads(sys.argv[3])))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from functools import cache
@@ -87,7 +88,7 @@ class Ours(ProcessPool):
         await self.supervisor.__aenter__()
 
     async def close(self) -> None:
-        await self.supervisor.__aexit__(None, None, None)
+        await self.supervisor.__aexit__(*sys.exc_info())
 
     def prepare(self, function: Callable[..., Any]) -> Any:
         return cpu_job(function)
