@@ -87,7 +87,7 @@ class Trial:
 def trials(quick: bool) -> list[Trial]:
     ways = ("SIGKILL",) if quick else ("SIGKILL", "segfault", "os._exit(0)")
     size, shown = (50_000_000, "50 MB") if quick else (1_000_000_000, "1 GB")
-    busy = {"": {"jobs": ["spin", "spin"]}}
+    busy = {"": {"job": "spin"}}
     return [
         Trial("a child dies", "crash", {way: {"how": way} for way in ways}),
         Trial("cancel of a Python loop", "cancel", {"": {"job": "spin"}}),
@@ -101,14 +101,14 @@ def trials(quick: bool) -> list[Trial]:
         Trial(
             "left 1 s after kill -9 of the parent: idle",
             "keep_busy",
-            {"": {"jobs": []}},
+            {"": {"job": ""}},
             kill_parent,
         ),
         Trial("left: running a Python loop", "keep_busy", busy, kill_parent),
         Trial(
             "left: in a call into C",
             "keep_busy",
-            {"": {"jobs": ["spin_in_c", "spin_in_c"]}},
+            {"": {"job": "spin_in_c"}},
             kill_parent,
         ),
     ]
