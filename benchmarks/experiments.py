@@ -39,6 +39,8 @@ class Laboratory:
     def __init__(self, pool: ProcessPool, folder: Path) -> None:
         self.pool = pool
         self.folder = folder
+        self.told = ""
+        """What the last job that failed told its caller."""
 
     async def submit(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         return await self.pool.submit(self.pool.prepare(function), *args)
@@ -75,6 +77,7 @@ class Laboratory:
             word = "CancelledError"
         except Exception as error:
             word = "hangs" if patience.expired() else type(error).__name__
+            self.told = str(error)
         runs = len(self.words(name)) if name else 1
         return word if runs <= 1 else f"{word}, ran {runs} times".removeprefix("works, ")
 
@@ -161,7 +164,8 @@ async def closure(lab: Laboratory) -> Words:
 
 async def odd_exception(lab: Laboratory) -> Words:
     ended = await lab.ending(lab.submit(cpu_jobs.fail_oddly))
-    return {"its caller gets": ended, "jobs submitted later": await lab.later("later")}
+    message = "is there" if "odd at here" in lab.told else "is lost"
+    return {"its caller gets": ended, "its message": message, "jobs submitted later": await lab.later("later")}
 
 
 async def unpicklable_result(lab: Laboratory) -> Words:
