@@ -165,7 +165,11 @@ async def closure(lab: Laboratory) -> Words:
 async def odd_exception(lab: Laboratory) -> Words:
     ended = await lab.ending(lab.submit(cpu_jobs.fail_oddly))
     message = "is there" if "odd at here" in lab.told else "is lost"
-    return {"its caller gets": ended, "its message": message, "jobs submitted later": await lab.later("later")}
+    return {
+        "its caller gets": ended,
+        "its message": message,
+        "jobs submitted later": await lab.later("later"),
+    }
 
 
 async def unpicklable_result(lab: Laboratory) -> Words:

@@ -59,6 +59,32 @@ def cpu_seconds(pid: int) -> float | None:
     return None if after_name[0] in "ZX" else (int(after_name[11]) + int(after_name[12])) * TICK
 
 
+def family_seconds() -> float:
+    """Seconds of CPU that the living processes of this process's family have used."""
+    return sum(cpu_seconds(pid) or 0.0 for pid in members(os.environ[MARK]))
+
+
+def machine_seconds() -> float:
+    """Seconds of CPU that all processes of the machine have used, or that its host took away."""
+    try:
+        user, nice, system, _idle, _wait, *others = map(
+            int, (PROC / "stat").read_text().partition("\n")[0].split()[1:]
+        )
+    except OSError:
+        return 0.0
+    return (user + nice + system + sum(others[:3])) * TICK
+
+
+def wait_for_quiet(cores: float, patience: float) -> None:
+    """Return once all processes together use no more than so many cores, or patience is out."""
+    ends = time.monotonic() + patience
+    while time.monotonic() < ends:
+        used, began = machine_seconds(), time.monotonic()
+        time.sleep(0.3)
+        if machine_seconds() - used <= cores * (time.monotonic() - began):
+            return
+
+
 @dataclass(slots=True)
 class Family:
     """An interpreter that was started, and its descendants."""
