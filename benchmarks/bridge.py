@@ -247,7 +247,8 @@ ARRAY_COLUMNS = tuple(
 
 def measure(pool: str, workload: str, seconds: float, loop: str) -> Figures:
     """Measure one cell. Runs in a process of its own."""
-    return run_on(loop, once(POOLS[pool], WORKLOADS[workload], seconds))
+    figures: Figures = run_on(loop, once(POOLS[pool], WORKLOADS[workload], seconds))
+    return figures
 
 
 async def once(contestant: type[ProcessPool], workload: Measure, seconds: float) -> Figures:

@@ -82,7 +82,7 @@ class Ours(ProcessPool):
     def __init__(self, processes: int) -> None:
         super().__init__(processes)
         self.supervisor = Supervisor(processes=processes)
-        self.submit = self.supervisor.submit
+        setattr(self, "submit", self.supervisor.submit)  # noqa: B010  # without a call more
 
     async def open(self) -> None:
         await self.supervisor.__aenter__()
@@ -168,7 +168,7 @@ class WithCallbacks(ProcessPool):
             if not future.done():
                 finish(value)
 
-        def settled_by(finish: Callable[[Any], None]) -> Callable[[Any], None]:
+        def settled_by(finish: Callable[[Any], None]) -> Callable[[Any], object]:
             return lambda value: self.loop.call_soon_threadsafe(settle, finish, value)
 
         self.pool.apply_async(
