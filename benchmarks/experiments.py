@@ -69,8 +69,9 @@ class Laboratory:
 
     async def ending(self, submitting: Awaitable[Awaitable[Any]], name: str = "") -> str:
         """How a submitted job ends: `works`, `hangs`, or the name of an error; and how often it ran."""
+        patience = asyncio.timeout(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE) as patience:
+            async with patience:
                 await (await submitting)
             word = "works"
         except asyncio.CancelledError:
@@ -159,7 +160,11 @@ async def timeout(lab: Laboratory) -> Words:
 
 async def closure(lab: Laboratory) -> Words:
     offset = 41
-    return {"": await lab.ending(lab.submit(lambda number: number + offset, 1))}
+
+    def add(number: int) -> int:
+        return number + offset
+
+    return {"": await lab.ending(lab.submit(add, 1))}
 
 
 async def odd_exception(lab: Laboratory) -> Words:
@@ -191,8 +196,9 @@ async def big_result(lab: Laboratory, size: int) -> Words:
 
     looking = asyncio.create_task(look())
     began = time.perf_counter()
+    patience = asyncio.timeout(5 * PATIENCE)
     try:
-        async with asyncio.timeout(5 * PATIENCE) as patience:
+        async with patience:
             data = await (await lab.submit(cpu_jobs.blob, size))
         taken = f"{time.perf_counter() - began:.1f} s"
         arrived = taken if len(data) == size and data[-1] == 1 else "damaged"

@@ -140,7 +140,8 @@ class Loky(InExecutor):
         return executor
 
     async def close(self) -> None:
-        await asyncio.to_thread(self.executor.shutdown, wait=True, kill_workers=True)  # type: ignore[call-arg]
+        shutdown: Any = self.executor.shutdown
+        await asyncio.to_thread(shutdown, wait=True, kill_workers=True)
 
     async def submit(self, function: Any, *args: Any) -> Awaitable[Any]:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Any, Protocol
 
 from asyncworkers._engine.attempt import failure
@@ -28,7 +28,7 @@ class Owner(Protocol):
     """What chunks need of the supply whose items they are."""
 
     queue: MemoryQueue
-    items: Any
+    items: deque[Any]
     taken: int
     exhausted: bool
 
@@ -76,7 +76,8 @@ class Chunks:
             owner.top_up(size, AHEAD * size * workers)
         if owner.exhausted:
             size = max(1, min(size, len(owner.items) // (2 * workers)))
-        items = list(islice(_drained(owner.items), size))
+        pop = owner.items.popleft
+        items = [pop() for _ in range(min(size, len(owner.items)))]
         index = owner.taken
         owner.taken += len(items)
         job = owner.make_chunk(self._order, items)
@@ -118,9 +119,3 @@ class Chunks:
     def _learn(self, seconds: float) -> None:
         known = self._item_takes
         self._item_takes = seconds if known is None else known + (seconds - known) * 0.5
-
-
-def _drained(items: Any) -> Any:
-    pop: Callable[[], Any] = items.popleft
-    while items:
-        yield pop()
