@@ -835,7 +835,7 @@ async def test_items_are_let_go(way: str) -> None:
         reading = asyncio.create_task(awaited(supervisor.map(work, items)))
         await turns(3)
         token = tenant.set("somebody")  # so that the next job gets a context of its own
-        blocking = await supervisor.submit(forever)
+        blocking = await supervisor.submit(job(forever, priority=-1))
         tenant.reset(token)
         await reading
         await turns(3)
