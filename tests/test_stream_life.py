@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -34,6 +36,8 @@ from asyncworkers import (
 )
 
 pytestmark = pytest.mark.asyncio
+
+tenant: ContextVar[str] = ContextVar("tenant")
 
 USES = {"await": awaited, "iterate": iterated}
 
@@ -813,6 +817,32 @@ async def test_progress_and_outcomes_together(way: str, capsys: pytest.CaptureFi
             kinds = [one.exception() is None async for one in stream]
             assert kinds == [True, False] * 3
             assert capsys.readouterr().err.splitlines()[-1].endswith("6/6")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_items_are_let_go(way: str) -> None:
+    """No item is kept alive by the worker that ran it, whatever that does next."""
+
+    class Item:
+        pass
+
+    async def work(_: Item) -> None:
+        await asyncio.sleep(0)
+
+    async with supervisor_of(way, workers=1) as supervisor:
+        items = [Item() for _ in range(10)]
+        references = [weakref.ref(one) for one in items]
+        reading = asyncio.create_task(awaited(supervisor.map(work, items)))
+        await turns(3)
+        token = tenant.set("somebody")  # so that the next job gets a context of its own
+        blocking = await supervisor.submit(job(forever, priority=-1))
+        tenant.reset(token)
+        await reading
+        await turns(3)
+        assert blocking.state == "running"
+        del items, reading
+        assert [one() for one in references] == [None] * 10
+        blocking.cancel()
 
 
 async def test_map_on_a_queue_of_its_own() -> None:

@@ -1,7 +1,7 @@
 """The ways in which a stream's items may go, and small functions for tests of streams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextvars import ContextVar
 from typing import Any
 
@@ -33,13 +33,15 @@ variables: a context for each item; a task for each item.
 anything: ContextVar[str] = ContextVar("anything")
 
 
-def supervisor_of(way: str, workers: int = 4, **options: Any) -> Supervisor:
+def supervisor_of(
+    way: str, workers: int = 4, queues: Iterable[Queue] = (), **options: Any
+) -> Supervisor:
     """A supervisor whose streams go the way."""
-    queues = [Queue("default", workers, isolation="task" if way == "in tasks" else "shared")]
+    default = Queue("default", workers, isolation="task" if way == "in tasks" else "shared")
     if way == "with variables":
         anything.set("there is one")
     listeners = [EventRecorder()] if way == "watched" else []
-    return Supervisor(queues=queues, listeners=listeners, **options)
+    return Supervisor(queues=[default, *queues], listeners=listeners, **options)
 
 
 def counted(supervisor: Supervisor) -> tuple[int, int, int]:

@@ -394,6 +394,7 @@ class Supply:
                         left = 1  # these take their time, so each is worth a look
         finally:
             attempt.supply = attempt.at = None
+            mark(None)  # or the last item would live as long as the worker's next job
             if self.is_finished():
                 self._finished()
             elif self.items or not self.exhausted:
