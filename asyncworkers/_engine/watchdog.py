@@ -98,8 +98,12 @@ class Watchdog:
         answered = self._answered.wait(STALL)
         late = time.monotonic() - sent - STALL
         held_gil = late > STALL and _cpu_seconds(self._loop_thread) - cpu > late / 2
-        if answered and not held_gil:
-            return
+        if held_gil or not answered:
+            self._report(sent, late, held_gil)
+
+    def _report(self, sent: float, late: float, held_gil: bool) -> None:
+        if late > STALL and not held_gil:
+            return  # we were held up too, and not by the loop's thread: the machine was asleep
         place = self._place()
         if held_gil or place is None:
             self._answered.wait()
