@@ -784,6 +784,7 @@ class LineWorker(Attempt):
             details = self.number, self.process.pid, now - self._started
             self.home.emit(ChildStarted, self.home.name, *details)
             self._hold(False)
+            self.process.sleep(True)  # it may have woken us already
             self.children.wake(self)
         elif kind == wire.RESULT:
             (end, number), data = wire.open_long(payload)

@@ -110,7 +110,8 @@ def log_from_a_fork() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def log_from_a_thread_left_behind(go: str) -> None:
+def log_from_a_thread_left_behind(go: str, again: str = "", done: str = "") -> None:
+    """Log when there is a file, and once more when there is another; then make a third."""
     import logging
     import threading
 
@@ -118,6 +119,11 @@ def log_from_a_thread_left_behind(go: str) -> None:
         while not Path(go).exists():
             time.sleep(0.001)
         logging.getLogger("life.thread").warning("after its job")
+        if again:
+            while not Path(again).exists():
+                time.sleep(0.001)
+            logging.getLogger("life.thread").warning("once more")
+            Path(done).touch()
 
     threading.Thread(target=wait_and_log, daemon=True).start()
 

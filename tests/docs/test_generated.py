@@ -73,7 +73,7 @@ def shown(value: object) -> str:
 
 MAKERS = {
     "Supervisor": (Supervisor, {}),
-    "Queue": (Queue, {"name": "q"}),
+    "Queue": (Queue, {"name": "q", "kind": "processes"}),
     "Retry": (Retry, {"attempts": 2, "on": OSError}),
 }
 
