@@ -9,8 +9,8 @@ Three stages, each of them real work:
 2. `fetch`: a web server in a process of its own serves the pages, with latency and with faults;
    a few hundred coroutine workers crawl them from the index by following links, each address
    once, with a timeout for each request and patience for what may pass.
-3. `parse` and `compress`: each page that arrives goes to CPU-bound jobs. The links that `parse`
-   finds are what `fetch` visits next: two streams, each feeding the other.
+3. `parse` and `compress`: each page that arrives goes to CPU-bound jobs in child processes. The
+   links that `parse` finds are what `fetch` visits next: two streams, each feeding the other.
 
 Read `crawl.py` for the jobs, `supervised.py` for how they run side by side, `sequential.py` for
 the same without a supervisor. The rest makes the work (`catalog`, `render`, `site`, `analyze`),

@@ -1,4 +1,4 @@
-"""The jobs that analyze a page: CPU-bound work, in threads until there is a bridge to processes."""
+"""The jobs that analyze a page: CPU-bound work, in child processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncworkers.demo.render import INDEX
 __all__ = ["compress", "parse"]
 
 
-@job(priority=10)  # ahead of compressing: the crawl waits for the links
+@job(cpu=True, priority=10)  # ahead of compressing: the crawl waits for the links
 def parse(page: Page) -> Reading:
     """Read one page: its words and headings, how deep it is nested, and where it links to."""
     reader = _Reader(page.address)
@@ -24,7 +24,7 @@ def parse(page: Page) -> Reading:
     return reader.reading(len(page.body))
 
 
-@job
+@job(cpu=True)
 def compress(page: Page) -> Compression:
     """Measure how small the page gets."""
     body = page.body

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from asyncworkers import JobCancelled, SupervisorClosed
 from asyncworkers import run as run_loop
+from asyncworkers.bridge.terms import usable_processors
 from asyncworkers.demo.records import DemoFailed, Run, Settings
 from asyncworkers.demo.render import prepare
 from asyncworkers.demo.units import counted
@@ -29,7 +30,8 @@ INTERRUPTED = 130
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    defaults = Settings(Path("asyncworkers-demo"), threads=max(2, os.cpu_count() or 1))
+    usable = usable_processors()
+    defaults = Settings(Path("asyncworkers-demo"), threads=usable, processes=usable)
     parser.set_defaults(command=demo)
     parser.add_argument(
         "--sequential",
@@ -48,7 +50,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=_whole(1, 1_000),
         default=defaults.threads,
         metavar="N",
-        help="blocking jobs at once (default: the number of processors, here %(default)s)",
+        help="blocking jobs at once: threads, each waiting for a process that renders "
+        "(default: one for each usable processor, here %(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=_whole(1, 1_000),
+        default=defaults.processes,
+        metavar="N",
+        help="CPU-bound jobs at once: processes that analyze "
+        "(default: one for each usable processor, here %(default)s)",
     )
     parser.add_argument(
         "--pages",
@@ -97,6 +108,7 @@ def demo(arguments: argparse.Namespace) -> int:
         sequential=arguments.sequential,
         workers=arguments.workers,
         threads=arguments.threads,
+        processes=arguments.processes,
         pages=arguments.pages,
         faults=arguments.faults,
         seed=arguments.seed,
@@ -164,18 +176,21 @@ def _greeting(settings: Settings) -> str:
     how = (
         "one thing after another, without the supervisor, which takes a minute or two"
         if settings.sequential
-        else f"{_crew(settings)[0]} on the event loop, {_crew(settings)[1]}"
+        else _crew(settings)
     )
     return f"Rendering, serving, crawling and analyzing the standard library's pages: {how}."
 
 
-def _crew(settings: Settings) -> tuple[str, str]:
-    return counted(settings.workers, "worker"), counted(settings.threads, "thread")
+def _crew(settings: Settings) -> str:
+    workers = counted(settings.workers, "worker")
+    threads = counted(settings.threads, "thread")
+    processes = counted(settings.processes, "process", "processes")
+    return f"{workers} on the event loop, {threads}, {processes}"
 
 
 def _subtitle(run: Run) -> str:
     settings = run.settings
-    how = "one thing after another" if settings.sequential else ", ".join(_crew(settings))
+    how = "one thing after another" if settings.sequential else _crew(settings)
     ended = "" if run.complete else " Broken off before its end."
     processors = counted(os.cpu_count() or 1, "processor")
     machine = f"Python {platform.python_version()}, {processors}"

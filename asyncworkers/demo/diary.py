@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from asyncworkers import Supervisor
@@ -57,7 +58,7 @@ class Diary:
         self._supervisor: Supervisor | None = None
         self._subjects: dict[str, str] = {}
         self._progress: dict[str, int] = {}
-        self._starts: dict[tuple[str, int], float] = {}
+        self._last: dict[tuple[str, int], int] = {}  # the number of each worker's last attempt
 
     # ---- with a supervisor
 
@@ -87,7 +88,6 @@ class Diary:
 
     def _started(self, event: AttemptStarted) -> None:
         self.run.stage(event.job_name).running += 1
-        self._starts[event.queue, event.worker] = event.at - self._began
         if event.job_id not in self._subjects and self._supervisor is not None:
             # Events carry no arguments, so that they hold nothing alive: ask for the job.
             self._subjects[event.job_id] = str(self._supervisor.get(event.job_id).args[0])
@@ -100,15 +100,23 @@ class Diary:
             ending = Ending.CANCELLED
         else:
             ending = ending_of(event.error_type)
+        # A child process begins and ends jobs while the loop is busy, which hears of it later: the
+        # length of an attempt is told, its end is at the latest where the worker's next one began.
         end = event.at - self._began
-        self.run.attempts.append(
+        start = end - event.seconds
+        attempts, worker = self.run.attempts, (event.queue, event.worker)
+        before = self._last.get(worker)
+        if before is not None and attempts[before].end > start:
+            attempts[before] = replace(attempts[before], end=start)
+        self._last[worker] = len(attempts)
+        attempts.append(
             Attempt(
                 job=event.job_name,
                 subject=self._subjects.get(event.job_id, ""),
                 number=event.attempt,
                 queue=event.queue,
                 worker=event.worker,
-                start=self._starts.pop((event.queue, event.worker), end - event.seconds),
+                start=start,
                 end=end,
                 ending=ending,
             )

@@ -34,6 +34,7 @@ class Settings:
     sequential: bool = False
     workers: int = 200
     threads: int = 2
+    processes: int = 2
     pages: int | None = None
     faults: float = 0.05
     seed: int = 1
@@ -163,7 +164,7 @@ class Run:
     """All that one run of the demo found; it grows with the work, so a broken-off run has some.
 
     CPU times are in seconds: of the event loop's thread, of the other threads of this process,
-    and of the child processes that rendered.
+    and of the child processes that rendered and analyzed.
     """
 
     settings: Settings

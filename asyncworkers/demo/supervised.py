@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 from asyncworkers import Job, JobState, Supervisor
 from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.catalog import Batch
 from asyncworkers.demo.crawl import Frontier, client, fetch, session
 from asyncworkers.demo.diary import Diary
-from asyncworkers.demo.records import Compression, Page, Run
+from asyncworkers.demo.records import Compression, Page, Run, Settings
 from asyncworkers.demo.render import INDEX, render, write_index
 from asyncworkers.demo.site import serving
 
@@ -20,21 +21,31 @@ async def work_supervised(run: Run, batches: list[Batch]) -> None:
     """Render in as many processes as there are threads, then crawl and analyze at once."""
     settings = run.settings
     diary = Diary(run)
+    # What a child process used is known when it has ended: those that analyze end with the
+    # supervisor, and the server, whose work is not ours, is kept until that was counted.
     with diary.timing():
-        async with Supervisor(settings.workers, threads=settings.threads, grace=1.0) as supervisor:
-            diary.follow(supervisor)
+        async with AsyncExitStack() as afterwards:
             with diary.timing_children():
-                async for pages in supervisor.map(render, batches, ordered=False):
-                    run.rendered.extend(pages)
-            write_index(settings.site, run.rendered)
-            async with (
-                serving(settings.site, settings.seed, settings.faults) as site,
-                session(site.address) as http,
-            ):
-                client.set(http)
-                await _crawl(supervisor, run)
+                async with _supervisor(settings) as supervisor:
+                    diary.follow(supervisor)
+                    async for pages in supervisor.map(render, batches, ordered=False):
+                        run.rendered.extend(pages)
+                    write_index(settings.site, run.rendered)
+                    site = await afterwards.enter_async_context(
+                        serving(settings.site, settings.seed, settings.faults)
+                    )
+                    async with session(site.address) as http:
+                        client.set(http)
+                        await _crawl(supervisor, run)
         run.served = site.tally
     run.complete = True
+
+
+def _supervisor(settings: Settings) -> Supervisor:
+    """Coroutines on the loop, threads that wait for rendering, processes that analyze."""
+    return Supervisor(
+        settings.workers, threads=settings.threads, processes=settings.processes, grace=1.0
+    )
 
 
 async def _crawl(supervisor: Supervisor, run: Run) -> None:

@@ -53,7 +53,7 @@ def lanes(attempts: Iterable[Attempt]) -> dict[int, int]:
 def _drawn(attempts: Iterable[Attempt]) -> Mapping[str, Any]:
     """The attempts as columns of numbers, times in milliseconds: a third of the size of objects."""
     taken = sorted(attempts, key=lambda attempt: attempt.start)
-    # Few workers first: the threads above, the crowd on the loop below.
+    # Few workers first: threads and processes above, the crowd on the loop below.
     of_queue: dict[str, list[Attempt]] = {}
     for attempt in taken:
         of_queue.setdefault(attempt.queue, []).append(attempt)

@@ -36,6 +36,7 @@ def test_python_dash_m_is_the_same_command():
         (["demon"], "invalid choice: 'demon'"),
         (["demo", "--workers", "0"], "--workers: must be a whole number from 1, not '0'"),
         (["demo", "--threads", "many"], "--threads: must be a whole number from 1, not 'many'"),
+        (["demo", "--processes", "0"], "--processes: must be a whole number from 1, not '0'"),
         (["demo", "--pages", "-3"], "--pages: must be a whole number from 1, not '-3'"),
         (["demo", "--faults", "1.5"], "--faults: must be a number from 0 to 1, not '1.5'"),
         (["demo", "--faults", "nan"], "--faults: must be a number from 0 to 1, not 'nan'"),

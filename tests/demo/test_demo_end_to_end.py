@@ -37,6 +37,25 @@ def processes_about(folder: Path) -> list[str]:
     return found
 
 
+def children(parent: int) -> dict[int, str]:
+    """The command lines of all child processes, by their ids."""
+    tasks = Path(f"/proc/{parent}/task").iterdir()
+    ids = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return {
+        child: Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for child in ids
+    }
+
+
+def shared_memory(processes: list[int]) -> set[str]:
+    """The names of the shared memory that the processes have mapped, as the system shows them."""
+    lines = [
+        line for pid in processes for line in Path(f"/proc/{pid}/maps").read_text().split("\n")
+    ]
+    names = {line.split(maxsplit=5)[5] for line in lines if line.count("/")}
+    return {name for name in names if name.startswith(("/memfd:", "/dev/shm/"))}
+
+
 @pytest.mark.slow
 def test_both_ways_find_the_same(tmp_path):
     """With and without the supervisor: the same pages, the same dead links, the same answers."""
@@ -93,6 +112,41 @@ def test_ctrl_c_tells_what_was_done_and_leaves_no_process(tmp_path, mode):
     assert "Broken off. This is what was done so far." in said
     assert "The timeline" in said
     assert processes_about(tmp_path) == []
+    assert not (tmp_path / "supervisor.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="keeps handles of processes")
+def test_ctrl_c_while_children_analyze_ends_them(tmp_path):
+    """An interrupt amid the analysis ends its processes and the server, and tells what was done."""
+    # Few requests at once keep the analysis going for several lines of progress.
+    options = ["--pages", "120", "--workers", "3", "--processes", "2", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "asyncworkers", "demo", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    handles = []
+    try:
+        assert process.stdout is not None
+        assert any(" · parse " in line for line in process.stdout), "no page was ever parsed"
+        found = children(process.pid)
+        handles = [os.pidfd_open(child) for child in found]
+        shared = shared_memory([process.pid, *found])
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        ended, _, _ = select.select(handles, [], [], 0)
+    finally:
+        process.kill()
+        process.wait()
+        for handle in handles:
+            os.close(handle)
+    assert sum("boot.py" in line for line in found.values()) == 2, found
+    assert sum("site_child" in line for line in found.values()) == 1, found
+    assert len(ended) == len(handles), "a child outlived the demo"
+    assert process.returncode == 130
+    assert "Broken off. This is what was done so far." in said
+    assert "crawled and analyzed" in said
+    assert any("memfd:" in name for name in shared), "the children share memory with the demo"
+    assert not [name for name in shared if Path(name).exists()]
+    assert '"name":"processes"' in (tmp_path / "timeline-supervisor.html").read_text()
     assert not (tmp_path / "supervisor.json").exists()
 
 

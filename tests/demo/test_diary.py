@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from asyncworkers import Retry, RetryLater, Supervisor, current_job, job
+from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.diary import Diary, ending_of
-from asyncworkers.demo.records import Ending, Run, Settings, Stall
-from asyncworkers.events import LoopStalled
+from asyncworkers.demo.records import Ending, Page, Run, Settings, Stall
+from asyncworkers.events import AttemptEnded, LoopStalled
 
 
 @pytest.fixture
@@ -59,6 +60,41 @@ async def test_a_job_that_reports_is_counted_in_its_own_units(run):
         diary.follow(supervisor)
         await supervisor.map(render, [3, 4])
     assert run.stage("render").done == 7
+
+
+@pytest.mark.asyncio
+async def test_what_child_processes_do_is_written_down(run):
+    """Jobs of the queue of processes have their workers, and CPU time once these have ended."""
+    diary = Diary(run)
+    pages = [Page(f"{name}.html", 200, b"<h1>Title</h1>" * 500) for name in "abcd"]
+    with diary.timing_children():
+        async with Supervisor(processes=2) as supervisor:
+            diary.follow(supervisor)
+            readings = await supervisor.map(parse, pages)
+            await supervisor.map(compress, pages)
+    assert [reading.headings for reading in readings] == [500] * 4
+    assert {(a.job, a.subject, a.queue, a.ending) for a in run.attempts} == {
+        (job, page.address, "processes", Ending.SUCCEEDED)
+        for job in ("parse", "compress")
+        for page in pages
+    }
+    assert len({a.worker for a in run.attempts}) in {1, 2}
+    assert run.cpu_children > 0
+
+
+def test_attempts_heard_of_together_follow_one_another(run):
+    """A worker's attempt ends at the latest where its next one began, however late that is told."""
+    diary = Diary(run)
+    for at, worker, seconds in ((9.0, 1, 3.0), (9.0, 1, 1.0), (9.0, 2, 3.0), (9.5, 1, 0.25)):
+        who = at, "id", "parse", "processes", (), 1, worker
+        diary(AttemptEnded(*who, seconds, "Succeeded", "Complete", None, None))
+    spans = [(a.worker, a.start + diary._began, a.end + diary._began) for a in run.attempts]
+    assert spans == [
+        (1, pytest.approx(6.0), pytest.approx(8.0)),
+        (1, pytest.approx(8.0), pytest.approx(9.0)),
+        (2, pytest.approx(6.0), pytest.approx(9.0)),
+        (1, pytest.approx(9.25), pytest.approx(9.5)),
+    ]
 
 
 def test_a_stall_is_named_by_its_place(run):

@@ -38,13 +38,13 @@ def test_the_second_run_is_compared_with_the_first(tmp_path):
     assert comparison(*finished(tmp_path, sequential=True, slow=8.0)) == table
 
 
-def test_the_ratio_says_what_threads_cannot_do(tmp_path):
-    """CPU-bound jobs run in threads, which is said beside their ratio."""
+def test_the_ratio_says_where_the_work_was_done(tmp_path):
+    """CPU-bound jobs run in child processes, which is said beside their ratio."""
     keep(*finished(tmp_path, sequential=True, slow=1.0))
     table = comparison(*finished(tmp_path, sequential=False, slow=1.0))
     assert table is not None
     said = {what: text for what, _, text in table.rows}
-    assert "threads share one interpreter lock" in said["analyze alone"]
+    assert "in child processes" in said["analyze alone"]
 
 
 @pytest.mark.parametrize("change", [{"pages": 3}, {"faults": 0.5}, {"seed": 2}])

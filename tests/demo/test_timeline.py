@@ -26,7 +26,7 @@ def test_every_attempt_is_in_the_page(tmp_path):
     attempts = [
         attempt(7, 1.0, 1.25, ending=Ending.BUSY),
         attempt(9, 2.0, 2.5, number=2),
-        attempt(1, 2.5, 4.0, queue="threads", job="parse"),
+        attempt(1, 2.5, 4.0, queue="processes", job="parse"),
     ]
     write_timeline(page, attempts, "a run", [("pages", "1")])
     data = drawn(page)
@@ -50,7 +50,7 @@ def test_every_attempt_is_in_the_page(tmp_path):
     assert rows == [
         ("fetch", "default", 1000, 1250, "503", 1, "a.html"),
         ("fetch", "default", 2000, 2500, "succeeded", 2, "a.html"),
-        ("parse", "threads", 2500, 4000, "succeeded", 1, "a.html"),
+        ("parse", "processes", 2500, 4000, "succeeded", 1, "a.html"),
     ]
     assert data["span"] == 4000
     assert (data["subtitle"], data["figures"]) == ("a run", [["pages", "1"]])
