@@ -202,6 +202,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "Failed": (lambda: Failed(ValueError("no")), shows("Failed(", "ValueError('no')")),
     "TimedOut": (lambda: TimedOut(0.5), shows("TimedOut(timeout=0.5)")),
     "Cancelled": (lambda: Cancelled("enough"), shows("Cancelled(reason='enough'")),
+    "ChildStats": (
+        lambda: asyncworkers.ChildStats(1, 4711, True, 20_000_000, 3, "resize", "a-7", 0),
+        shows("ChildStats(worker=1, pid=4711", "memory=20000000", "job_name='resize'"),
+    ),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
 }
 
