@@ -161,6 +161,30 @@ def test_bridges_are_strangers() -> None:
     assert [(m, t) for m, t, _ in internal_imports() if m in kinds and t in kinds] == []
 
 
+def test_what_children_import_is_light() -> None:
+    """A child's modules know each other and what is small in the standard library, or import it only
+    where it is used; and nothing of ours that would bring the event loop along.
+    """
+    light = {
+        *("__future__", "bisect", "collections", "contextvars", "errno", "gc", "io", "mmap"),
+        *("operator", "os", "pickle", "select", "signal", "struct", "sys", "threading", "time"),
+        *("types", "typing"),
+    }
+    wrong = []
+    for module in MODULES:
+        if not module.startswith("asyncworkers.bridge.child."):
+            continue
+        for node in MODULES[module].body:
+            if isinstance(node, ast.Import):
+                wrong += [f"{module} imports {a.name}" for a in node.names if a.name not in light]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                if (node.module or "").split(".")[0] not in light:
+                    wrong.append(f"{module} imports from {node.module}")
+            elif isinstance(node, ast.ImportFrom) and node.level > 1:
+                wrong.append(f"{module} imports from above")
+    assert wrong == []
+
+
 def test_doors_use_what_users_may_use() -> None:
     """The command line and the demo import public names only."""
     wrong = []

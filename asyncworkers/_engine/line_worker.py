@@ -231,9 +231,8 @@ class LineWorker(Attempt):
                 bridge.kill()
                 await self._wait_for_end(LEAVE)
             self._let_go()
-            if self.home.hub.stopping is None:  # there is time
-                for _ in bridge.freighter.close_steps():
-                    await asyncio.sleep(0)
+            for _ in bridge.freighter.close_steps():
+                await asyncio.sleep(0)
             if reason is _DIED:
                 await self._mourn()
         finally:
@@ -246,7 +245,7 @@ class LineWorker(Attempt):
         self._end(_HOME)
         if self._rest is not None and not self._rest.done():
             self._rest.set_result(None)
-        return 2 * LEAVE
+        return 2 * LEAVE + self.process.freighter.seconds_to_close
 
     def _end(self, reason: str) -> None:
         if not self._over.done():

@@ -126,7 +126,7 @@ class Memory:
     @property
     def resident(self) -> int:
         """How many bytes of memory the file holds now, in both directions."""
-        return os.fstat(self.fd).st_blocks * 512
+        return 0 if self.fd < 0 else os.fstat(self.fd).st_blocks * 512
 
     def close_steps(self) -> Iterator[None]:
         """Let go of everything, now that the child is dead; what is looked at stays for its looker.
