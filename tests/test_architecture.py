@@ -166,9 +166,9 @@ def test_what_children_import_is_light() -> None:
     where it is used; and nothing of ours that would bring the event loop along.
     """
     light = {
-        *("__future__", "bisect", "collections", "contextvars", "errno", "gc", "io", "mmap"),
-        *("operator", "os", "pickle", "select", "signal", "struct", "sys", "threading", "time"),
-        *("types", "typing"),
+        *("__future__", "bisect", "collections", "contextlib", "contextvars", "errno"),
+        *("functools", "gc", "io", "marshal", "mmap", "operator", "os", "pickle", "select"),
+        *("signal", "struct", "sys", "threading", "time", "types", "typing", "warnings"),
     }
     wrong = []
     for module in MODULES:
