@@ -206,6 +206,21 @@ async def test_second():
     assert "2 passed" in output
 
 
+def test_what_the_first_uvloop_of_a_process_opens_is_no_leak(project):
+    """There is a pipe that libuv keeps for all its loops, whichever test makes the first of them."""
+    project.write(
+        """
+import uvloop
+
+def test_first():
+    uvloop.new_event_loop().close()
+""",
+        asyncworkers_leak_check="true",
+    )
+    code, output = project.run("-v")
+    assert code == 0, output
+
+
 def test_it_works_without_pytest_asyncio(project):
     """Nothing of pytest-asyncio is needed or imported: only its tests need it."""
     project.write(
