@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -126,7 +127,8 @@ def test_ctrl_c_while_children_analyze_ends_them(tmp_path):
     handles = []
     try:
         assert process.stdout is not None
-        assert any(" · parse " in line for line in process.stdout), "no page was ever parsed"
+        analyzed = re.compile(r"parse [1-9].* compress [1-9]")
+        assert any(map(analyzed.search, process.stdout)), "no page was ever analyzed"
         found = children(process.pid)
         handles = [os.pidfd_open(child) for child in found]
         shared = shared_memory([process.pid, *found])
@@ -138,7 +140,7 @@ def test_ctrl_c_while_children_analyze_ends_them(tmp_path):
         process.wait()
         for handle in handles:
             os.close(handle)
-    assert sum("boot.py" in line for line in found.values()) == 2, found
+    assert any("boot.py" in line for line in found.values()), found
     assert sum("site_child" in line for line in found.values()) == 1, found
     assert len(ended) == len(handles), "a child outlived the demo"
     assert process.returncode == 130
