@@ -21,8 +21,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pytest
@@ -136,16 +136,20 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
         # A loop that several tests share opens its files in the first of them, and keeps them.
         if name.endswith("_scoped_runner") and not name.startswith("_function"):
             request.getfixturevalue(name)
-    if "uvloop" in sys.modules:
-        _open_what_uvloop_keeps()
+    _open_what_uvloop_keeps()
     with no_leaks(tasks=False):
         yield
 
 
 @functools.cache
 def _open_what_uvloop_keeps() -> None:
-    """The first of its loops opens a pipe for all of them, which stays open for good."""
-    sys.modules["uvloop"].new_event_loop().close()
+    """The first of its loops opens a pipe for all of them, which stays open for good: `run` makes
+    one where uvloop is installed.
+    """
+    with suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
 
 
 class _EveryTest:
