@@ -263,7 +263,7 @@ def whole(low: int, high: int) -> Kind:
     return Kind(judge)
 
 
-def duration(*, zero: bool = True) -> Kind:
+def duration(*, zero: bool = True, least: float = 0.0) -> Kind:
     """Seconds or a timedelta, finite and at most ten years."""
 
     def judge(value: Any) -> Verdict:
@@ -271,7 +271,7 @@ def duration(*, zero: bool = True) -> Kind:
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return TypeError
-        good = value == value and 0 <= value <= YEARS and (zero or value != 0)
+        good = value == value and least <= value <= YEARS and (zero or value != 0)
         return None if good else ValueError
 
     return Kind(judge)
@@ -388,6 +388,7 @@ SUPERVISOR = {
     "grace": duration(),
     "restarts": whole(0, 1_000_000),
     "period": duration(zero=False),
+    "stall": duration(least=0.01).or_none(),
     "listeners": Kind(_judge_listeners),
     "name": QUEUE_NAME.or_none(),
 }
