@@ -466,7 +466,8 @@ class MemoryQueue:
         if attempt.bridge is not None and attempt.bridge.abandoned is not None:
             left = "it did not end when cancelled, and keeps its thread until it does"
             self._count_abandoned(job, number, left)
-            self._tell_if_exhausted()
+            if self.hub.stopping is None:
+                self._tell_if_exhausted()
         self.hub.check_quiet()
 
     def _count_abandoned(self, job: Job[Any], number: int, what: str) -> None:

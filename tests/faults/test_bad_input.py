@@ -475,6 +475,7 @@ def _shown(value: Any) -> str:
 
 NOT_FOR_USERS = {
     "Call": "made by JobFunction.bind",
+    "CancelCallback": "made by on_cancel",
     "CancelToken": "made by the engine",
     "Cancelled": "a fact, made by the engine",
     "CurrentJob": "made by current_job",
@@ -514,7 +515,7 @@ USES = {
     },
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
     "CurrentJob": {"report": {"done", "total", "message"}},
-    "CancelToken": {"cancel": {"reason"}, "wait": {"seconds"}},
+    "CancelToken": {"cancel": {"reason"}, "on_cancel": {"callback"}, "wait": {"seconds"}},
     "Stream": {"progress": {"title"}},
     "JobFunction": {"options": set[str](), "bind": set[str]()},
     "Retry": {"wants": {"error"}, "delay_after": {"attempt", "error", "roll"}},
@@ -831,13 +832,17 @@ async def test_fault_B01_reports_of_a_job(caplog: Log, argument: str) -> None:
 
 
 def test_fault_B01_tokens() -> None:
-    """The token that blocking code sleeps on takes a duration, or None, and nothing else."""
+    """The token that blocking code sleeps on takes a duration, or None, and nothing else; who wants
+    to be told gives it a callable.
+    """
     kind = duration().or_none()
     token = CancelToken()
     for value in CORPUS:
         expected = kind.judge(value)
         if expected is not None:
             _refuses(lambda v=value: token.wait(v), "seconds", value, expected)
+        if not callable(value):
+            _refuses(lambda v=value: token.on_cancel(v), "callback", value, TypeError)
     assert token.wait(0) is False
     token.cancel("enough")
     assert token.wait(None) is True
