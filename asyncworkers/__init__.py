@@ -1,7 +1,7 @@
 """An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
 
 from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
-from asyncworkers.bridge import CancelToken
+from asyncworkers.bridge import CancelCallback, CancelToken
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
     AsyncworkersError,
@@ -33,6 +33,7 @@ from asyncworkers.supervisor import Supervisor
 __all__ = [
     "AsyncworkersError",
     "Call",
+    "CancelCallback",
     "CancelToken",
     "Cancelled",
     "ChildStats",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.memory import MemoryQueue
-from asyncworkers.bridge import CancelToken
+from asyncworkers.bridge import CancelCallback, CancelToken
 from asyncworkers.job import Job, Progress, running_job
 
 __all__ = ["CurrentJob", "current_job"]
@@ -137,14 +139,20 @@ class _InChild(CurrentJob):
 
 
 class _TokenInChild(CancelToken):
-    """True once the parent wants the job of this number to stop, or it is over."""
+    """True once the parent wants the job of this number to stop, or it is over.
 
-    __slots__ = ("_number", "_serving")
+    Nobody in the child cancels it: the parent writes to memory that both share. So a thread looks
+    there while somebody wants to be told; and if the job's own code is interrupted before the
+    thread has looked, `with token.on_cancel(...)` tells at its end.
+    """
+
+    __slots__ = ("_number", "_serving", "_watching")
 
     def __init__(self, serving: Any, number: int) -> None:
         super().__init__()
         self._serving = serving
         self._number = number
+        self._watching = False
 
     def __bool__(self) -> bool:
         return bool(self._serving.is_over(self._number))
@@ -163,6 +171,26 @@ class _TokenInChild(CancelToken):
                 return False
             time.sleep(left)
         return True
+
+    def on_cancel(self, callback: Callable[[], object]) -> CancelCallback:
+        """Have `callback()` called, once, when this is cancelled, by a thread that waits for it."""
+        told = super().on_cancel(callback)
+        if not self._watching:
+            self._watching = True
+            threading.Thread(target=self._watch, name="asyncworkers-cancel", daemon=True).start()
+        return told
+
+    def _watch(self) -> None:
+        self.wait()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._serving.is_unwanted(self._number):
+            self.cancel("its supervisor wants it to stop")
+
+    def _take_back(self, told: CancelCallback) -> None:
+        self._pass_on()
+        super()._take_back(told)
 
 
 EVERY = 0.01

@@ -50,6 +50,9 @@ __all__ = ["Supervisor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LEAST_STALL = 0.01
+"""Seconds. To notice shorter ones the watchdog would have to look so often that it became one."""
+
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
 
@@ -72,6 +75,8 @@ class Supervisor:
     - `restarts`, `period`: if workers crash more than `restarts` times in `period` seconds (by
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
       of the `async with` is cancelled, and SupervisorFailed is raised from it with the cause.
+    - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
+      is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
     - `name`: for logs and thread names.
     """
@@ -90,6 +95,7 @@ class Supervisor:
         grace: float | timedelta = 20.0,
         restarts: int = 3,
         period: float | timedelta = 5.0,
+        stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
         name: str | None = None,
     ) -> None:
@@ -105,6 +111,11 @@ class Supervisor:
         self._grace = _checks.duration("grace", grace)
         self._restarts = _checks.whole("restarts", restarts, 0, 1_000_000)
         self._period = _checks.duration("period", period, zero=False)
+        self._stall = None if stall is None else _checks.duration("stall", stall)
+        if self._stall is not None and self._stall < LEAST_STALL:
+            raise ValueError(
+                f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
+            )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
         self._listeners = Listeners(_checks.iterable("listeners", listeners))
         self._declared = _declared(
@@ -159,8 +170,8 @@ class Supervisor:
         self._intake, self._relay = Intake(hub, queues), Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
-        if hub.clock.real:
-            self._watchdog = Watchdog(hub)
+        if hub.clock.real and self._stall is not None:
+            self._watchdog = Watchdog(hub, self._stall)
             self._watchdog.start()
         self._strays = Strays(hub)
         runs_in(loop, self)

@@ -103,12 +103,20 @@ class Attempt:
 
     @property
     def token(self) -> CancelToken:
-        """The token of the job at hand, made when first asked for."""
-        if self._token is None:
-            self._token = CancelToken()
-            if self.verdict is not None:
-                self._token.cancel(_reason(self.verdict))
-        return self._token
+        """The token of the job at hand, made when first asked for, perhaps by a thread, while the
+        loop's cancels the attempt or ends it: each looks after the other may have written.
+        """
+        token = self._token
+        if token is None:
+            token = CancelToken()
+            if self.job is not None:
+                self._token = token
+            verdict = self.verdict
+            if verdict is not None:
+                token.cancel(_reason(verdict))
+            elif self.job is None:
+                token.cancel("the attempt is over")
+        return token
 
     def cancel(self, verdict: Cancelled | TimedOut) -> bool:
         """End the attempt with this outcome; False if it already has one or is over."""

@@ -26,6 +26,8 @@ class Explained(Protocol):
     @property
     def held_threads(self) -> list[str]: ...
     @property
+    def ending_threads(self) -> list[str]: ...
+    @property
     def children(self) -> Iterable[ChildStats]: ...
 
 
@@ -75,6 +77,9 @@ def _why_queued(queue: Explained) -> str:
     delays = [attempt.delay for attempt in queue.crew.members if attempt.delay is not None]
     if held and len(held) >= queue.crew.workers:
         return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
+    ending = [*held, *queue.ending_threads]
+    if ending and len(ending) >= queue.crew.workers:
+        return f"every thread of queue {queue.name!r} still runs what was told to stop: {_listed(ending)}"
     busy = len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent
     if queue.crew.workers == 0:
         return f"queue {queue.name!r} has no workers"

@@ -33,6 +33,7 @@ class ServedQueue(Protocol):
 
     told: bool
     crew: Any
+    unwinding: Any
 
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
@@ -65,7 +66,7 @@ class Hub:
         self.prefix = f"{self.clock.random.getrandbits(32):08x}"
         self.failures: weakref.WeakSet[Failure] = weakref.WeakSet()
         self.stopping: str | None = None  # why nothing is started or tried again any more
-        self.left_behind: set[Job[Any]] = set()  # whose code did not end when all was stopped
+        self.finishing: list[dict[Job[Any], None]] = []  # for each who drains: what is abandoned
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self._quiet: list[asyncio.Future[None]] = []
 
@@ -131,7 +132,7 @@ class Hub:
 
     def check_quiet(self) -> None:
         """Tell who waits for it if nothing goes on by itself any more."""
-        if self._quiet and self.open <= 0 and not any(reader.busy() for reader in self.readers):
+        if self._quiet and self._is_quiet():
             for future in self._quiet:
                 if not future.done():
                     future.set_result(None)
@@ -155,7 +156,12 @@ class Hub:
                 timer.cancel()
             self._quiet.remove(future)
             self.refresh()
-        return self.open <= 0 and not any(reader.busy() for reader in self.readers)
+        return self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        if self.open > 0 or any(queue.unwinding for queue in self.queues):
+            return False
+        return not any(reader.busy() for reader in self.readers)
 
     def let_functions_go(self) -> None:
         """No job function keeps hold of this supervisor's queues."""

@@ -105,6 +105,7 @@ class MemoryQueue:
         "timeouts",
         "told",
         "unwind",
+        "unwinding",
     )
 
     def __init__(
@@ -128,6 +129,7 @@ class MemoryQueue:
         self.maxsize = maxsize
         self.isolation = isolation
         self.unwind = unwind
+        self.unwinding: dict[Attempt, tuple[Job[Any], int]] = {}  # see `let_end`
         self.ageing = ageing
         self.may_chunk = True  # whether items of a stream may make up one job of a process
         self.told = False  # whether anybody wants to hear of each job
@@ -147,7 +149,7 @@ class MemoryQueue:
         self.crew = Crew(hub.loop, workers, lambda number: hire(self, number), self._to_take)
         loop, now = hub.loop, hub.clock.now
         self.timeouts: Agenda[Attempt] = Agenda(loop, now, self._time_out, _is_running)
-        self._unwinds: Agenda[Attempt] = Agenda(loop, now, self._abandon, _is_running)
+        self._unwinds: Agenda[Attempt] = Agenda(loop, now, self._abandon, self._may_be_abandoned)
         self._due: Agenda[Job[Any]] = Agenda(loop, now, self._come_due, _is_scheduled)
         self._expiries: Agenda[Job[Any]] = Agenda(loop, now, self._expire, _is_unfinished)
 
@@ -433,35 +435,57 @@ class MemoryQueue:
 
     def _abandon(self, attempt: Attempt, _serial: float = 0) -> None:
         """Settle the job although its code runs on; that worker is retired and replaced."""
+        if attempt in self.unwinding:
+            self._abandon_call(attempt)
+            return
         job, verdict = attempt.job, attempt.verdict
         if job is None or verdict is None or attempt.task is None or attempt.bridge is not None:
-            return  # a bridge's call ends at once, and its slot stays taken until it is free
+            return  # a bridge's call ends at once, see `let_end`
         if attempt.kill():
             return
         attempt.retired = True
         self.crew.zombies[attempt] = None
-        self.count_abandoned(job)
+        self._count_abandoned(job, job.attempt, "it did not end when cancelled")
         self._dismiss(attempt)
         self.conclude(job, attempt, verdict, self.clock.now())
         attempt.verdict = verdict  # so that nothing its code does later counts
         attempt.task.cancel("abandoned")  # once more: the first may have been swallowed by accident
 
-    def count_abandoned(self, job: Job[Any]) -> None:
+    def let_end(self, attempt: Attempt, job: Job[Any]) -> None:
+        """A job is over whose function cannot be stopped: it may notice, and end, within `unwind`
+        seconds. Only after that it counts as abandoned. Its slot stays taken until it has ended.
+        """
+        self.unwinding[attempt] = job, job.attempt
+        self._unwinds.add(self.clock.now() + self.unwind, attempt, attempt.serial)
+
+    def _may_be_abandoned(self, attempt: Attempt, serial: float) -> bool:
+        return _is_running(attempt, serial) or attempt in self.unwinding
+
+    def _abandon_call(self, attempt: Attempt) -> None:
+        job, number = self.unwinding.pop(attempt)
+        if attempt.bridge is not None and attempt.bridge.abandoned is not None:
+            left = "it did not end when cancelled, and keeps its thread until it does"
+            self._count_abandoned(job, number, left)
+            if self.hub.stopping is None:
+                self._tell_if_exhausted()
+        self.hub.check_quiet()
+
+    def _count_abandoned(self, job: Job[Any], number: int, what: str) -> None:
         """An attempt was left behind: say so."""
         self.abandoned += 1
-        if self.hub.stopping is not None:
-            self.hub.left_behind.add(job)
-        log.warning("abandoned attempt %d of %r: it did not end when cancelled", job.attempt, job)
+        for finishing in self.hub.finishing:
+            finishing[job] = None
+        log.warning("abandoned attempt %d of %r: %s", number, job, what)
         if self.told:
-            self._emit(events.AttemptAbandoned, job, job.attempt)
+            self._emit(events.AttemptAbandoned, job, number)
 
     def abandon_all(self) -> None:
         """Abandon every attempt that still runs."""
         for attempt in tuple(self.crew.members):
             self._abandon(attempt)
 
-    def thread_held(self) -> None:
-        """A worker now waits for its thread to end an abandoned call; say so if it was the last one."""
+    def _tell_if_exhausted(self) -> None:
+        """An abandoned call holds a thread; say so if it was the last one."""
         held = self.held_threads
         if len(held) >= self.crew.workers:
             log.warning(
@@ -474,12 +498,17 @@ class MemoryQueue:
     @property
     def held_threads(self) -> list[str]:
         """The names of abandoned calls that still hold a thread of this queue."""
-        bridges = (attempt.bridge for attempt in self.crew.members)
-        return [
-            bridge.abandoned
-            for bridge in bridges
-            if bridge is not None and bridge.abandoned is not None
-        ]
+        return [name for attempt, name in self._calls_left() if attempt not in self.unwinding]
+
+    @property
+    def ending_threads(self) -> list[str]:
+        """The names of calls that were told to stop, and may still end in time."""
+        return [name for attempt, name in self._calls_left() if attempt in self.unwinding]
+
+    def _calls_left(self) -> Iterator[tuple[Attempt, str]]:
+        for attempt in self.crew.members:
+            if attempt.bridge is not None and attempt.bridge.abandoned is not None:
+                yield attempt, attempt.bridge.abandoned
 
     # ---- the crew
 
@@ -593,6 +622,8 @@ class MemoryQueue:
                 self._settle_for(attempt, job, crash)
         finally:
             self._dismiss(attempt)
+        if self.unwinding.pop(attempt, None) is not None:
+            self.hub.check_quiet()
         if was_on_duty and (crash is not None or task.cancelled()) and self.hub.stopping is None:
             self._tell_replaced(attempt, job, crash)
             if crash is not None:

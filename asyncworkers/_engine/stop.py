@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from contextvars import Context
 from typing import Any
 
@@ -12,7 +13,7 @@ from asyncworkers._engine.origin import Origin, Strays, origin_of
 from asyncworkers._engine.report import DrainReport
 from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
-from asyncworkers.job import CANCELLED, RUNNING, Job
+from asyncworkers.job import CANCELLED, RUNNING, SUCCEEDED, Job
 
 __all__ = ["close", "end_if_still", "finish", "forget", "give_up", "stop"]
 
@@ -27,6 +28,18 @@ async def finish(hub: Hub, grace: float | None) -> DrainReport:
     """Wait for all jobs, as long as `grace` says (None: for ever); then stop them, in bounded time."""
     began = hub.clock.now()
     had = hub.unfinished()
+    abandoned: dict[Job[Any], None] = {}
+    hub.finishing.append(abandoned)
+    try:
+        left, waiting = await _finish(hub, grace)
+    finally:
+        hub.finishing[:] = [one for one in hub.finishing if one is not abandoned]
+    jobs = tuple(dict.fromkeys((*had, *left, *abandoned)))
+    return _report(hub, jobs, waiting, abandoned, began)
+
+
+async def _finish(hub: Hub, grace: float | None) -> tuple[list[Job[Any]], set[Job[Any]]]:
+    """What was left when the grace was over, and what of it had not started."""
     quiet = await hub.wait_quiet(grace)
     left = [] if quiet else hub.unfinished()
     waiting = {job for job in left if job._state < RUNNING}
@@ -36,16 +49,20 @@ async def finish(hub: Hub, grace: float | None) -> DrainReport:
         if not await hub.wait_quiet(patience):
             for queue in _queues(hub):
                 queue.abandon_all()
-    return _report(hub, tuple(dict.fromkeys((*had, *left))), waiting, began)
+    return left, waiting
 
 
 def _report(
-    hub: Hub, jobs: tuple[Job[Any], ...], waiting: set[Job[Any]], began: float
+    hub: Hub,
+    jobs: tuple[Job[Any], ...],
+    waiting: set[Job[Any]],
+    abandoned: Container[Job[Any]],
+    began: float,
 ) -> DrainReport:
     """Sort the jobs by what became of them; perhaps it was somebody else who stopped them."""
     ends: dict[str, list[str]] = {}
     for job in jobs:
-        if job in hub.left_behind:
+        if job in abandoned and job._state != SUCCEEDED:  # else a later attempt made up for it
             end = "abandoned"
         elif hub.stopping is None or job._state != CANCELLED:
             end = "done"
@@ -54,10 +71,8 @@ def _report(
         else:
             end = "cancelled"
         ends.setdefault(end, []).append(job.id)
-    done, cancelled, not_started, abandoned = (
-        tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned")
-    )
-    return DrainReport(done, cancelled, not_started, abandoned, hub.clock.now() - began)
+    fates = (tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned"))
+    return DrainReport(*fates, hub.clock.now() - began)
 
 
 def stop(hub: Hub, reason: str) -> None:

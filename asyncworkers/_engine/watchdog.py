@@ -17,10 +17,7 @@ from asyncworkers.job import Job
 __all__ = ["Watchdog"]
 
 EVERY = 0.05
-"""Seconds between two looks, while there are jobs."""
-
-STALL = 0.1
-"""Seconds a step may take before it counts as a stall."""
+"""Seconds between two looks, while there are jobs, at the most: twice in what counts as a stall."""
 
 
 class Place:
@@ -52,8 +49,10 @@ class Watchdog:
     the place because the loop's thread has hardly moved on by the time this one runs again.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, stall: float) -> None:
         self._hub = hub
+        self._stall = stall  # seconds a step may take before it counts as one
+        self._every = min(EVERY, stall / 2)
         self._loop_thread = threading.get_ident()
         self._over = threading.Event()
         self._answered = threading.Event()
@@ -76,10 +75,10 @@ class Watchdog:
 
     def _watch(self) -> None:
         cpu, looked = _cpu_seconds(self._loop_thread), time.monotonic()
-        while not self._over.wait(EVERY):
+        while not self._over.wait(self._every):
             now, cpu_now = time.monotonic(), _cpu_seconds(self._loop_thread)
-            late = now - looked - EVERY
-            if late > STALL and cpu_now - cpu > late / 2:
+            late = now - looked - self._every
+            if late > self._stall and cpu_now - cpu > late / 2:
                 self._tell(late, self._place(), held_gil=True)
             elif self._hub.at_work():
                 self._ping()
@@ -95,14 +94,14 @@ class Watchdog:
         except RuntimeError:  # the loop was closed under us
             self._over.set()
             return
-        answered = self._answered.wait(STALL)
-        late = time.monotonic() - sent - STALL
-        held_gil = late > STALL and _cpu_seconds(self._loop_thread) - cpu > late / 2
+        answered = self._answered.wait(self._stall)
+        late = time.monotonic() - sent - self._stall
+        held_gil = late > self._stall and _cpu_seconds(self._loop_thread) - cpu > late / 2
         if held_gil or not answered:
             self._report(sent, late, held_gil)
 
     def _report(self, sent: float, late: float, held_gil: bool) -> None:
-        if late > STALL and not held_gil:
+        if late > self._stall and not held_gil:
             return  # we were held up too, and not by the loop's thread: the machine was asleep
         place = self._place()
         if held_gil or place is None:
@@ -112,13 +111,13 @@ class Watchdog:
         self._report_while_it_lasts(sent, place)
 
     def _report_while_it_lasts(self, sent: float, place: Place) -> None:
-        say_again = STALL
+        say_again = self._stall
         while True:
             lasted = time.monotonic() - sent
             if lasted >= say_again:
                 log.warning("the event loop has been stalled for %.2f s: %s", lasted, place)
                 say_again = max(1.0, 2 * lasted)
-            if self._answered.wait(EVERY):
+            if self._answered.wait(self._every):
                 break
             place = self._place() or place
         self._tell(time.monotonic() - sent, place, held_gil=False)

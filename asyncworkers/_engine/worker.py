@@ -189,9 +189,12 @@ def conclude(
         outcome = unfinished(value, job.name)
     elif outcome is None:
         outcome = Succeeded(value)
+    left = attempt.bridge is not None and attempt.bridge.abandoned is not None
+    if left and attempt._token is not None:
+        attempt._token.cancel("nobody waits for it any more")  # unless it was told why already
     queue.conclude(job, attempt, outcome, moment)
-    if attempt.bridge is not None and attempt.bridge.abandoned is not None:
-        queue.count_abandoned(job)
+    if left:
+        queue.let_end(attempt, job)
 
 
 def learn_that_it_sets_context(order: Order) -> None:
@@ -262,11 +265,9 @@ async def _give_back(
 
 async def _free(queue: MemoryQueue, bridge: Bridge) -> None:
     """A slot is not used again before its bridge is free; then the next worker makes a new one."""
-    if bridge.abandoned is not None:
-        queue.thread_held()
-        while bridge.abandoned:
-            try:
-                await bridge.wait_free()
-            except asyncio.CancelledError:
-                if queue.hub.stopping is not None:
-                    raise  # else a stranger's, and the thread runs on
+    while bridge.abandoned is not None:
+        try:
+            await bridge.wait_free()
+        except asyncio.CancelledError:
+            if queue.hub.stopping is not None:
+                raise  # else a stranger's, and the thread runs on

@@ -1,7 +1,14 @@
 """Bridges carry a call to where blocking work may run, and its end back: one bridge per worker."""
 
 from asyncworkers.bridge.inline import InlineBridge
-from asyncworkers.bridge.protocol import Bridge, BridgeBroken, CancelToken
+from asyncworkers.bridge.protocol import Bridge, BridgeBroken, CancelCallback, CancelToken
 from asyncworkers.bridge.thread import ThreadBridge
 
-__all__ = ["Bridge", "BridgeBroken", "CancelToken", "InlineBridge", "ThreadBridge"]
+__all__ = [
+    "Bridge",
+    "BridgeBroken",
+    "CancelCallback",
+    "CancelToken",
+    "InlineBridge",
+    "ThreadBridge",
+]

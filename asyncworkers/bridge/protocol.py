@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from asyncworkers import _checks
+from asyncworkers._log import log
 
-__all__ = ["Bridge", "BridgeBroken", "CancelToken", "Work"]
+__all__ = ["Bridge", "BridgeBroken", "CancelCallback", "CancelToken", "Work"]
 
 
 class BridgeBroken(Exception):
@@ -19,12 +20,14 @@ class BridgeBroken(Exception):
 class CancelToken:
     """Tells blocking code that nobody waits for it any more; true once that is so.
 
-    Poll it (`if token: return`) or sleep on it (`token.wait(5)`). May be used from any thread.
+    Poll it (`if token: return`), sleep on it (`token.wait(5)`), or, where the code blocks in
+    something else, be told (`token.on_cancel(connection.close)`). May be used from any thread.
     """
 
-    __slots__ = ("_event", "_reason")
+    __slots__ = ("_callbacks", "_event", "_reason")
 
     def __init__(self) -> None:
+        self._callbacks: dict[CancelCallback, Callable[[], object]] = {}
         self._event = threading.Event()
         self._reason: str | None = None
 
@@ -45,14 +48,67 @@ class CancelToken:
             seconds = _checks.duration("seconds", seconds)
         return self._event.wait(seconds)
 
+    def on_cancel(self, callback: Callable[[], object]) -> CancelCallback:
+        """Have `callback()` called, once, when this is cancelled, or at once if it is already.
+
+        For what blocks and cannot poll: close its connection, kill its subprocess. It is called in
+        the thread that cancels, mostly the event loop's: so it must not block. What it raises is
+        logged. Take it back when it has become pointless: `with token.on_cancel(child.kill): ...`
+        does at the block's end. Raises TypeError for what is not callable.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {_checks.shown(callback)}")
+        told = CancelCallback(self)
+        self._callbacks[told] = callback
+        if self._event.is_set():  # perhaps after `cancel` had looked
+            self._tell(told)
+        return told
+
     def cancel(self, reason: str) -> None:
         """Make it true. The first reason stays."""
         if not self._event.is_set():
             self._reason = reason
             self._event.set()
+            for told in tuple(self._callbacks):
+                self._tell(told)
+
+    def _take_back(self, told: CancelCallback) -> None:
+        self._callbacks.pop(told, None)
+
+    def _tell(self, told: CancelCallback) -> None:
+        callback = self._callbacks.pop(told, None)  # whoever gets it calls it: nobody twice
+        if callback is None:
+            return
+        try:
+            callback()
+        except BaseException as error:  # also SystemExit: it would end the loop, not the job
+            log.failure(f"{_checks.shown(callback)}, told of a cancellation, raised", error)
 
     def __repr__(self) -> str:
         return f"<CancelToken {'cancelled: ' + str(self._reason) if self else 'not cancelled'}>"
+
+
+class CancelCallback:
+    """What `CancelToken.on_cancel` returns: take the callback back with `remove()` or by `with`."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: CancelToken) -> None:
+        self._token = token
+
+    def remove(self) -> None:
+        """It is not called any more from now on; at this very moment it may still be running."""
+        self._token._take_back(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        waits = self in self._token._callbacks
+        return f"<CancelCallback {'waiting' if waits else 'called or removed'}>"
 
 
 class Work:

@@ -63,6 +63,11 @@ class ThreadBridge(AbandoningBridge):
             try:
                 future.get_loop().call_soon_threadsafe(self._deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
-                log.warning("the event loop closed before %s ended; its result is lost", work.name)
+                if self._abandoned is not work:  # else everybody was told that it was left behind
+                    log.warning(
+                        "the event loop was closed while %s ran in thread %s; its result is lost",
+                        work.name,
+                        self._name,
+                    )
                 return
             del item, work, future, end  # an idle thread must not keep the last job alive

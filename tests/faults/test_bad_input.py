@@ -263,7 +263,7 @@ def whole(low: int, high: int) -> Kind:
     return Kind(judge)
 
 
-def duration(*, zero: bool = True) -> Kind:
+def duration(*, zero: bool = True, least: float = 0.0) -> Kind:
     """Seconds or a timedelta, finite and at most ten years."""
 
     def judge(value: Any) -> Verdict:
@@ -271,7 +271,7 @@ def duration(*, zero: bool = True) -> Kind:
             value = value.total_seconds()
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return TypeError
-        good = value == value and 0 <= value <= YEARS and (zero or value != 0)
+        good = value == value and least <= value <= YEARS and (zero or value != 0)
         return None if good else ValueError
 
     return Kind(judge)
@@ -388,6 +388,7 @@ SUPERVISOR = {
     "grace": duration(),
     "restarts": whole(0, 1_000_000),
     "period": duration(zero=False),
+    "stall": duration(least=0.01).or_none(),
     "listeners": Kind(_judge_listeners),
     "name": QUEUE_NAME.or_none(),
 }
@@ -474,6 +475,7 @@ def _shown(value: Any) -> str:
 
 NOT_FOR_USERS = {
     "Call": "made by JobFunction.bind",
+    "CancelCallback": "made by on_cancel",
     "CancelToken": "made by the engine",
     "Cancelled": "a fact, made by the engine",
     "CurrentJob": "made by current_job",
@@ -513,7 +515,7 @@ USES = {
     },
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
     "CurrentJob": {"report": {"done", "total", "message"}},
-    "CancelToken": {"cancel": {"reason"}, "wait": {"seconds"}},
+    "CancelToken": {"cancel": {"reason"}, "on_cancel": {"callback"}, "wait": {"seconds"}},
     "Stream": {"progress": {"title"}},
     "JobFunction": {"options": set[str](), "bind": set[str]()},
     "Retry": {"wants": {"error"}, "delay_after": {"attempt", "error", "roll"}},
@@ -830,13 +832,17 @@ async def test_fault_B01_reports_of_a_job(caplog: Log, argument: str) -> None:
 
 
 def test_fault_B01_tokens() -> None:
-    """The token that blocking code sleeps on takes a duration, or None, and nothing else."""
+    """The token that blocking code sleeps on takes a duration, or None, and nothing else; who wants
+    to be told gives it a callable.
+    """
     kind = duration().or_none()
     token = CancelToken()
     for value in CORPUS:
         expected = kind.judge(value)
         if expected is not None:
             _refuses(lambda v=value: token.wait(v), "seconds", value, expected)
+        if not callable(value):
+            _refuses(lambda v=value: token.on_cancel(v), "callback", value, TypeError)
     assert token.wait(0) is False
     token.cancel("enough")
     assert token.wait(None) is True

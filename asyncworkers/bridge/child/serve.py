@@ -401,6 +401,10 @@ class Serving:
         """Whether the job of this number has ended, or the parent wants it to."""
         return self.words[INTERRUPT] == job or self.words[CURRENT] != job or not self.runs_job()
 
+    def is_unwanted(self, job: int) -> bool:
+        """Whether the parent wanted the job of this number to stop."""
+        return self.words[INTERRUPT] == job
+
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """The signal by which the parent asks for the running job's end."""
         if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
