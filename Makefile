@@ -4,6 +4,7 @@
 #   make demo ARGS=--sequential    the same work without the supervisor, to compare
 #   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
 #   make test PYTHON=python3.12    the suite on another Python, in an environment of its own
+#   make bench TABLE=bridge        one of the benchmarks: inproc (the default), bridge, behaviours
 #   make lint types docs bench ci  what their names say
 #
 # An environment is made by `python -m venv` from the hashed files in requirements/, and made again
@@ -58,10 +59,10 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --strict --clean
 
 bench:
-	$(MAKE) PYTHON="$(PYTHON)" VENV=$(VENV)-bench ARGS="$(ARGS)" benchmarks
+	$(MAKE) PYTHON="$(PYTHON)" VENV=$(VENV)-bench TABLE="$(TABLE)" ARGS="$(ARGS)" benchmarks
 
 benchmarks: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.inproc $(ARGS)
+	$(BIN)/python -m benchmarks.$(or $(TABLE),inproc) $(ARGS)
 
 wheel: $(VENV)/.demo
 	rm -rf dist

@@ -3,11 +3,12 @@
     python -m benchmarks.behaviours [--quick] [--asyncio] [--only pebble,loky]
 
 Every experiment runs in an interpreter of its own on two processes, which is given up after a
-minute, and every word of the table comes from what was seen in this run. Nothing is left behind.
+minute and a half, and every word of the table comes from what was seen in this run. Nothing is left
+behind.
 
-Errors are shown by name. A job *hangs* if its caller waits in vain for six seconds. A job that is
-to be stopped is *interrupted* if its process lives and uses no more CPU, *killed* if the process is
-gone, and *burns on* if it still uses CPU five seconds later.
+Errors are shown by name. A job *hangs* if its caller waits in vain for 15 seconds. A job that is to
+be stopped is *interrupted* if its `finally` runs, *killed* if its process is gone, and *burns on* if
+it still uses CPU five seconds later.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.experiments import Words
-from benchmarks.family import Family, started
+from benchmarks.family import Family, started, wait_for_quiet
 from benchmarks.process_pools import OURS, ProcessPool, chosen
 from benchmarks.tables import machine, markdown
 
-PATIENCE = 60.0
+PATIENCE = 90.0
 EXITS_WITHIN = 8.0
 
 Deed: TypeAlias = Callable[[Family], Words]
@@ -118,6 +119,7 @@ def tried(trial: Trial, pool: type[ProcessPool], loop: str) -> Words:
     """All that was seen, a word a row; variants that differ say so."""
     seen: dict[str, dict[str, str]] = {}
     for variant, arguments in trial.variants.items():
+        wait_for_quiet(0.5, patience=3)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             given = {"pool": pool.name, "experiment": trial.experiment, "folder": folder}
             given |= {"loop": loop, **arguments}

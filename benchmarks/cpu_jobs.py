@@ -98,9 +98,9 @@ def crash(folder: str, name: str, how: str) -> NoReturn:
 
 def spin(folder: str, name: str) -> None:
     """Burn CPU in Python code; leave word if `finally` is run before the job's own end."""
-    note(folder, name)
     ends = time.monotonic() + LONG
     try:
+        note(folder, name)
         while time.monotonic() < ends:
             pass
     finally:

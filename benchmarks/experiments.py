@@ -19,14 +19,11 @@ from benchmarks.family import cpu_seconds, deliver
 from benchmarks.fresh import run_on
 from benchmarks.process_pools import POOLS, ProcessPool
 
-PATIENCE = 6.0
+PATIENCE = 15.0
 """Seconds after which an await that has not ended is said to hang."""
 
 STOPPED_WITHIN = 5.0
 """Seconds after which a job that still uses CPU is said to burn on."""
-
-LOOKS = 6
-"""Looks, 50 ms apart, over which a job that was stopped has used no CPU."""
 
 PROCESSES = 2
 
@@ -69,9 +66,8 @@ class Laboratory:
 
     async def ending(self, submitting: Awaitable[Awaitable[Any]], name: str = "") -> str:
         """How a submitted job ends: `works`, `hangs`, or the name of an error; and how often it ran."""
-        patience = asyncio.timeout(PATIENCE)
         try:
-            async with patience:
+            async with asyncio.timeout(PATIENCE) as patience:
                 await (await submitting)
             word = "works"
         except asyncio.CancelledError:
@@ -82,19 +78,18 @@ class Laboratory:
         runs = len(self.words(name)) if name else 1
         return word if runs <= 1 else f"{word}, ran {runs} times".removeprefix("works, ")
 
-    async def fate(self, pid: int) -> str:
-        """What becomes of a process that burns CPU, and after how long: see `behaviours`."""
+    async def fate(self, name: str) -> str:
+        """What becomes of the spinning job of this name that is to be stopped: see `behaviours`."""
+        pid = self.words(name)[0]
         began = time.monotonic()
-        used = [cpu_seconds(pid)]  # at every look
+        used = cpu_seconds(pid) or 0.0
         while (elapsed := time.monotonic() - began) < STOPPED_WITHIN:
-            await asyncio.sleep(0.05)
-            now, before = cpu_seconds(pid), used[-LOOKS:][0]
-            if now is None:
+            if cpu_seconds(pid) is None:
                 return f"killed, {elapsed:.1f} s"
-            if before is not None and now - before < 0.02 and len(used) >= LOOKS:
-                return f"interrupted, {max(0.0, elapsed - LOOKS * 0.05):.1f} s"
-            used.append(now)
-        return "burns on"
+            if self.words(f"{name}-finally"):
+                return f"interrupted, {elapsed:.1f} s"
+            await asyncio.sleep(0.02)
+        return "burns on" if (cpu_seconds(pid) or 0.0) > used + 0.1 else "stands still"
 
 
 async def already(submitted: Awaitable[Any]) -> Awaitable[Any]:
@@ -137,11 +132,11 @@ async def crash(lab: Laboratory, how: str) -> Words:
 async def cancel(lab: Laboratory, job: str) -> Words:
     """A running job is cancelled with what the library offers."""
     spinning = await lab.submit(getattr(cpu_jobs, job), str(lab.folder), "spinning")
-    pid = await lab.begun("spinning")
+    await lab.begun("spinning")
     await asyncio.sleep(0.1)
     await lab.pool.cancel(spinning)
     ending = asyncio.ensure_future(lab.ending(already(spinning)))
-    words = {"the job": await lab.fate(pid)}
+    words = {"the job": await lab.fate("spinning")}
     await ending
     if job == "spin":
         words["its `finally`"] = "runs" if lab.words("spinning-finally") else "does not run"
@@ -153,18 +148,14 @@ async def timeout(lab: Laboratory) -> Words:
     """A job takes longer than it may."""
     spin = lab.pool.prepare(cpu_jobs.spin)
     spinning = await lab.pool.submit_limited(1.0, spin, str(lab.folder), "spinning")
-    pid = await lab.begun("spinning")
+    await lab.begun("spinning")
     ended = await lab.ending(already(spinning))
-    return {"its caller gets": ended, "the job": await lab.fate(pid)}
+    return {"its caller gets": ended, "the job": await lab.fate("spinning")}
 
 
 async def closure(lab: Laboratory) -> Words:
     offset = 41
-
-    def add(number: int) -> int:
-        return number + offset
-
-    return {"": await lab.ending(lab.submit(add, 1))}
+    return {"": await lab.ending(lab.submit(lambda number: number + offset, 1))}
 
 
 async def odd_exception(lab: Laboratory) -> Words:
@@ -196,9 +187,8 @@ async def big_result(lab: Laboratory, size: int) -> Words:
 
     looking = asyncio.create_task(look())
     began = time.perf_counter()
-    patience = asyncio.timeout(5 * PATIENCE)
     try:
-        async with patience:
+        async with asyncio.timeout(2 * PATIENCE) as patience:
             data = await (await lab.submit(cpu_jobs.blob, size))
         taken = f"{time.perf_counter() - began:.1f} s"
         arrived = taken if len(data) == size and data[-1] == 1 else "damaged"
