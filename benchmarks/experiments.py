@@ -66,8 +66,9 @@ class Laboratory:
 
     async def ending(self, submitting: Awaitable[Awaitable[Any]], name: str = "") -> str:
         """How a submitted job ends: `works`, `hangs`, or the name of an error; and how often it ran."""
+        patience = asyncio.timeout(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE) as patience:
+            async with patience:
                 await (await submitting)
             word = "works"
         except asyncio.CancelledError:
@@ -155,7 +156,11 @@ async def timeout(lab: Laboratory) -> Words:
 
 async def closure(lab: Laboratory) -> Words:
     offset = 41
-    return {"": await lab.ending(lab.submit(lambda number: number + offset, 1))}
+
+    def add(number: int) -> int:
+        return number + offset
+
+    return {"": await lab.ending(lab.submit(add, 1))}
 
 
 async def odd_exception(lab: Laboratory) -> Words:

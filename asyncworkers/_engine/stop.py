@@ -71,8 +71,10 @@ def _report(
         else:
             end = "cancelled"
         ends.setdefault(end, []).append(job.id)
-    fates = (tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned"))
-    return DrainReport(*fates, hub.clock.now() - began)
+    done, cancelled, not_started, abandoned_ids = (
+        tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned")
+    )
+    return DrainReport(done, cancelled, not_started, abandoned_ids, hub.clock.now() - began)
 
 
 def stop(hub: Hub, reason: str) -> None:
