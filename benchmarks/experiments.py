@@ -192,8 +192,9 @@ async def big_result(lab: Laboratory, size: int) -> Words:
 
     looking = asyncio.create_task(look())
     began = time.perf_counter()
+    patience = asyncio.timeout(2 * PATIENCE)
     try:
-        async with asyncio.timeout(2 * PATIENCE) as patience:
+        async with patience:
             data = await (await lab.submit(cpu_jobs.blob, size))
         taken = f"{time.perf_counter() - began:.1f} s"
         arrived = taken if len(data) == size and data[-1] == 1 else "damaged"
