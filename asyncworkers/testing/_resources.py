@@ -173,6 +173,8 @@ def _memory() -> dict[str, str]:
     found: dict[str, str] = {}
     if SHM.is_dir():
         for path in SHM.iterdir():
+            if path.name.startswith("sem.mp-") and "_multiprocessing" not in sys.modules:
+                continue  # a semaphore of some other program's multiprocessing
             if path.is_file():  # a directory there is somebody's use of it as a fast disk
                 found[str(path)] = f"shared memory {path}"
     if PROC.exists():
