@@ -148,6 +148,11 @@ async def iterates_outcomes(supervisor: Supervisor, jobs: list[Job[Any]]) -> Non
         assert isinstance(one.exception(), ValueError)
 
 
+async def reduces(supervisor: Supervisor, jobs: list[Job[Any]]) -> None:
+    """`reduce` of all values to one."""
+    assert await supervisor.map(brief, range(5), window=2).reduce(lambda a, b: a + b) == 10
+
+
 async def leaves_a_stream(supervisor: Supervisor, jobs: list[Job[Any]]) -> None:
     """`async with map` left in the middle."""
     async with supervisor.map(brief, range(6), window=3) as stream:
@@ -186,6 +191,7 @@ USES: tuple[Use, ...] = (
     iterates_unordered,
     iterates_async_items,
     iterates_outcomes,
+    reduces,
     leaves_a_stream,
     closes_a_stream,
     from_threads,
@@ -214,6 +220,7 @@ def test_every_public_coroutine_is_used() -> None:
         "Job.wait",
         "Stream.__aenter__",
         "Stream.__aexit__",
+        "Stream.reduce",
     }
 
 

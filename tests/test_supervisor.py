@@ -95,12 +95,13 @@ async def test_a_life_in_its_states() -> None:
 async def test_making_one_starts_nothing() -> None:
     """It may be made anywhere: no thread, no task, no loop is touched before it is entered."""
     tasks, threads = asyncio.all_tasks(), threading.active_count()
-    supervisor = Supervisor(3, threads=2, queues=[Queue("mail", 1)], name="mine")
+    supervisor = Supervisor(3, threads=2, processes=1, queues=[Queue("mail", 1)], name="mine")
     assert (asyncio.all_tasks(), threading.active_count()) == (tasks, threads)
     assert supervisor.name == "mine"
     assert [(queue.name, queue.workers) for queue in supervisor.queues] == [
         ("default", 3),
         ("threads", 2),
+        ("processes", 1),
         ("mail", 1),
     ]
     assert supervisor.stats().queues == {}
@@ -112,10 +113,11 @@ async def test_declared_queues_override_the_two_it_has() -> None:
     """
     supervisor = Supervisor(
         threads=3,
+        processes=2,
         queues=[Queue("default", 5, maxsize=None), Queue("disk", kind="threads"), Queue("net")],
     )
     workers = {queue.name: queue.workers for queue in supervisor.queues}
-    assert workers == {"default": 5, "threads": 3, "disk": 3, "net": 100}
+    assert workers == {"default": 5, "threads": 3, "processes": 2, "disk": 3, "net": 100}
 
 
 @pytest.mark.virtual_time

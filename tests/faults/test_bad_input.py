@@ -139,6 +139,9 @@ CORPUS: list[Any] = [
     "7",
     "loop",
     "threads",
+    "processes",
+    "through",
+    "log",
     "shared",
     "task",
     "submitter",
@@ -371,18 +374,25 @@ def _judge_state(value: Any) -> Verdict:
     return None if value in states else ValueError
 
 
+def _judge_initializer(value: Any) -> Verdict:
+    return None if callable(value) and not inspect.iscoroutinefunction(value) else TypeError
+
+
 QUEUE_NAME = name(r"[a-z0-9][a-z0-9_.-]{0,63}")
 FUNCTION_NAME = name(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 TEXT = Kind(lambda value: None if type(value) is str else TypeError)
 FLAG = Kind(lambda value: None if type(value) is bool else TypeError)
 CALLABLE = Kind(lambda value: None if callable(value) else TypeError)
 KNOWN_QUEUE = Kind(
-    lambda v: QUEUE_NAME.judge(v) or (None if v in ("default", "threads") else ValueError)
+    lambda v: (
+        QUEUE_NAME.judge(v) or (None if v in ("default", "threads", "processes") else ValueError)
+    )
 )
 
 SUPERVISOR = {
     "workers": whole(0, 1_000_000),
     "threads": whole(0, 10_000).or_none(),
+    "processes": whole(0, 10_000).or_none(),
     "queues": Kind(_judge_queues),
     "maxsize": whole(1, 2**63).or_none(),
     "grace": duration(),
@@ -395,11 +405,19 @@ SUPERVISOR = {
 QUEUE = {
     "name": QUEUE_NAME,
     "workers": whole(0, 1_000_000).or_none(),
-    "kind": one_of("loop", "threads"),
+    "kind": one_of("loop", "threads", "processes"),
     "maxsize": whole(1, 2**63).or_none(),
     "isolation": one_of("shared", "task"),
-    "unwind": duration(),
+    "unwind": duration().or_none(),
     "ageing": duration().or_none(),
+}
+QUEUE_OF_PROCESSES = {
+    "initializer": Kind(_judge_initializer).or_none(),
+    "max_jobs": whole(1, 2**63).or_none(),
+    "max_memory": whole(16 << 20, 2**63).or_none(),
+    "nice": whole(0, 19).or_none(),
+    "prints": one_of("through", "log").or_none(),
+    "startup": duration(zero=False).or_none(),
 }
 RETRY = {
     "attempts": whole(1, 1_000),
@@ -413,6 +431,7 @@ RETRY = {
 OPTIONS = {
     "name": FUNCTION_NAME.or_none(),
     "queue": QUEUE_NAME.or_none(),
+    "cpu": FLAG,
     "retry": instance(Retry).or_none(),
     "timeout": duration(zero=False).or_none(),
     "expires": duration(zero=False).or_none(),
@@ -427,10 +446,14 @@ Make = Callable[[str, Any], object]
 CONSTRUCTORS: dict[str, tuple[dict[str, Kind], Make]] = {
     "Supervisor": (SUPERVISOR, lambda argument, value: Supervisor(**{argument: value})),
     "Queue": (QUEUE, lambda argument, value: Queue(**{"name": "mine", argument: value})),
+    "Queue of processes": (
+        QUEUE_OF_PROCESSES,
+        lambda argument, value: Queue("mine", kind="processes", **{argument: value}),
+    ),
     "Retry": (RETRY, lambda a, value: Retry(**{"attempts": 3, "on": ValueError, a: value})),
-    "job(function, ...)": (OPTIONS, lambda argument, value: job(echo, **{argument: value})),
+    "job(function, ...)": (OPTIONS, lambda argument, value: job(blocks, **{argument: value})),
     "job(...)": (OPTIONS, lambda argument, value: job(**{argument: value})),
-    ".options(...)": (OPTIONS, lambda argument, value: job(echo).options(**{argument: value})),
+    ".options(...)": (OPTIONS, lambda argument, value: job(blocks).options(**{argument: value})),
 }
 
 
@@ -478,6 +501,7 @@ NOT_FOR_USERS = {
     "CancelCallback": "made by on_cancel",
     "CancelToken": "made by the engine",
     "Cancelled": "a fact, made by the engine",
+    "ChildStats": "made by stats",
     "CurrentJob": "made by current_job",
     "DrainReport": "made by drain",
     "Failed": "a fact, made by the engine",
@@ -499,7 +523,7 @@ USES = {
         "submit_nowait": {"function"},
         "submit_many": {"function", "items"},
         "call": {"function"},
-        "map": {"function", "items", "ordered", "window"},
+        "map": {"function", "items", "ordered", "window", "cpu"},
         "submit_threadsafe": {"function"},
         "get": {"job_id"},
         "jobs": {"state", "queue", "name", "tag"},
@@ -516,7 +540,7 @@ USES = {
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
     "CurrentJob": {"report": {"done", "total", "message"}},
     "CancelToken": {"cancel": {"reason"}, "on_cancel": {"callback"}, "wait": {"seconds"}},
-    "Stream": {"progress": {"title"}},
+    "Stream": {"progress": {"title"}, "reduce": {"function"}},
     "JobFunction": {"options": set[str](), "bind": set[str]()},
     "Retry": {"wants": {"error"}, "delay_after": {"attempt", "error", "roll"}},
     "run": {"main"},
@@ -557,9 +581,10 @@ def test_every_argument_is_in_the_tables() -> None:
                 found[public] = _arguments(one)
     assert found.pop("JobCancelled") == {"message", "reason"}  # made by the engine
     assert found.pop("JobTimedOut") == {"message", "timeout"}
+    assert found.pop("WorkerCrashed") == {"message", "status", "stderr"}
     assert found == USES
     assert _arguments(Supervisor) == SUPERVISOR.keys()
-    assert _arguments(Queue) == QUEUE.keys()
+    assert _arguments(Queue) == QUEUE.keys() | QUEUE_OF_PROCESSES.keys()
     assert _arguments(Retry) == RETRY.keys()
     assert Options.__annotations__.keys() == OPTIONS.keys()
     classes = {
@@ -596,7 +621,8 @@ def test_fault_B01_wrong_types_and_values(what: str) -> None:
 def test_fault_B01_iterables_that_can_be_read_once() -> None:
     """What is to be iterated may be an iterator, and is read once."""
     supervisor = Supervisor(queues=iter([Queue("mine")]), listeners=iter([print]))
-    assert [queue.name for queue in supervisor.queues] == ["default", "threads", "mine"]
+    own = ["default", "threads", "processes"]
+    assert [queue.name for queue in supervisor.queues] == [*own, "mine"]
     assert Retry(2, on=iter([ValueError])).on == (ValueError,)
     assert job(echo, tags=iter("ab")).policies.tags == ("a", "b")
 
@@ -666,6 +692,11 @@ SteerUse = Callable[[Scene, Any], Any]
 
 STEERED: dict[str, tuple[str, Kind, SteerUse]] = {
     "map(ordered=)": ("ordered", FLAG, lambda s, v: s.supervisor.map(echo, [], ordered=v)),
+    "map(cpu=)": (
+        "cpu",
+        FLAG,
+        lambda s, v: s.supervisor.map(blocks, [], cpu=v),
+    ),
     "map(window=)": (
         "window",
         whole(1, 10_000_000).or_none(),
@@ -742,7 +773,14 @@ async def test_fault_B01_steering(caplog: Log, what: str) -> None:
 AWAITED: dict[str, tuple[str, Kind, Callable[[Scene, Any], Awaitable[Any]]]] = {
     "Job.wait": ("timeout", duration().or_none(), lambda s, v: s.held.wait(v)),
     "drain": ("grace", duration().or_none(), lambda s, v: s.supervisor.drain(v)),
+    "Stream.reduce": ("function", CALLABLE, lambda s, v: _reduced(s, v)),
 }
+
+
+def _reduced(scene: Scene, function: Any) -> Any:
+    stream = scene.supervisor.map(echo, [])
+    stream._use()  # or it would complain that nobody used it
+    return stream.reduce(function)
 
 
 @pytest.mark.asyncio
@@ -1143,7 +1181,7 @@ def test_fault_B07_a_misspelled_option_is_named_with_the_nearest(option: str) ->
         job(**{wrong: None})
 
 
-@pytest.mark.parametrize("option", ["rate", "concurrency", "unique", "once", "cpu", "store", "x"])
+@pytest.mark.parametrize("option", ["rate", "concurrency", "unique", "once", "store", "x"])
 def test_fault_B07_what_is_not_built_yet_does_not_exist(option: str) -> None:
     """Nothing is accepted and ignored: an option that does nothing is an error."""
     with pytest.raises(TypeError, match=f"unknown option '{option}'"):
@@ -1157,19 +1195,31 @@ def test_fault_B07_what_is_not_built_yet_does_not_exist(option: str) -> None:
 @pytest.mark.asyncio
 async def test_fault_B07_conflicts_and_unknown_queues(caplog: Log) -> None:
     """What cannot be together is refused where it meets, with what there is to choose from."""
-    with pytest.raises(ValueError, match="for threads: they run no tasks"):
-        Queue("mine", kind="threads", isolation="task")
+    for kind in ("threads", "processes"):
+        with pytest.raises(ValueError, match=f"for {kind}: they run no tasks"):
+            Queue("mine", kind=kind, isolation="task")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cpu=True is for def functions"):
+        job(echo, cpu=True)
     with pytest.raises(ValueError, match="declare 'mine' twice"):
         Supervisor(queues=[Queue("mine"), Queue("mine", 3)])
     async with trial(caplog) as t:
         for way in WAYS.values():
             with pytest.raises(ValueError, match=r"there is no queue 'defualt'.*mean 'default'"):
                 await _used(way(t.supervisor, job(echo, queue="defualt")))
-            with pytest.raises(ValueError, match="a function made with def runs on threads"):
+            with pytest.raises(ValueError, match="a function made with def runs on a queue"):
                 await _used(way(t.supervisor, job(blocks, queue="default")))
-            with pytest.raises(ValueError, match="a function made with async def runs on the loop"):
+            with pytest.raises(ValueError, match="a function made with async def runs on a queue"):
                 await _used(way(t.supervisor, job(echo, queue="threads")))
         assert t.supervisor.stats().submitted == 0
+
+
+@pytest.mark.parametrize("kind", ["loop", "threads"])
+@pytest.mark.parametrize("argument", QUEUE_OF_PROCESSES)
+def test_fault_B07_what_is_for_processes_is_refused_elsewhere(kind: Any, argument: str) -> None:
+    """What would have no effect on a queue of another kind is an error there."""
+    for value in (1, 1 << 30, "log", print, 0, ""):
+        with pytest.raises(ValueError, match=rf"Queue\.{argument} is for queues of processes"):
+            Queue("mine", kind=kind, **{argument: value})
 
 
 @pytest.mark.parametrize("wish", ["Asyncio", "uv", " ", "asyncio;uvloop", "\u202e", "x" * 10_000])

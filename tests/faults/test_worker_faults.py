@@ -56,7 +56,7 @@ async def fail() -> None:
         ("tell_completed", "after"),
         ("conclude", "before"),
         ("settle", "before"),
-        ("_failure", "before"),
+        ("failure_of", "before"),
         ("_end", "after"),
     ],
 )
