@@ -342,27 +342,45 @@ async def test_threads_left_do_not_pile_up(held: Held) -> None:
 
 async def test_retry_while_the_last_attempt_runs_on(held: Held, caplog: Log) -> None:
     """A timed-out attempt that runs on does not keep the next one, in another thread, from its
-    value; the first is abandoned by its own number, and its late value is nobody's.
+    value; it is abandoned by its own number, and its late value is nobody's. The report of a drain
+    calls the job done: it has a value.
     """
     recorder = EventRecorder()
 
     def blocks_once() -> str:
-        if current_job().attempt == 1:
-            held()
-            return "late"
-        return "in time"
+        match current_job().attempt:
+            case 1:
+                raise OSError
+            case 2:
+                held()
+                return "late"
+            case _:
+                return "in time"
 
-    retry = Retry(2, on=JobTimedOut, delay=0)
+    retry = Retry(3, on=(OSError, JobTimedOut), delay=0)
     async with threads_of(2, recorder, unwind=0.02) as supervisor:
-        one = await supervisor.submit(job(blocks_once, timeout=0.01, retry=retry))
-        assert await one == "in time"
-        abandoned = await recorder.wait_for(AttemptAbandoned, job_id=one.id)
-        assert abandoned.attempt == 1
-        await held.has_ended()
+        one = await supervisor.submit(job(blocks_once, timeout=0.3, retry=retry))
         report = await supervisor.drain()
-        assert report.abandoned == ()
         assert one.result() == "in time"
-    assert len(said(caplog, "abandoned attempt 1 of")) == 1
+        assert (report.done, report.abandoned) == ((one.id,), ())
+        assert [event.attempt for event in recorder.of(AttemptAbandoned, job_id=one.id)] == [2]
+        await held.has_ended()
+        assert one.result() == "in time"
+    assert len(said(caplog, "abandoned attempt 2 of")) == 1
+
+
+async def test_deaf_and_cancelled_by_a_stranger(held: Held) -> None:
+    """However it came that nobody waits for a function, it is abandoned when it does not end."""
+    recorder = EventRecorder()
+    async with threads_of(1, recorder, unwind=0.02) as supervisor:
+        one = await supervisor.submit(held)
+        await held.has_begun()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(JobFailed):
+            await one
+        await recorder.wait_for(AttemptAbandoned, job_id=one.id)
+        await held.has_ended()
 
 
 async def test_cancelled_by_a_stranger(caplog: Log) -> None:
@@ -630,11 +648,13 @@ async def test_asking_late() -> None:
     started, go = threading.Event(), threading.Event()
 
     def asks_late() -> None:
+        running.append(one._runner())
         started.set()
         go.wait()
         found.append(current_job().cancelled)
 
     async with threads_of() as supervisor:
+        running: list[Any] = []
         one = await supervisor.submit(asks_late)
         await asyncio.to_thread(started.wait)
         one.cancel("enough")
@@ -642,7 +662,7 @@ async def test_asking_late() -> None:
         go.set()
         assert await supervisor.call(abs, -1) == 1
         assert [bool(token) for token in found] == [True]
-        assert found[0].reason == "the attempt is over"
+        assert found[0].reason == running[0].token.reason == "the attempt is over"
 
 
 # ---- no thread to be had
