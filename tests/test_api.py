@@ -215,6 +215,7 @@ def described_while_running() -> dict[str, str]:
     return {
         "CurrentJob": shows("<CurrentJob ", "attempt 1 of 3>"),
         "CancelToken": shows("<CancelToken not cancelled>"),
+        "CancelCallback": shows("<CancelCallback waiting>"),
         "Stream": shows("<Stream not started, ordered>"),
         "Job": shows("<Job ", " running>"),
         "QueueStats": shows("QueueStats(name='default'", "running=1", "submitted=1"),
@@ -256,6 +257,8 @@ async def test_repr_of_what_lives_with_a_supervisor() -> None:
     async def look(secret: str) -> None:
         me = current_job()
         inside["CurrentJob"], inside["CancelToken"] = repr(me), repr(me.cancelled)
+        with me.cancelled.on_cancel(lambda: None) as callback:
+            inside["CancelCallback"] = repr(callback)
         await gate.wait()
 
     async with Supervisor(2) as supervisor:

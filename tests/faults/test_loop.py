@@ -295,7 +295,7 @@ def test_fault_L03_loop_closed_under_us(caplog: Log, loop: str) -> None:
         asyncio.run(again())
         del waiting, in_thread, coroutine, steer
         gc.collect()  # what the closed loop never ended is told of now, not in the next test
-    lines = [r.getMessage() for r in caplog.records if "event loop closed" in r.getMessage()]
+    lines = [r.getMessage() for r in caplog.records if "its result is lost" in r.getMessage()]
     assert len(lines) == 1
     assert CANARY not in lines[0]
 
