@@ -115,7 +115,10 @@ class Children:
         """Give each idle worker its share of what waits, and the others what their lines have room for."""
         self._scheduled = False
         assert self._queue is not None
-        woken, self._woken = self._woken, []
+        called, self._woken = self._woken, []
+        woken = [worker for worker in called if worker._ready]
+        if len(woken) < len(called) and self._queue.line:
+            self._queue.crew.staff(len(called) - len(woken))  # whose child has died meanwhile
         for left, worker in zip(range(len(woken), 0, -1), woken, strict=True):
             worker.fill(-(-len(self._queue.line) // left) or 1)
         if self._queue.line:
