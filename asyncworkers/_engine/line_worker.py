@@ -115,7 +115,10 @@ class Children:
         """Give each idle worker its share of what waits, and the others what their lines have room for."""
         self._scheduled = False
         assert self._queue is not None
-        woken, self._woken = self._woken, []
+        called, self._woken = self._woken, []
+        woken = [worker for worker in called if worker._ready]
+        if len(woken) < len(called) and self._queue.line:
+            self._queue.crew.staff(len(called) - len(woken))  # whose child has died meanwhile
         for left, worker in zip(range(len(woken), 0, -1), woken, strict=True):
             worker.fill(-(-len(self._queue.line) // left) or 1)
         if self._queue.line:
@@ -150,6 +153,7 @@ class LineWorker(Attempt):
     __slots__ = (
         "_began",
         "_cause",
+        "_fills",
         "_first",
         "_held",
         "_idle",
@@ -199,6 +203,7 @@ class LineWorker(Attempt):
         self._ready = False
         self._held = False
         self._idle = False  # it is one of the idle of its crew
+        self._fills = False  # jobs are being taken, to be sent together
         self._timer: asyncio.TimerHandle | None = None
         self._pulse = LOOK
         self._seen = 0.0  # when the job the child runs was seen first, or the line began
@@ -381,6 +386,18 @@ class LineWorker(Attempt):
         """Send jobs, as many as the line has room for."""
         if not self._ready or self.process.clogged or self.process.freighter.loads:
             return
+        if self._fills:
+            return  # code of an item, or of who gave it, has made us look: that one goes on
+        self._fills = True
+        try:
+            big = self._fill(most)
+        finally:
+            self._fills = False
+        if big is not None:
+            self._load(*big)
+
+    def _fill(self, most: int) -> tuple[Job[Any], Parcel] | None:
+        """Send them; the last one, if it has big data, is in line, but still to be sent."""
         was_empty, big = not self.sent, None
         sent, known, number = self.sent, self._known, self._first + len(self.sent)
         batch: list[tuple[Any, ...]] = []
@@ -406,10 +423,10 @@ class LineWorker(Attempt):
                 batch.append((version.number, arguments))
             else:
                 batch.append((version.number, arguments, job._rare.tries + 1))
+        if not sent:
+            self._go_idle()
+            return None
         if was_empty:
-            if not sent:
-                self._go_idle()
-                return
             self._hold(True)
             self._seen = self.home.now()
             self._pulse = LOOK
@@ -417,8 +434,7 @@ class LineWorker(Attempt):
         if batch:
             self.process.freighter.poll()
             self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, batch), 5)))
-        if big is not None:
-            self._load(*big)
+        return big
 
     def _load(self, job: Job[Any], parcel: Parcel) -> None:
         """Send the last job in the line, which has big data: they are copied first, and in steps."""

@@ -1,13 +1,16 @@
 """Items of a map that share a job on their way to a process: nothing of that is to be seen."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import bridge_jobs
 import chunk_jobs
 import pytest
 import pytest_asyncio
 
-from asyncworkers import JobFailed, NotSerializable, Retry, Supervisor, WorkerCrashed, job
+from asyncworkers import Job, JobFailed, NotSerializable, Retry, Supervisor, WorkerCrashed, job
 from asyncworkers._engine.chunks import Chunks
 
 pytestmark = pytest.mark.asyncio
@@ -192,3 +195,40 @@ async def test_bad_reducers(supervisor: Supervisor) -> None:
     with pytest.raises(TypeError, match="one initial value"):
         await stream.reduce(chunk_jobs.join, "", "")
     assert await stream == ["1,"]
+
+
+class Meddler:
+    """Looks after the child in the middle of being packed for it, as a `cancel()` there may do."""
+
+    def __init__(self, look: Any, go: Path, first: Job[Any]) -> None:
+        self.look, self.go, self.first = look, go, first
+
+    def __reduce__(self) -> Any:
+        self.go.touch()
+        while not self.first.done():
+            self.look()
+        return int, (21,)
+
+
+async def test_items_that_end_jobs_while_they_are_packed(tmp_path: Path) -> None:
+    """What is sent stays in order, though code of an item finds the line shorter meanwhile."""
+    started, go = tmp_path / "started", tmp_path / "go"
+    waits = job(bridge_jobs.wait_for_file, cpu=True)
+    double = job(bridge_jobs.double, cpu=True)
+    async with Supervisor(processes=1) as supervisor, asyncio.timeout(10):
+        go.touch()
+        for _ in range(40):
+            await supervisor.submit_nowait(waits, str(started), str(go))  # quick, as is known now
+        await supervisor.submit_nowait(double, 0)
+        started.unlink()
+        go.unlink()
+        first = supervisor.submit_nowait(waits, str(started), str(go))
+        while not started.exists():
+            await asyncio.sleep(0)
+        (worker,) = supervisor._entered().queues["processes"].crew.members
+        before = supervisor.submit_nowait(double, 1)
+        items = [Meddler(cast("Any", worker).look, go, first)]
+        async with supervisor.map(double, items) as stream:
+            after = [supervisor.submit_nowait(double, number) for number in range(2, 5)]
+            assert [await one for one in (before, *after)] == [2, 4, 6, 8]
+            assert [value async for value in stream] == [42]

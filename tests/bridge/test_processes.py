@@ -231,6 +231,22 @@ async def test_children_start_when_first_needed(two: Supervisor, tmp_path: Path)
     assert len({await each for each in jobs}) == 2
 
 
+async def test_a_call_that_a_dead_child_cannot_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job for which a worker was woken just when its child died is run by another idle one."""
+    monkeypatch.setattr(line_worker, "ENOUGH", 1)
+    monkeypatch.setattr(line_worker, "PAUSES", (1e6, 1e6))  # the dead one's place stays empty
+    async with Supervisor(processes=2) as two:
+        crew = two._entered().queues["processes"].crew
+        for each in await two.submit_many(cpu(bridge_jobs.double), range(2)):
+            await each
+        await until(lambda: len(crew.idle) == 2)
+        woken: Any = crew.idle[-1]
+        woken.process.kill()
+        woken._ended()  # is heard in the turn in which the job comes
+        async with asyncio.timeout(5):
+            assert await two.submit_nowait(cpu(bridge_jobs.double), 4) == 8
+
+
 async def test_a_context_travels_as_far_as_it_can(one: Supervisor) -> None:
     """Variables that a module has, with values that can be pickled, are set in the child, for this
     job only; the others are left behind.
