@@ -59,6 +59,8 @@ class Supply(Protocol):
     def items(self) -> deque[Any]: ...
     @property
     def uncounted(self) -> int: ...
+    @property
+    def crossing(self) -> int: ...
     def refill(self) -> bool: ...
     def place(self) -> tuple[int, float]: ...
 
@@ -516,7 +518,9 @@ class MemoryQueue:
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
         ahead = sum(len(attempt.ahead) for attempt in self.crew.members)
-        return self.in_line() + sum(len(supply.items) for supply in self._supplies) + ahead
+        crossing = sum(supply.crossing for supply in self.supplies)
+        items = sum(len(supply.items) for supply in self._supplies)
+        return self.in_line() + items + crossing + ahead
 
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""

@@ -210,6 +210,12 @@ class Supply:
         """Items that succeeded without having had a Job."""
         return self.ended - self.with_job
 
+    @property
+    def crossing(self) -> int:
+        """Items on their way in chunks, but for one of each, as which the chunk itself counts."""
+        chunks = () if self._chunks is None else self._chunks.under_way.values()
+        return sum(len(items) - 1 for _, items in chunks)
+
     def is_finished(self) -> bool:
         """Whether every item there was or will be has ended."""
         return self.exhausted and not self.items and self.taken == self.ended

@@ -60,6 +60,23 @@ async def test_one_by_one(supervisor: Supervisor, sizes: list[int]) -> None:
     assert max(sizes) > 8
 
 
+async def test_items_count_while_they_cross(sizes: list[int]) -> None:
+    """Every item that was taken is counted, those of a chunk under way one by one."""
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(MANY):
+            taken += 1
+            yield item
+
+    async with Supervisor(processes=2) as supervisor:
+        async for _ in supervisor.map(chunk_jobs.double, items(), cpu=True):
+            assert supervisor.stats().queues["processes"].submitted == taken
+    assert taken == MANY
+    assert max(sizes) > 8
+
+
 async def test_items_from_an_asynchronous_iterable(supervisor: Supervisor) -> None:
     """Items that come one by one cross as they come."""
 
