@@ -518,7 +518,7 @@ class MemoryQueue:
     def queued(self) -> int:
         """Jobs that wait in line, those of streams included."""
         ahead = sum(len(attempt.ahead) for attempt in self.crew.members)
-        crossing = sum(supply.crossing for supply in self.supplies)
+        crossing: int = sum(supply.crossing for supply in self.supplies)
         items = sum(len(supply.items) for supply in self._supplies)
         return self.in_line() + items + crossing + ahead
 
