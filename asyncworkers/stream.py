@@ -20,6 +20,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import failure
 from asyncworkers._engine.supply import Partial, Plan, Supply
+from asyncworkers._log import log
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import Job, Lending
 from asyncworkers.progress import ProgressBar
@@ -373,6 +374,8 @@ class _Reader:
             try:
                 await close()
             except Exception as error:
+                if self._left:  # nobody reads, so nobody would be told
+                    log.failure("closing the items of a map that was left raised", error)
                 self._broken(error)
 
     # ---- ending

@@ -851,3 +851,26 @@ async def test_map_on_a_queue_of_its_own() -> None:
         assert await supervisor.map(job(double, queue="mine"), range(100)) == list(range(0, 200, 2))
         assert supervisor.stats().queues["mine"].succeeded == 100
         assert supervisor.stats().queues["default"].submitted == 0
+
+
+@pytest.mark.asyncio
+async def test_items_that_fail_to_close_when_left(caplog: pytest.LogCaptureFixture) -> None:
+    """What closing an asynchronous generator raises is logged if nobody reads the map any more."""
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await asyncio.sleep(0)
+            raise KeyError("the file is gone")
+
+    async def same(value: int) -> int:
+        return value
+
+    async with Supervisor() as supervisor:
+        async with supervisor.map(same, items()) as stream:
+            async for value in stream:
+                assert value == 1
+                break
+    assert "the file is gone" in caplog.text
