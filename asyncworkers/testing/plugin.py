@@ -169,7 +169,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
         return
     test: Any = item
     function = test.obj
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) and not _has_open_fixtures(item):
 
         @functools.wraps(function)
         async def checked(*args: Any, **kwargs: Any) -> None:
@@ -177,3 +177,13 @@ def pytest_runtest_call(item: pytest.Item) -> None:
                 await function(*args, **kwargs)
 
         test.obj = checked
+
+
+def _has_open_fixtures(item: pytest.Item) -> bool:
+    """Whether an asynchronous fixture is still open when the test ends: tasks may be that one's."""
+    fixtures: Any = getattr(item, "_fixtureinfo", None)
+    known: dict[str, Any] = {} if fixtures is None else fixtures.name2fixturedefs
+    return any(
+        inspect.isasyncgenfunction(inspect.unwrap(definitions[-1].func))
+        for definitions in known.values()
+    )
