@@ -10,11 +10,18 @@ __all__ = [
     "JobCancelled",
     "JobExpired",
     "JobFailed",
+    "JobLost",
     "JobNotFound",
     "JobTimedOut",
     "NotSerializable",
     "QueueFull",
     "RetryLater",
+    "StoreBusy",
+    "StoreChanged",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreUnavailable",
+    "StoreVersion",
     "SupervisorClosed",
     "SupervisorFailed",
     "WorkerCrashed",
@@ -64,7 +71,9 @@ class JobFailed(AsyncworkersError):
 
 
 class NotSerializable(AsyncworkersError, TypeError):
-    """A function, an argument or a result cannot be pickled, so it cannot go to another process."""
+    """A function, an argument or a result cannot go to another process, or cannot be stored and
+    come back as what it is; the message names it.
+    """
 
 
 class WorkerCrashed(AsyncworkersError):
@@ -131,3 +140,33 @@ class JobTimedOut(AsyncworkersError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.timeout), self.__dict__
+
+
+class JobLost(AsyncworkersError):
+    """The stored job's worker died each time it ran, or once if it may only run once."""
+
+
+class StoreUnavailable(AsyncworkersError):
+    """The store cannot be used; the message names it and the cause. What was asked may be asked
+    again: a submission with the same id, and the same settlement, never take effect twice.
+    """
+
+
+class StoreBusy(StoreUnavailable):
+    """Another program has kept the store locked for too long: find it, or ask again."""
+
+
+class StoreFull(StoreUnavailable):
+    """There is no room to write: free some, and ask again. What was stored is safe."""
+
+
+class StoreChanged(StoreUnavailable):
+    """The store's file was deleted or replaced while it was open: start again."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """What is there is no store, or a broken one. Nothing in it was changed: restore a backup."""
+
+
+class StoreVersion(StoreUnavailable):
+    """The store was written by a newer version of asyncworkers: upgrade this one."""

@@ -17,7 +17,7 @@ FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     "function": 1,
     "job": 2,
-    "bridge": 3,
+    **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
     **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stream"), 6),
@@ -32,17 +32,19 @@ WORDS, PROMISE, DOORS = 0, 9, 10
 CORE_LIBRARIES = {
     "anyio",
     "cloudpickle",
+    "msgspec",
     "uvloop",
-    "_typeshed",
-}  # _typeshed is for type checkers only
+    "_typeshed",  # for type checkers only
+}
 LIBRARIES = {
     "demo": {"aiohttp", "rich"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
 
-# Time, chance and identity come from the loop's clock seam, so that a simulation owns them.
-CLOCK = "asyncworkers._engine.clock"
+# Time, chance and identity come from the loop's clock seam, so that a simulation owns them; dates
+# and leases of stored jobs from the store's, for the owner of the data owns its clock.
+CLOCKS = {"asyncworkers._engine.clock", "asyncworkers.store.clock"}
 NOT_DETERMINISTIC = {
     *("time.time", "time.time_ns", "datetime.datetime.now", "datetime.datetime.utcnow"),
     *("datetime.datetime.today", "datetime.date.today", "uuid.uuid1", "uuid.uuid4"),
@@ -185,6 +187,23 @@ def test_what_children_import_is_light() -> None:
     assert wrong == []
 
 
+def test_stores_are_strangers() -> None:
+    """One store knows the protocol and what all share, never another store."""
+
+    def owner(module: str) -> str:
+        return ".".join(module.split(".")[:3])
+
+    common = {f"asyncworkers.store{name}" for name in ("", ".clock", ".codec", ".protocol")}
+    kinds = {owner(m) for m in MODULES if room(m) == "store"} - common
+    wrong = [
+        (module, target)
+        for module, target, _ in internal_imports()
+        if room(target) == "store" and owner(target) in kinds
+        if room(module) == "store" and owner(module) != owner(target)
+    ]
+    assert wrong == []
+
+
 def test_doors_use_what_users_may_use() -> None:
     """The command line and the demo import public names only."""
     wrong = []
@@ -210,7 +229,7 @@ def test_libraries_stay_in_their_rooms() -> None:
 
 def test_time_and_chance_come_from_the_clock() -> None:
     """Below the doors, nothing but the clock seam reads the wall clock or draws a number."""
-    core = [m for m in MODULES if FLOORS[room(m)] < DOORS and m != CLOCK]
+    core = [m for m in MODULES if FLOORS[room(m)] < DOORS and m not in CLOCKS]
     assert [hit for module in core for hit in banned(module, NOT_DETERMINISTIC)] == []
 
 

@@ -1,0 +1,37 @@
+"""Where durable jobs live: the protocol, and what every store shares."""
+
+from asyncworkers.store.protocol import (
+    Cancelled,
+    Lease,
+    Maintained,
+    Mark,
+    Page,
+    QueueCounts,
+    Receipt,
+    Record,
+    Renewal,
+    Settlement,
+    Store,
+    Submission,
+    Unique,
+    Want,
+    Where,
+)
+
+__all__ = [
+    "Cancelled",
+    "Lease",
+    "Maintained",
+    "Mark",
+    "Page",
+    "QueueCounts",
+    "Receipt",
+    "Record",
+    "Renewal",
+    "Settlement",
+    "Store",
+    "Submission",
+    "Unique",
+    "Want",
+    "Where",
+]

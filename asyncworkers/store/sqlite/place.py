@@ -1,0 +1,186 @@
+"""The file of a SQLite store: opening it safely, knowing that it is still there, telling what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import stat
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from asyncworkers import _checks
+from asyncworkers.errors import (
+    StoreBusy,
+    StoreChanged,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+)
+
+__all__ = ["Durability", "Place"]
+
+Durability: TypeAlias = Literal["power", "process"]
+
+MAGIC = b"SQLite format 3\x00"
+
+CAUSES = {
+    errno.EACCES: "permission denied",
+    errno.EISDIR: "it is a directory",
+    errno.ELOOP: "too many symbolic links",
+    errno.ENOENT: "its directory does not exist",
+    errno.ENOSPC: "the disk is full",
+    errno.ENOTDIR: "a part of the path is no directory",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+class Place:
+    """Where the store's file is, and which file that was when it was opened."""
+
+    def __init__(self, path: Path, durability: Durability, busy: float) -> None:
+        self.path = path
+        self.name = _checks.printable(str(path))
+        self._durability: Durability = durability
+        self._busy = busy
+        self._identity: tuple[int, int] | None = None
+
+    def prepare(self) -> None:
+        """Make the file if there is none, for its owner only, and check that it can be a store.
+
+        Raises StoreUnavailable naming the path and the cause.
+        """
+        with self.translated():
+            try:
+                found = self._open_file()
+            except OSError as error:
+                cause = CAUSES.get(error.errno or 0) or error.strerror or str(error)
+                raise self._unavailable(cause) from error
+            try:
+                self._look_at(found)
+            finally:
+                os.close(found)
+
+    def _open_file(self) -> int:
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        # A stranger's link in a directory open to all could lead to anything of ours.
+        if self._public() and self.path.is_symlink() and self._owner(follow=False) != _me():
+            raise self._unavailable("it is a symbolic link of another user in a public directory")
+        with contextlib.suppress(FileExistsError):
+            return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.open(self.path, flags)
+
+    def _look_at(self, found: int) -> None:
+        about = os.fstat(found)
+        if not stat.S_ISREG(about.st_mode):
+            raise self._unavailable("it is no ordinary file")
+        if self._public() and about.st_uid != _me():
+            raise self._unavailable("it belongs to another user, in a public directory")
+        head = os.pread(found, 100, 0)
+        if head and head[:16] != MAGIC:
+            raise StoreDamaged(f"{self.name} is no SQLite database; it was left as it is")
+        if head:
+            page = int.from_bytes(head[16:18], "big")
+            page = 65_536 if page == 1 else page
+            pages = int.from_bytes(head[28:32], "big")
+            if len(head) < 100 or about.st_size < page * pages:
+                raise StoreDamaged(
+                    f"{self.name} is cut off: {about.st_size} bytes of {page * pages}; "
+                    "it was left as it is"
+                )
+        self._identity = (about.st_dev, about.st_ino)
+
+    def _public(self) -> bool:
+        return bool(self.path.parent.stat().st_mode & stat.S_IWOTH)
+
+    def _owner(self, *, follow: bool) -> int:
+        return self.path.stat(follow_symlinks=follow).st_uid
+
+    def connect(self, *, reading: bool = False) -> sqlite3.Connection:
+        """A connection of one thread's own. Text comes as bytes, as it may be damaged."""
+        with self.translated():
+            connection = sqlite3.connect(
+                self.path,
+                timeout=self._busy,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+            try:
+                self._set_up(connection, reading)
+                self.check_identity()
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection, reading: bool) -> None:
+        connection.text_factory = bytes
+        execute = connection.execute
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != b"wal":
+            raise self._unavailable("SQLite cannot keep a write-ahead log there")
+        execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
+        execute("PRAGMA cache_size = -32768")  # 32 MiB
+        execute("PRAGMA wal_autocheckpoint = 4000")  # pages: about 16 MB
+        execute("PRAGMA trusted_schema = OFF")
+        if reading:
+            execute("PRAGMA query_only = ON")
+
+    def check_identity(self) -> None:
+        """Raise StoreChanged if the path no longer leads to the file that was opened."""
+        try:
+            about = self.path.stat()
+        except OSError as error:
+            raise StoreChanged(
+                f"{self.name} was deleted while it was open ({error.strerror})"
+            ) from error
+        if (about.st_dev, about.st_ino) != self._identity:
+            raise StoreChanged(f"{self.name} was replaced by another file while it was open")
+
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log."""
+        try:
+            return Path(f"{self.path}-wal").stat().st_size
+        except OSError:
+            return 0
+
+    @contextlib.contextmanager
+    def translated(self) -> Generator[None]:
+        """Turn SQLite's errors into ours, with the path and the cause."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: BaseException) -> BaseException:
+        """One of our errors for one of SQLite's; any other as it is."""
+        if not isinstance(error, sqlite3.Error):
+            return error
+        code: Any = getattr(error, "sqlite_errorcode", None) or 0
+        cause = f"{self.name}: {error}"
+        match code & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StoreBusy(
+                    f"{self.name} is locked: another program has been writing to it "
+                    f"for more than {self._busy:g} s"
+                )
+            case sqlite3.SQLITE_FULL:
+                return StoreFull(f"there is no room to write to {self.name}")
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return StoreDamaged(f"{cause}; it was left as it is")
+            case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_DBMOVED:
+                return StoreChanged(f"{self.name} was moved or deleted while it was open")
+            case sqlite3.SQLITE_READONLY:
+                return self._unavailable("it, or its directory, is read-only")
+            case _:
+                return StoreUnavailable(f"{self.name} cannot be used: {error}")
+
+    def _unavailable(self, cause: str) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.name} cannot be used as a store: {cause}")
+
+
+def _me() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else 0

@@ -1,0 +1,148 @@
+"""A thread with a connection of its own, which does together whatever was asked while it was busy.
+
+That is all there is to group commit: what gathers while one commit waits for the disk goes with the
+next. There is no timer, so nothing waits longer than it must.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncworkers.errors import StoreUnavailable
+
+__all__ = ["Ask", "Batches"]
+
+
+class Ask:
+    """Something asked of the thread; answered on the loop that asked, or to the thread that waits."""
+
+    __slots__ = ("answer", "error", "future", "items", "verb", "waiting")
+
+    def __init__(self, verb: str, items: Any, future: Future[Any] | None) -> None:
+        self.verb = verb
+        self.items = items
+        self.future = future
+        self.waiting = threading.Event() if future is None else None
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+
+class Batches:
+    """The thread. `work` gets all asks there are, and leaves an answer or an error in each.
+
+    `start` runs first, in the thread, and `stop` last; `deliver` is called on the loop with each
+    batch that was worked off.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        name: str,
+        *,
+        start: Callable[[], None],
+        work: Callable[[Sequence[Ask]], None],
+        stop: Callable[[], None],
+        deliver: Callable[[Sequence[Ask]], None],
+    ) -> None:
+        self._loop = loop
+        self._start, self._work, self._stop, self._deliver = start, work, stop, deliver
+        self._lock = threading.Lock()
+        self._gathered: list[Ask] = []
+        self._wake = threading.Semaphore(0)
+        self._roused = False
+        self._closing = False
+        self.opened: Future[None] = loop.create_future()
+        self.ended: Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def ask(self, verb: str, items: Any) -> Future[Any]:
+        """Ask something, on the loop. What is asked in one turn of the loop is done together."""
+        future: Future[Any] = self._loop.create_future()
+        with self._lock:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            self._gathered.append(Ask(verb, items, future))
+            if self._roused:
+                return future
+            self._roused = True
+        self._loop.call_soon(self._wake.release)
+        return future
+
+    def ask_and_wait(self, verb: str, items: Any) -> Any:
+        """Ask something from any thread, and block until it is answered."""
+        ask = Ask(verb, items, None)
+        with self._lock:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            self._gathered.append(ask)
+            self._roused = True
+        self._wake.release()
+        assert ask.waiting is not None
+        ask.waiting.wait()
+        if ask.error is not None:
+            raise ask.error
+        return ask.answer
+
+    def close(self) -> Future[None]:
+        """End the thread once everything asked is done; the future is done when it has ended."""
+        with self._lock:
+            self._closing = True
+        self._wake.release()
+        return self.ended
+
+    def join(self) -> None:
+        """Wait for the thread, which has `ended`."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._start()
+        except BaseException as error:
+            self._tell(_fail, self.opened, error)
+            self._tell(_finish, self.ended)
+            return
+        self._tell(_finish, self.opened)
+        try:
+            while self._one_batch():
+                pass
+        finally:
+            self._stop()
+            self._tell(_finish, self.ended)
+
+    def _one_batch(self) -> bool:
+        self._wake.acquire()
+        while True:
+            with self._lock:
+                asks, self._gathered = self._gathered, []
+                if not asks:
+                    self._roused = False
+                    return not self._closing
+            try:
+                self._work(asks)
+            except BaseException as error:
+                for ask in asks:
+                    ask.error = error
+            for ask in asks:
+                if ask.waiting is not None:
+                    ask.waiting.set()
+            self._tell(self._deliver, asks)
+
+    def _tell(self, function: Callable[..., None], *args: Any) -> None:
+        # If the loop was closed under us, nobody is left to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *args)
+
+
+def _finish(future: Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,696 @@
+"""What one transaction does to the tables: submit, settle, lease, recover, and the steering verbs.
+
+Nothing here waits and nothing here knows of threads or loops: each method is called between BEGIN
+and COMMIT on the writer's connection. Few statements do much: see `records` for why.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from asyncworkers._log import log
+from asyncworkers.errors import StoreDamaged
+from asyncworkers.store.clock import StoreClock
+from asyncworkers.store.protocol import (
+    LIMIT,
+    Cancelled,
+    Lease,
+    Maintained,
+    Mark,
+    Receipt,
+    Settlement,
+    Submission,
+    Want,
+    Where,
+    error_text,
+)
+from asyncworkers.store.sqlite.presence import Dead, examine
+from asyncworkers.store.sqlite.records import (
+    CANCELLED,
+    ENDED,
+    FAILED,
+    LEASED,
+    QUEUED,
+    RUNNING,
+    SCHEDULED,
+    SUCCEEDED,
+    checksum,
+    condition,
+    leases_type,
+    milliseconds,
+)
+
+__all__ = ["Settings", "Tables"]
+
+CHUNK = 512
+"""Rows of one statement: enough to make its cost a row's, and few enough for SQLite's limits."""
+
+NEVER = 2**62
+"""A date after all others."""
+
+COLUMNS = "id, kind, state, rank, due, submitted, expires, keep, once, crc, tags, extra, args"
+WIDTH = COLUMNS.count(",") + 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the store was told about keeping jobs; see SqliteStore."""
+
+    losses: int
+    keep: int
+    keep_dead: int
+    history: int
+
+
+@dataclass
+class News:
+    """What a transaction did that somebody may be waiting for."""
+
+    ready: bool = False
+    ended: bool = False
+    settled: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+
+class Tables:
+    """The tables, as seen from inside a transaction."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, clock: StoreClock, settings: Settings
+    ) -> None:
+        self._execute = connection.execute
+        self._connection = connection
+        self._clock = clock
+        self._settings = settings
+        self._kinds: dict[tuple[str, str, str], int] = {}
+        self._newest_kind = -1
+        self.news = News()
+        self.now = 0
+        self._decode = msgspec.json.Decoder(leases_type).decode
+
+    def begin(self) -> None:
+        """Start a transaction that may write."""
+        self._execute("BEGIN IMMEDIATE")
+        self.news = News()
+        self.now = milliseconds(self._clock.wall())
+
+    def commit(self) -> None:
+        """Make it last."""
+        self._execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo it, whatever is left of it."""
+        self._kinds.clear()
+        self._newest_kind = -1
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def _value(self, sql: str, *values: Any) -> Any:
+        """The one value that a statement answers with, None without a row."""
+        row = self._execute(sql, values).fetchone()
+        return None if row is None else row[0]
+
+    def _listed(self, sql: str, *values: Any) -> list[Any]:
+        """The rows of a statement that makes one JSON array of them all."""
+        found: list[Any] = json.loads(self._value(sql, *values) or "[]")
+        return found
+
+    # ---- kinds
+
+    def _load_kinds(self) -> None:
+        rows = self._listed(
+            "SELECT json_group_array(json_array(kind, queue, name, codec)) FROM asyncworkers_kinds"
+        )
+        self._kinds = {(queue, name, codec): kind for kind, queue, name, codec in rows}
+        self._newest_kind = max(self._kinds.values(), default=0)
+
+    def _kind(self, queue: str, name: str, codec: str) -> int:
+        """The number of a kind of job, made if it is new."""
+        kind = self._kinds.get((queue, name, codec))
+        if kind is None:
+            self._execute(
+                "INSERT INTO asyncworkers_kinds (queue, name, codec) VALUES (?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (queue, name, codec),
+            )
+            self._load_kinds()
+            kind = self._kinds[queue, name, codec]
+        return kind
+
+    # ---- submit
+
+    def submit(self, batch: Sequence[Submission]) -> list[Receipt]:
+        """Store jobs, those first that hold no key."""
+        keyed = [one for one in batch if one.unique is not None]
+        if not keyed:
+            self._insert(batch)
+            return [Receipt(one.id, "created") for one in batch]
+        receipts, refused, replaced = self._claim_keys(keyed)
+        self._insert([one for one in batch if one.id not in refused])
+        for old, new in replaced.items():
+            error = error_text("JobCancelled", f"replaced by {new}")
+            self._end(f"id = ? AND state < {RUNNING}", [old], CANCELLED, error)
+        return [receipts.get(one.id) or Receipt(one.id, "created") for one in batch]
+
+    def _insert(self, batch: Sequence[Submission]) -> None:
+        now = self.now
+        rows: list[tuple[Any, ...]] = []
+        for one in batch:
+            due = now + milliseconds(one.delay)
+            if one.due is not None:
+                due = max(due, milliseconds(one.due))
+            tags = json.dumps(one.tags) if one.tags else "[]"
+            rows.append(
+                (
+                    one.id,
+                    self._kind(one.queue, one.name, one.codec),
+                    QUEUED if due <= now else SCHEDULED,
+                    -one.priority,
+                    due,
+                    now,
+                    None if one.expires is None else now + milliseconds(one.expires),
+                    None if one.keep is None else milliseconds(one.keep),
+                    int(one.once),
+                    checksum(
+                        one.id, one.queue, one.name, one.codec, one.once, tags, one.extra, one.args
+                    ),
+                    tags,
+                    one.extra,
+                    one.args,
+                )
+            )
+        self._many(
+            f"INSERT INTO asyncworkers_jobs ({COLUMNS}) SELECT * FROM (VALUES {{}})"
+            " WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
+            rows,
+            WIDTH,
+        )
+        self.news.ready = self.news.ready or bool(rows)
+
+    def _many(self, sql: str, rows: Sequence[tuple[Any, ...]], width: int, *after: Any) -> None:
+        """Run a statement over many rows; filled up with NULLs, so that it has few forms."""
+        place = f"({', '.join('?' * width)})"
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            size = 1 << (len(part) - 1).bit_length()
+            values = [value for row in part for value in row]
+            values += [None] * ((size - len(part)) * width)
+            self._execute(sql.format(", ".join([place] * size)), [*values, *after])
+
+    def _claim_keys(
+        self, keyed: list[Submission]
+    ) -> tuple[dict[str, Receipt], set[str], dict[str, str]]:
+        """The receipts of submissions with a key, the ids not to be stored, and who replaces whom."""
+        keys = json.dumps([one.unique.key for one in keyed if one.unique])
+        holders: dict[str, list[Any]] = {
+            key: [ident, held, untouched]
+            for key, ident, held, untouched in self._listed(
+                "SELECT json_group_array(json_array(k.key, k.id, iif(k.date IS NULL,"
+                f" state < {ENDED} AND (k.until = 'done' OR (state < {RUNNING} AND attempt = 0)),"
+                f" k.date > ?), ifnull(state < {RUNNING} AND attempt = 0, 0)))"
+                " FROM asyncworkers_keys AS k LEFT JOIN asyncworkers_jobs AS j ON j.id = k.id"
+                " WHERE k.key IN (SELECT value FROM json_each(?))",
+                self.now,
+                keys,
+            )
+        }
+        there = set(
+            self._listed(
+                "SELECT json_group_array(id) FROM asyncworkers_jobs"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                json.dumps([one.id for one in keyed]),
+            )
+        )
+        receipts: dict[str, Receipt] = {}
+        refused: set[str] = set()
+        replaced: dict[str, str] = {}
+        for one in keyed:
+            unique = one.unique
+            assert unique is not None
+            if one.id in there:
+                receipts.setdefault(one.id, Receipt(one.id, "created"))
+                continue
+            holder, held, untouched = holders.get(unique.key, ("", 0, 0))
+            if held and (unique.on_duplicate != "replace" or not untouched):
+                rejected = unique.on_duplicate == "reject"
+                receipts[one.id] = Receipt(holder, "rejected" if rejected else "existing")
+                refused.add(one.id)
+                continue
+            if held:
+                replaced[holder] = one.id
+            receipts[one.id] = Receipt(one.id, "replaced" if held else "created")
+            there.add(one.id)
+            until, date = "", None
+            if isinstance(unique.until, str):
+                until = unique.until
+            else:
+                date = self.now + milliseconds(unique.until)
+            # What a later one of this batch will find.
+            holders[unique.key] = [one.id, date is None or date > self.now, True]
+            self._execute(
+                "INSERT OR REPLACE INTO asyncworkers_keys VALUES (?, ?, ?, ?)",
+                (unique.key, one.id, until, date),
+            )
+        return receipts, refused, replaced
+
+    def _end(self, which: str, values: list[Any], state: int, error: str) -> int:
+        """End jobs without a worker having said so; how many."""
+        before = self._connection.total_changes
+        self._execute(
+            f"UPDATE asyncworkers_jobs SET state = {state}, worker = NULL, error = ?, ended = ?,"
+            f" until = ?, cancelling = NULL, result = NULL WHERE {which}",
+            [error, self.now, self.now + self._settings.keep_dead, *values],
+        )
+        ended = self._connection.total_changes - before
+        self.news.ended = self.news.ended or ended > 0
+        return ended
+
+    # ---- settle
+
+    def settle(self, batch: Sequence[Settlement]) -> list[bool]:
+        """End leases; for each whether it was this lease that held the job."""
+        before = self._connection.total_changes
+        verbs: dict[str, list[tuple[Any, ...]]] = {}
+        for seq, token, _, verb, data, delay, _ in batch:
+            row: tuple[Any, ...]
+            row = (seq, token, data, milliseconds(delay)) if delay else (seq, token, data, 0)
+            verbs.setdefault(verb, []).append(row)
+        for how, rows in verbs.items():
+            if how == "complete":
+                self._complete(rows)
+            else:
+                self._settle_otherwise(how, rows)
+        self.news.ended = True
+        self.news.ready = self.news.ready or len(verbs) > ("complete" in verbs)
+        self.news.settled.extend([(one.seq, one.token) for one in batch])
+        if self._connection.total_changes - before == len(batch):
+            accepted = [True] * len(batch)
+        else:
+            accepted = self._accepted(batch)
+        follow = [
+            new
+            for one, took in zip(batch, accepted, strict=True)
+            if took and one.follow
+            for new in one.follow
+        ]
+        if follow:
+            self.submit(follow)
+        return accepted
+
+    def _complete(self, rows: list[tuple[Any, ...]]) -> None:
+        self._many(
+            "WITH s (seq, token, data) AS (VALUES {})"
+            f" UPDATE asyncworkers_jobs SET state = {SUCCEEDED}, worker = NULL, ended = ?,"
+            " until = ? + ifnull(keep, ?), result = s.data, error = NULL, cancelling = NULL"
+            " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
+            f" AND state = {RUNNING}",
+            [row[:3] for row in rows],
+            3,
+            self.now,
+            self.now,
+            self._settings.keep,
+        )
+
+    def _settle_otherwise(self, verb: str, rows: list[tuple[Any, ...]]) -> None:
+        """The same for every other verb; what a job becomes is decided where it stands."""
+        back = verb in ("retry", "release", "interrupt")
+        state = {"fail": str(FAILED), "cancel": str(CANCELLED)}.get(verb, str(QUEUED))
+        if verb == "retry":
+            state = f"iif(s.delay > 0, {SCHEDULED}, {QUEUED})"
+        if back:
+            state = f"iif(cancelling IS NOT NULL, {CANCELLED}, {state})"
+        if verb in ("retry", "interrupt"):
+            state = f"iif(once, {FAILED}, {state})"
+        final = f"{state} >= {ENDED}"
+        failed = f"({state}) IN ({QUEUED}, {SCHEDULED})" if verb == "retry" else "0"
+        error = "error" if verb in ("release", "interrupt") else "s.data"
+        if back:
+            by_once = "once" if verb != "release" else "0"
+            error = (
+                f"CASE WHEN {by_once} THEN s.data WHEN cancelling IS NOT NULL THEN cancelling"
+                f" ELSE {error} END"
+            )
+        self._many(
+            "WITH s (seq, token, data, delay) AS (VALUES {})"
+            f" UPDATE asyncworkers_jobs SET state = {state}, worker = NULL, error = {error},"
+            f" attempt = attempt - {int(verb == 'release')}, failures = failures + ({failed}),"
+            f" due = iif({failed}, ? + s.delay, due),"
+            f" progress = iif({final}, progress, NULL), ended = iif({final}, ?, NULL),"
+            f" until = iif({final}, ? + ?, NULL), result = NULL, cancelling = NULL"
+            " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
+            f" AND asyncworkers_jobs.state = {RUNNING}",
+            rows,
+            4,
+            self.now,
+            self.now,
+            self.now,
+            self._settings.keep_dead,
+        )
+
+    def _accepted(self, batch: Sequence[Settlement]) -> list[bool]:
+        """Whose token is still its job's newest: those were settled now or when asked before."""
+        seqs = json.dumps([one.seq for one in batch])
+        rows = self._listed(
+            "SELECT json_group_array(json_array(seq, token, state)) FROM asyncworkers_jobs"
+            " WHERE seq IN (SELECT value FROM json_each(?))",
+            seqs,
+        )
+        newest = {(seq, token) for seq, token, state in rows if state != RUNNING}
+        return [(one.seq, one.token) in newest for one in batch]
+
+    # ---- lease
+
+    def lease(
+        self, worker: int, wants: Sequence[Want], names: Collection[str], codecs: Collection[str]
+    ) -> list[Lease]:
+        """Take waiting jobs for a worker."""
+        return [
+            lease
+            for want in wants
+            if want.free + want.ahead > 0
+            for lease in self._lease(worker, want, names, codecs)
+        ]
+
+    def _lease(
+        self, worker: int, want: Want, names: Collection[str], codecs: Collection[str]
+    ) -> list[Lease]:
+        if self._newest_kind < 0:
+            self._load_kinds()
+        limit = min(want.free + want.ahead, LIMIT)
+        while True:
+            kinds = self.kinds_of(want.queue, names, codecs)
+            values = {"limit": limit, "queue": want.queue, "worker": worker}
+            try:
+                text = self._execute(self._lease_sql(kinds), values).fetchone()[0]
+                crcs, leases, next_due, next_expiry, newest, paused, alive = self._decode(text)
+            except (msgspec.DecodeError, sqlite3.OperationalError) as error:
+                if not self._quarantine_unreadable(kinds, limit):
+                    raise StoreDamaged(f"jobs of queue {want.queue!r} cannot be read") from error
+                continue
+            if newest != self._newest_kind:
+                self._load_kinds()
+            elif next_due is not None and next_due <= self.now:
+                self._promote()
+            elif next_expiry is not None and next_expiry <= self.now:
+                self.expire()
+            else:
+                break
+        if paused or not alive or not leases:
+            return []
+        sound = self._sound(crcs, leases)
+        free = want.free
+        taken = [one for place, one in enumerate(sound) if place < free or not one.once]
+        if taken:
+            self._execute(
+                f"UPDATE asyncworkers_jobs SET state = {RUNNING}, token = token + 1,"
+                " attempt = attempt + 1, worker = ?, started = ?"
+                " WHERE seq IN (SELECT value FROM json_each(?))",
+                (worker, self.now, json.dumps([one.seq for one in taken])),
+            )
+        return taken
+
+    def kinds_of(
+        self, queue: str, names: Collection[str], codecs: Collection[str]
+    ) -> tuple[int, ...]:
+        """The kinds of job of a queue that can be run here."""
+        return tuple(
+            kind
+            for (where, name, codec), kind in self._kinds.items()
+            if where == queue and name in names and codec in codecs
+        )
+
+    @staticmethod
+    def _lease_sql(kinds: tuple[int, ...]) -> str:
+        """The statement that finds what comes first among some kinds, each in its own order."""
+        each = " UNION ALL ".join(
+            f"SELECT * FROM (SELECT seq, rank, due FROM asyncworkers_jobs WHERE state = {QUEUED}"
+            f" AND kind = {kind} ORDER BY rank, due, seq LIMIT :limit)"
+            for kind in kinds
+        )
+        each = each or "SELECT NULL AS seq, NULL AS rank, NULL AS due WHERE :limit < 0"
+        return (
+            f"SELECT json_array(json_group_array(crc), json_group_array({LEASED}),"
+            f" (SELECT min(due) FROM asyncworkers_jobs WHERE state = {SCHEDULED}),"
+            f" (SELECT min(expires) FROM asyncworkers_jobs"
+            f" WHERE state < {RUNNING} AND expires IS NOT NULL),"
+            " (SELECT ifnull(max(kind), 0) FROM asyncworkers_kinds),"
+            " json(iif((SELECT paused FROM asyncworkers_queues WHERE queue = :queue),"
+            " 'true', 'false')),"
+            " json(iif((SELECT 1 FROM asyncworkers_workers WHERE worker = :worker),"
+            " 'true', 'false')))"
+            # CROSS JOIN keeps the order of what stands on its left.
+            f" FROM (SELECT seq AS first FROM ({each}) ORDER BY rank, due, seq LIMIT :limit)"
+            " CROSS JOIN asyncworkers_jobs AS j ON j.seq = first"
+            " CROSS JOIN asyncworkers_kinds AS k ON k.kind = j.kind"
+        )
+
+    def _sound(self, crcs: list[int], leases: list[Lease]) -> list[Lease]:
+        """Those whose checksum is right; the others fail where they stand."""
+        bad: list[int] = []
+        for crc, one in zip(crcs, leases, strict=True):
+            tags = json.dumps(one.tags) if one.tags else "[]"
+            if crc != checksum(
+                one.id, one.queue, one.name, one.codec, one.once, tags, one.extra, one.args
+            ):
+                bad.append(one.seq)
+        if not bad:
+            return leases
+        self._quarantine(bad)
+        return [one for one in leases if one.seq not in bad]
+
+    def _quarantine_unreadable(self, kinds: tuple[int, ...], limit: int) -> int:
+        """Find the rows that are no text any more, one by one; how many."""
+        found = 0
+        for kind in kinds:
+            rows = self._execute(
+                "SELECT seq, CAST(id || tags || extra || args AS BLOB), json_valid(tags)"
+                f" FROM asyncworkers_jobs WHERE state = {QUEUED} AND kind = ?"
+                " ORDER BY rank, due, seq LIMIT ?",
+                (kind, limit),
+            ).fetchall()
+            bad = [seq for seq, raw, valid in rows if not (valid and _is_text(raw))]
+            self._quarantine(bad)
+            found += len(bad)
+        return found
+
+    def _quarantine(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            log.error("stored job %d is damaged and was set aside: its checksum is wrong", seq)
+            self._end(
+                "seq = ?",
+                [seq],
+                FAILED,
+                error_text("StoreDamaged", "the stored job is damaged: its checksum is wrong"),
+            )
+
+    def _promote(self) -> None:
+        """Let what has come due stand in line."""
+        self._execute(
+            f"UPDATE asyncworkers_jobs SET state = {QUEUED} WHERE seq IN"
+            f" (SELECT seq FROM asyncworkers_jobs WHERE state = {SCHEDULED} AND due <= ?)",
+            (self.now,),
+        )
+
+    def expire(self) -> int:
+        """End what waited too long."""
+        return self._end(
+            f"state < {RUNNING} AND expires IS NOT NULL AND expires <= ?",
+            [self.now],
+            CANCELLED,
+            error_text("JobExpired", "its time had run out"),
+        )
+
+    # ---- workers
+
+    def enlist(self, pid: int, boot: str, expires: int) -> int:
+        """Take a worker in; its number is never used twice."""
+        done = self._execute(
+            "INSERT INTO asyncworkers_workers (pid, boot, expires) VALUES (?, ?, ?)",
+            (pid, boot, expires),
+        )
+        assert done.lastrowid is not None
+        return done.lastrowid
+
+    def renew(self, worker: int, expires: int, progress: Sequence[tuple[Lease, str]]) -> bool:
+        """Prolong a worker's time; False if it was given up."""
+        before = self._connection.total_changes
+        self._execute(
+            "UPDATE asyncworkers_workers SET expires = ? WHERE worker = ?", (expires, worker)
+        )
+        if self._connection.total_changes == before:
+            return False
+        if progress:
+            self._many(
+                "WITH s (seq, token, said) AS (VALUES {})"
+                " UPDATE asyncworkers_jobs SET progress = s.said FROM s"
+                " WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
+                f" AND state = {RUNNING}",
+                [(lease.seq, lease.token, said) for lease, said in progress],
+                3,
+            )
+        return True
+
+    def marks(self, worker: int) -> tuple[Mark, ...]:
+        """The running jobs of a worker that somebody wants cancelled."""
+        rows = self._listed(
+            "SELECT json_group_array(json_array(seq, token, id, cancelling))"
+            f" FROM asyncworkers_jobs WHERE worker = ? AND state = {RUNNING}"
+            " AND cancelling IS NOT NULL",
+            worker,
+        )
+        return tuple(Mark(*row) for row in rows)
+
+    def bring_back(
+        self, worker: int, begun: set[tuple[int, int]] | None, *, certain: bool
+    ) -> Counter[str]:
+        """Take the jobs of a worker back, and strike it off. `begun` is None if nobody knows."""
+        rows = self._listed(
+            "SELECT json_group_array(json_array(seq, token, losses, once, cancelling))"
+            f" FROM asyncworkers_jobs WHERE worker = ? AND state = {RUNNING}",
+            worker,
+        )
+        done = Counter[str]({"recovered": len(rows)})
+        waiting: list[tuple[int, int]] = []
+        for seq, token, losses, once, cancelling in rows:
+            charged = begun is None or (seq, token) in begun or (once and not certain)
+            if charged and (once or losses + 1 >= self._settings.losses):
+                done["lost"] += 1
+                message = f"its worker ended {losses + 1} times while it ran"
+                error = error_text("JobLost", message)
+                self._end("seq = ?", [seq], FAILED, error)
+            elif cancelling is not None:
+                self._end("seq = ?", [seq], CANCELLED, cancelling)
+            waiting.append((seq, int(charged)))
+        self._many(
+            "WITH s (seq, charged) AS (VALUES {}) UPDATE asyncworkers_jobs SET"
+            f" state = iif(state = {RUNNING}, {QUEUED}, state), worker = NULL,"
+            f" progress = iif(state = {RUNNING}, NULL, progress), token = token + 1,"
+            " losses = losses + s.charged, attempt = attempt - 1 + s.charged"
+            " FROM s WHERE asyncworkers_jobs.seq = s.seq",
+            waiting,
+            2,
+        )
+        self._execute("DELETE FROM asyncworkers_workers WHERE worker = ?", (worker,))
+        self.news.ready = self.news.ready or bool(rows)
+        return done
+
+    # ---- maintenance
+
+    def maintain(
+        self, directory: Path, me: int, surplus: int | None
+    ) -> tuple[Maintained, list[Dead]]:
+        """Bring back the jobs of dead workers, expire, prune.
+
+        `surplus`: how many ended jobs there are too many; None on most rounds, for it takes long
+        to count them. Answers also with whom to bury once this is committed.
+        """
+        done = Counter[str]()
+        buried: list[Dead] = []
+        try:
+            for worker, boot, expires in self._listed(
+                "SELECT json_group_array(json_array(worker, boot, expires))"
+                " FROM asyncworkers_workers WHERE worker <> ?",
+                me,
+            ):
+                overdue = expires <= milliseconds(self._clock.uptime())
+                restarted = boot != self._clock.boot()
+                dead = examine(directory, worker, overdue=overdue, restarted=restarted)
+                if dead is not None:
+                    buried.append(dead)
+                    done += self.bring_back(worker, dead.begun, certain=dead.certain)
+        except BaseException:
+            for dead in buried:
+                dead.let_go()
+            raise
+        done["expired"] = self.expire()
+        done["pruned"] = self._prune(surplus)
+        return Maintained(**done), buried
+
+    def _prune(self, surplus: int | None) -> int:
+        before = self._connection.total_changes
+        delete = (
+            "DELETE FROM asyncworkers_jobs WHERE seq IN (SELECT seq FROM asyncworkers_jobs"
+            f" WHERE state >= {ENDED} AND until <= ? ORDER BY until, seq LIMIT ?)"
+        )
+        self._execute(delete, (self.now, LIMIT))
+        pruned = self._connection.total_changes - before
+        if surplus is None:
+            return pruned
+        if surplus > pruned:
+            self._execute(delete, (NEVER, min(surplus - pruned, LIMIT)))
+            pruned = self._connection.total_changes - before
+        self._execute(
+            "DELETE FROM asyncworkers_keys WHERE key IN (SELECT k.key FROM asyncworkers_keys AS k"
+            " LEFT JOIN asyncworkers_jobs AS j ON j.id = k.id"
+            f" WHERE iif(k.date IS NULL, j.seq IS NULL OR j.state >= {ENDED}, k.date <= ?)"
+            f" LIMIT {LIMIT})",
+            (self.now,),
+        )
+        return pruned
+
+    # ---- steering
+
+    def _portion(self, where: Where, states: str) -> list[list[Any]]:
+        sql, values = condition(where, self.now)
+        return self._listed(
+            "SELECT json_group_array(json_array(seq, id, state)) FROM (SELECT seq, id, state"
+            " FROM asyncworkers_jobs JOIN asyncworkers_kinds USING (kind)"
+            f" WHERE {sql} AND {states} ORDER BY seq LIMIT {LIMIT})",
+            *values,
+        )
+
+    def cancel(self, where: Where, error: str) -> list[Cancelled]:
+        """Cancel what waits, mark what runs."""
+        rows = self._portion(where, f"state < {ENDED}")
+        seqs = "seq IN (SELECT value FROM json_each(?))"
+        waiting = json.dumps([seq for seq, _, state in rows if state < RUNNING])
+        running = json.dumps([seq for seq, _, state in rows if state == RUNNING])
+        self._end(seqs, [waiting], CANCELLED, error)
+        self._execute(
+            f"UPDATE asyncworkers_jobs SET cancelling = ifnull(cancelling, ?) WHERE {seqs}",
+            (error, running),
+        )
+        return [Cancelled(ident, state == RUNNING) for _, ident, state in rows]
+
+    def retry(self, where: Where) -> list[str]:
+        """Put dead jobs back in line."""
+        rows = self._portion(where, f"state IN ({FAILED}, {CANCELLED})")
+        self._execute(
+            f"UPDATE asyncworkers_jobs SET state = {QUEUED}, due = ?, token = token + 1,"
+            " failures = 0, losses = 0, ended = NULL, until = NULL, expires = NULL, error = NULL,"
+            " cancelling = NULL WHERE seq IN (SELECT value FROM json_each(?))",
+            (self.now, json.dumps([seq for seq, _, _ in rows])),
+        )
+        self.news.ready = self.news.ready or bool(rows)
+        return [ident for _, ident, _ in rows]
+
+    def purge(self, where: Where) -> int:
+        """Forget ended jobs."""
+        rows = self._portion(where, f"state >= {ENDED}")
+        self._execute(
+            "DELETE FROM asyncworkers_jobs WHERE seq IN (SELECT value FROM json_each(?))",
+            (json.dumps([seq for seq, _, _ in rows]),),
+        )
+        return len(rows)
+
+    def pause(self, queue: str, paused: bool) -> None:
+        """Set or clear a queue's flag."""
+        self._execute(
+            "INSERT OR REPLACE INTO asyncworkers_queues VALUES (?, ?)", (queue, int(paused))
+        )
+        self.news.ready = self.news.ready or not paused
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
