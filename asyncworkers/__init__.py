@@ -4,6 +4,7 @@ from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Sta
 from asyncworkers.bridge import CancelCallback, CancelToken
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
+    ArgumentsMismatch,
     AsyncworkersError,
     GiveUp,
     JobCancelled,
@@ -38,6 +39,7 @@ from asyncworkers.stream import Stream
 from asyncworkers.supervisor import Supervisor
 
 __all__ = [
+    "ArgumentsMismatch",
     "AsyncworkersError",
     "Call",
     "CancelCallback",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ArgumentsMismatch",
     "AsyncworkersError",
     "GiveUp",
     "JobCancelled",
@@ -144,6 +145,10 @@ class JobTimedOut(AsyncworkersError, TimeoutError):
 
 class JobLost(AsyncworkersError):
     """The stored job's worker died each time it ran, or once if it may only run once."""
+
+
+class ArgumentsMismatch(AsyncworkersError, TypeError):
+    """What is stored does not fit the function any more: keep what stored jobs were written for."""
 
 
 class StoreUnavailable(AsyncworkersError):
