@@ -23,7 +23,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -68,7 +68,7 @@ class _Slot:
     def __init__(self, label: str, annotation: Any) -> None:
         self.label = label
         self.annotation = annotation
-        self.exact: frozenset[type] = _exact(annotation)
+        self.exact: frozenset[Any] = _exact(annotation)
         self.trouble = ""
         try:
             self.decode = msgspec.json.Decoder(annotation, dec_hook=_from_plain).decode
@@ -217,13 +217,13 @@ class FunctionCodec:
                 slot,
                 value,
                 f"it would come back as {_checks.shown(back)}, "
-                f"{_article(type(back))}; annotate it with its type, or pass something plainer",
+                f"{_article(cast('Any', type(back)))}; annotate it with its type, or pass something plainer",
             )
 
     def _refusal(self, slot: _Slot, value: Any, cause: str) -> NotSerializable:
         return NotSerializable(
             f"{slot.label} of job {self.name!r} cannot be stored: {_checks.shown(value)}, "
-            f"{_article(type(value))}: {_checks.printable(cause)}{slot.trouble}"
+            f"{_article(cast('Any', type(value)))}: {_checks.printable(cause)}{slot.trouble}"
         )
 
     def _bounded(self, text: str, largest: int) -> bytes:
@@ -256,7 +256,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _exact(annotation: Any) -> frozenset[type]:
+def _exact(annotation: Any) -> frozenset[Any]:
     """The types whose every value comes back as it is, so that nothing needs to be tried."""
     if annotation is Any:
         return _ATOMS
@@ -274,7 +274,7 @@ def _plain(value: Any) -> Any:
     dump = getattr(type(value), "model_dump", None)
     if dump is not None:  # a pydantic model
         return dump(value, mode="json")
-    raise TypeError(f"{_article(type(value))} has no form in JSON")
+    raise TypeError(f"{_article(cast('Any', type(value)))} has no form in JSON")
 
 
 def _from_plain(kind: Any, plain: Any) -> Any:
@@ -289,7 +289,7 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 def _same(sent: Any, back: Any) -> bool:
     """Whether a value came back as it was, types included."""
-    kind: Any = type(sent)
+    kind = cast("Any", type(sent))
     if kind is not type(back):
         return kind is int and type(back) is float and bool(sent == back)
     compare = _COMPARE.get(kind)
@@ -369,8 +369,9 @@ def _too_deep(raw: bytes) -> bool:
     return False
 
 
-def _article(kind: type) -> str:
-    name = _checks.printable(kind.__qualname__)
+def _article(value: Any) -> str:
+    """The kind of a value, with its article."""
+    name = _checks.printable(type(value).__qualname__)
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
