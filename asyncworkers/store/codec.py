@@ -271,9 +271,8 @@ def _exact(annotation: Any) -> frozenset[Any]:
 
 def _plain(value: Any) -> Any:
     """What JSON is to hold for a value that msgspec does not know."""
-    dump = getattr(type(value), "model_dump", None)
-    if dump is not None:  # a pydantic model
-        return dump(value, mode="json")
+    if hasattr(value, "model_dump"):  # a pydantic model
+        return value.model_dump(mode="json")
     raise TypeError(f"{_article(cast('Any', type(value)))} has no form in JSON")
 
 

@@ -208,7 +208,8 @@ class MemoryStore:
 
     def lease(self, wants: Sequence[Want]) -> Awaitable[list[Lease]]:
         """Take waiting jobs."""
-        return self._do(lambda: [lease for want in wants for lease in self._lease(want)])
+        wanted = [want for want in wants if want.free + want.ahead > 0]
+        return self._do(lambda: [lease for want in wanted for lease in self._lease(want)])
 
     def started(self, lease: Lease) -> None:
         """Note that the job begins now."""
@@ -258,9 +259,10 @@ class MemoryStore:
         """Do what is due."""
         data, done = self._data, Counter[str]()
         uptime, now, boot = data.clock.uptime(), data.clock.wall(), data.clock.boot()
-        for worker in list(data.workers):
+        for worker in data.workers - {self._me}:
             if worker.expires <= uptime or worker.boot != boot:
-                done += self._bring_back(worker, certain=False)
+                known = worker.boot == boot
+                done += self._bring_back(worker, certain=False, known=known)
         done["expired"] = self._expire()
         ended = sorted(
             (job for job in data.jobs.values() if job.over), key=lambda job: (job.until, job.seq)
@@ -303,9 +305,13 @@ class MemoryStore:
     async def counts(self) -> list[QueueCounts]:
         """How every queue stands."""
         data, now = self._data, self._data.clock.wall()
-        queues = {job.submission.queue for job in data.jobs.values()} | data.paused
+        queues = {
+            job.submission.queue
+            for job in data.jobs.values()
+            if not job.over or job.state is JobState.FAILED
+        }
         answer: list[QueueCounts] = []
-        for queue in sorted(queues):
+        for queue in sorted(queues | data.paused):
             jobs = [job for job in data.jobs.values() if job.submission.queue == queue]
             states = Counter(job.shown(now) for job in jobs)
             dates = [job.due for job in jobs if job.shown(now) is JobState.QUEUED]
@@ -447,9 +453,9 @@ class MemoryStore:
 
     def _lease(self, want: Want) -> Iterator[Lease]:
         me, now = self._me, self._data.clock.wall()
+        self._expire()
         if me not in self._data.workers:
             return  # its time has run out: the next renewal says so
-        self._expire()
         due = [job for job in self._leasable(want.queue) if job.shown(now) is QUEUED]
         wanted = min(want.free + want.ahead, LIMIT)
         for place, job in enumerate(heapq.nsmallest(wanted, due, key=_Job.order)):
@@ -511,8 +517,10 @@ class MemoryStore:
             self._submit(follow)
         return True
 
-    def _bring_back(self, worker: _Worker, *, certain: bool) -> Counter[str]:
-        """Take its jobs from a worker. `certain`: it is known to be at an end, not only silent."""
+    def _bring_back(self, worker: _Worker, *, certain: bool, known: bool = True) -> Counter[str]:
+        """Take its jobs from a worker. `certain`: it is known to be at an end, not only silent.
+        `known`: what it said had begun can be relied on; after a power cut it cannot.
+        """
         done = Counter[str]()
         self._data.workers.discard(worker)
         for job in [job for job in self._data.jobs.values() if job.worker is worker]:
@@ -520,7 +528,7 @@ class MemoryStore:
             once = job.submission.once
             job.token += 1
             done["recovered"] += 1
-            if began or (once and not certain):
+            if began or not known or (once and not certain):
                 job.losses += 1
                 if once or job.losses >= self._data.losses:
                     done["lost"] += 1

@@ -439,7 +439,7 @@ class Store(Protocol):
         ...
 
     def counts(self) -> Awaitable[list[QueueCounts]]:
-        """How every queue stands, by name."""
+        """How every queue stands that is paused or has unfinished or dead jobs, by name."""
         ...
 
     def cancel(self, where: Where, error: str) -> Awaitable[list[Cancelled]]:

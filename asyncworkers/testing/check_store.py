@@ -92,8 +92,8 @@ class World:
     def new(self, **fields: Any) -> Submission:
         """A submission with an id of its own."""
         self._made += 1
-        given = {"queue": "q", "name": "f", "args": "[[],{}]", **fields}
-        return Submission(**{"id": f"job-{self._made:04}", **given})
+        new = Submission(f"job-{self._made:04}", "q", "f", "[[],{}]")
+        return new._replace(**fields)
 
     async def close(self) -> None:
         """Close all stores."""

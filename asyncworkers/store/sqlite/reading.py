@@ -164,6 +164,7 @@ class Reading:
             for queue, (paused, ready, later, running, failed, date, unknown) in sorted(
                 queues.items()
             )
+            if paused or ready or later or running or failed
         ]
 
     def surplus(self, history: int) -> int:

@@ -44,8 +44,8 @@ records_type: Any = list[tuple[int, Record]]
 
 
 def milliseconds(seconds: float) -> int:
-    """Seconds as the tables count them."""
-    return round(seconds * 1000)
+    """Seconds as the tables count them; what is too far away is as far as can be."""
+    return round(max(-4e15, min(seconds * 1000, 4e15)))
 
 
 def checksum(

@@ -142,7 +142,10 @@ class SqliteStore:
 
     def started(self, lease: Lease) -> None:
         """Note that the job begins now."""
-        self._use().presence.begin(lease.seq, lease.token)
+        opened = self._open
+        if opened is None:
+            raise StoreUnavailable(f"{self._place.name} is not open")
+        opened.presence.begin(lease.seq, lease.token)
 
     def settle(self, batch: Sequence[Settlement]) -> Awaitable[list[bool]]:
         """End leases."""
@@ -365,8 +368,8 @@ class _Open:
     async def maintain(self) -> Maintained:
         """A round of maintenance; counting all ended jobs is left to the reader."""
         surplus = None
-        if self.loop.time() - self._counted >= COUNT_HISTORY:
-            self._counted = self.loop.time()
+        if self._clock.uptime() - self._counted >= COUNT_HISTORY:
+            self._counted = self._clock.uptime()
             surplus = await self.read(lambda on: on.surplus(self._settings.history))
         answer: Maintained = await self.write("maintain", surplus)
         return answer

@@ -28,6 +28,7 @@ from asyncworkers.store.protocol import (
     Receipt,
     Settlement,
     Submission,
+    Unique,
     Want,
     Where,
     error_text,
@@ -148,16 +149,15 @@ class Tables:
 
     def submit(self, batch: Sequence[Submission]) -> list[Receipt]:
         """Store jobs, those first that hold no key."""
-        keyed = [one for one in batch if one.unique is not None]
-        if not keyed:
+        if all(one.unique is None for one in batch):
             self._insert(batch)
             return [Receipt(one.id, "created") for one in batch]
-        receipts, refused, replaced = self._claim_keys(keyed)
-        self._insert([one for one in batch if one.id not in refused])
+        receipts, chosen, replaced = self._choose(batch)
+        self._insert(chosen)
         for old, new in replaced.items():
             error = error_text("JobCancelled", f"replaced by {new}")
             self._end(f"id = ? AND state < {RUNNING}", [old], CANCELLED, error)
-        return [receipts.get(one.id) or Receipt(one.id, "created") for one in batch]
+        return receipts
 
     def _insert(self, batch: Sequence[Submission]) -> None:
         now = self.now
@@ -204,10 +204,13 @@ class Tables:
             values += [None] * ((size - len(part)) * width)
             self._execute(sql.format(", ".join([place] * size)), [*values, *after])
 
-    def _claim_keys(
-        self, keyed: list[Submission]
-    ) -> tuple[dict[str, Receipt], set[str], dict[str, str]]:
-        """The receipts of submissions with a key, the ids not to be stored, and who replaces whom."""
+    def _choose(
+        self, batch: Sequence[Submission]
+    ) -> tuple[list[Receipt], list[Submission], dict[str, str]]:
+        """Let keys decide, one submission after the other: what each is answered, which are to be
+        stored, and who replaces whom.
+        """
+        keyed = [one for one in batch if one.unique is not None]
         keys = json.dumps([one.unique.key for one in keyed if one.unique])
         holders: dict[str, list[Any]] = {
             key: [ident, held, untouched]
@@ -228,37 +231,41 @@ class Tables:
                 json.dumps([one.id for one in keyed]),
             )
         )
-        receipts: dict[str, Receipt] = {}
-        refused: set[str] = set()
+        receipts: list[Receipt] = []
+        chosen: list[Submission] = []
         replaced: dict[str, str] = {}
-        for one in keyed:
+        for one in batch:
             unique = one.unique
-            assert unique is not None
-            if one.id in there:
-                receipts.setdefault(one.id, Receipt(one.id, "created"))
+            if one.id in there or unique is None:
+                receipts.append(Receipt(one.id, "created"))
+                chosen.append(one)
+                there.add(one.id)
                 continue
             holder, held, untouched = holders.get(unique.key, ("", 0, 0))
             if held and (unique.on_duplicate != "replace" or not untouched):
                 rejected = unique.on_duplicate == "reject"
-                receipts[one.id] = Receipt(holder, "rejected" if rejected else "existing")
-                refused.add(one.id)
+                receipts.append(Receipt(holder, "rejected" if rejected else "existing"))
                 continue
             if held:
                 replaced[holder] = one.id
-            receipts[one.id] = Receipt(one.id, "replaced" if held else "created")
+            receipts.append(Receipt(one.id, "replaced" if held else "created"))
+            chosen.append(one)
             there.add(one.id)
-            until, date = "", None
-            if isinstance(unique.until, str):
-                until = unique.until
-            else:
-                date = self.now + milliseconds(unique.until)
-            # What a later one of this batch will find.
-            holders[unique.key] = [one.id, date is None or date > self.now, True]
-            self._execute(
-                "INSERT OR REPLACE INTO asyncworkers_keys VALUES (?, ?, ?, ?)",
-                (unique.key, one.id, until, date),
-            )
-        return receipts, refused, replaced
+            holders[unique.key] = self._hold(unique, one.id)
+        return receipts, chosen, replaced
+
+    def _hold(self, unique: Unique, ident: str) -> list[Any]:
+        """Let a job hold a key; what the next one that asks for it will find."""
+        until, date = "", None
+        if isinstance(unique.until, str):
+            until = unique.until
+        else:
+            date = self.now + milliseconds(unique.until)
+        self._execute(
+            "INSERT OR REPLACE INTO asyncworkers_keys VALUES (?, ?, ?, ?)",
+            (unique.key, ident, until, date),
+        )
+        return [ident, date is None or date > self.now, True]
 
     def _end(self, which: str, values: list[Any], state: int, error: str) -> int:
         """End jobs without a worker having said so; how many."""
