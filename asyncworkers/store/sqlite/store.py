@@ -372,6 +372,17 @@ class _Open:
             self._counted = self._clock.uptime()
             surplus = await self.read(lambda on: on.surplus(self._settings.history))
         answer: Maintained = await self.write("maintain", surplus)
+        size = await self.read(lambda _: self._place.wal_size())
+        if size < LARGE_LOG:
+            self._log_is_large = False
+        elif not self._log_is_large:
+            self._log_is_large = True
+            log.warning(
+                "the write-ahead log of %s has grown to %d MB: some program keeps reading from the "
+                "file without an end, so that SQLite cannot empty it",
+                self._place.name,
+                size // 2**20,
+            )
         return answer
 
     def _listen(self) -> None:

@@ -283,6 +283,7 @@ class Tables:
 
     def settle(self, batch: Sequence[Settlement]) -> list[bool]:
         """End leases; for each whether it was this lease that held the job."""
+        leading = self._held([one for one in batch if one.follow])
         before = self._connection.total_changes
         verbs: dict[str, list[tuple[Any, ...]]] = {}
         for seq, token, _, verb, data, delay, _ in batch:
@@ -301,15 +302,26 @@ class Tables:
             accepted = [True] * len(batch)
         else:
             accepted = self._accepted(batch)
-        follow = [
-            new
-            for one, took in zip(batch, accepted, strict=True)
-            if took and one.follow
-            for new in one.follow
-        ]
-        if follow:
-            self.submit(follow)
+        if leading:
+            self.submit([new for one in leading for new in one.follow])
         return accepted
+
+    def _held(self, batch: Sequence[Settlement]) -> list[Settlement]:
+        """Those whose lease holds its job now: what follows them is submitted, and only once."""
+        if not batch:
+            return []
+        rows = self._listed(
+            "SELECT json_group_array(json_array(seq, token)) FROM asyncworkers_jobs"
+            f" WHERE state = {RUNNING} AND seq IN (SELECT value FROM json_each(?))",
+            json.dumps([one.seq for one in batch]),
+        )
+        held = {(seq, token) for seq, token in rows}
+        answer: list[Settlement] = []
+        for one in batch:
+            if (one.seq, one.token) in held:
+                held.discard((one.seq, one.token))
+                answer.append(one)
+        return answer
 
     def _complete(self, rows: list[tuple[Any, ...]]) -> None:
         self._many(

@@ -1,0 +1,592 @@
+"""What a file, a disk and other programs can do to a SQLite store, and what it makes of that."""
+
+import asyncio
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asyncworkers.errors import (
+    StoreBusy,
+    StoreChanged,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+    StoreVersion,
+    WrongLoop,
+)
+from asyncworkers.job import JobState
+from asyncworkers.store import Settlement, Submission, Want, Where
+from asyncworkers.store.clock import ManualClock
+from asyncworkers.store.sqlite import SqliteStore, schema
+from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
+
+pytestmark = pytest.mark.asyncio
+ERROR = '{"type":"ValueError"}'
+
+
+def new(number, **fields):
+    """Return a submission."""
+    return Submission(f"job-{number}", "q", "f", "[[],{}]", **fields)
+
+
+class opened:
+    """An open store, closed at the end whatever happened to it, with nothing left behind."""
+
+    def __init__(self, path, **settings):
+        self.store = SqliteStore(path, **settings)
+        self.leaks = no_leaks()
+
+    async def __aenter__(self):
+        await self.leaks.__aenter__()
+        await self.store.open({"f"})
+        return self.store
+
+    async def __aexit__(self, *error):
+        await self.store.close()
+        await self.leaks.__aexit__(*error)
+
+
+async def take(store, free=100):
+    """Lease up to so many jobs."""
+    return await store.lease([Want("q", free)])
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the store is."""
+    return tmp_path / "jobs.db"
+
+
+# ---- Q05, Q06, V15: opening
+
+
+async def refused(path, error, *words):
+    """Check that opening fails so, naming the path and the cause, and leaves nothing behind."""
+    async with no_leaks():
+        store = SqliteStore(path)
+        with pytest.raises(error) as caught:
+            await store.open()
+        assert str(path) in str(caught.value)
+        for word in words:
+            assert word in str(caught.value)
+        with pytest.raises(StoreUnavailable, match="not open"):
+            store.submit([])
+
+
+async def test_fault_Q05_a_path_that_cannot_be_opened(tmp_path):
+    """What is wrong with the path is said when the store is opened, not at the first job."""
+    await refused(tmp_path, StoreUnavailable, "directory")
+    await refused(tmp_path / "none" / "jobs.db", StoreUnavailable, "does not exist")
+    (tmp_path / "file").write_bytes(b"")
+    await refused(tmp_path / "file" / "jobs.db", StoreUnavailable, "no directory")
+    os.mkfifo(tmp_path / "pipe")
+    await refused(tmp_path / "pipe", StoreUnavailable, "no ordinary file")
+    for wrong in ("", "a\0b", b"bytes"):
+        with pytest.raises(ValueError, match="path"):
+            SqliteStore(wrong)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_fault_Q05_no_permission(tmp_path):
+    """A file or a directory that may not be written to is refused by name."""
+    (tmp_path / "jobs.db").touch(0o400)
+    await refused(tmp_path / "jobs.db", StoreUnavailable, "permission denied")
+    (tmp_path / "locked").mkdir(0o500)
+    await refused(tmp_path / "locked" / "jobs.db", StoreUnavailable, "permission denied")
+
+
+async def test_fault_Q06_what_is_no_database_is_left_alone(path):
+    """A file of something else, and a database that is cut off, are refused and not touched."""
+    path.write_bytes(b"important" * 1_000)
+    await refused(path, StoreDamaged, "no SQLite database")
+    assert path.read_bytes() == b"important" * 1_000
+    path.unlink()
+    async with opened(path) as store:
+        await store.submit([new(number) for number in range(500)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    await refused(path, StoreDamaged, "cut off")
+    path.write_bytes(whole[:50])
+    await refused(path, StoreDamaged)
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    await refused(path, StoreDamaged)
+    assert path.stat().st_size == len(whole)
+
+
+async def test_fault_V15_files_are_for_their_owner_only(path):
+    """Nothing that the store makes can be read or written by others, whatever the umask."""
+    old = os.umask(0)
+    try:
+        async with opened(path) as store:
+            await store.submit([new(1)])
+            found = [path, *path.parent.glob("jobs.db-*"), *path.parent.glob("jobs.db-workers/*")]
+            assert len(found) >= 6
+            for one in found:
+                assert one.stat().st_mode & 0o077 == 0, one
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's link")
+async def test_fault_V15_a_strangers_link_in_a_public_directory(tmp_path):
+    """In a directory like /tmp, a link or a file of another user is refused."""
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    (public / "jobs.db").symlink_to(tmp_path / "target")
+    os.lchown(public / "jobs.db", 12345, 12345)
+    await refused(public / "jobs.db", StoreUnavailable, "symbolic link")
+    assert not (tmp_path / "target").exists()
+    (public / "other.db").touch()
+    os.chown(public / "other.db", 12345, 12345)
+    await refused(public / "other.db", StoreUnavailable, "another user")
+
+
+async def test_the_directory_of_workers_must_be_safe(path):
+    """What lies in the way of the workers' directory, or may be written to by all, is refused."""
+    workers = Path(f"{path}-workers")
+    workers.write_text("in the way")
+    await refused(path, StoreUnavailable, "in the way")
+    workers.unlink()
+    workers.mkdir()
+    workers.chmod(0o777)
+    await refused(path, StoreUnavailable, "by others")
+
+
+# ---- S08: the schema
+
+
+async def test_fault_S08_a_newer_schema_is_refused(path):
+    """A store of a newer version is not touched."""
+    async with opened(path) as store:
+        await store.submit([new(1)])
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE asyncworkers_meta SET value = '99' WHERE name = 'version'")
+    connection.close()
+    await refused(path, StoreVersion, "99", "upgrade")
+
+
+async def test_fault_S08_a_migration_that_is_cut_short_changes_nothing(path):
+    """Whichever statement of a migration fails, the file is as before, and the next try succeeds."""
+    count = len(list(schema._statements(1)))
+    for stop in range(count):
+        connection = sqlite3.connect(path, isolation_level=None)
+        left = stop
+
+        def authorizer(action, *_):
+            nonlocal left
+            if action == sqlite3.SQLITE_UPDATE or action == sqlite3.SQLITE_INSERT:
+                left -= 1
+            return sqlite3.SQLITE_OK if left >= 0 else sqlite3.SQLITE_DENY
+
+        connection.set_authorizer(authorizer)
+        with pytest.raises(sqlite3.DatabaseError):
+            schema.migrate(connection, "name")
+        connection.set_authorizer(None)
+        assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+        connection.close()
+    async with opened(path) as store:
+        await store.submit([new(1)])
+
+
+async def test_fault_S08_two_migrators(path):
+    """Stores that are opened at the same time make the tables once."""
+    stores = [SqliteStore(path) for _ in range(4)]
+    await asyncio.gather(*(store.open({"f"}) for store in stores))
+    await stores[0].submit([new(1)])
+    assert await stores[3].get(["job-1"]) != [None]
+    for store in stores:
+        await store.close()
+
+
+async def test_an_applications_own_tables_may_be_in_the_file(path):
+    """The store's tables stand beside others, in a file that was there before."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE jobs (id)")
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    async with opened(path) as store:
+        await store.submit([new(1)])
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (7,)
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+        assert {name for name in names if not name.startswith(("asyncworkers_", "sqlite_"))} == {
+            "jobs"
+        }
+    connection.close()
+
+
+# ---- Q03, Q04: locks and space
+
+
+async def test_fault_Q03_a_foreign_writer(path):
+    """Another program that holds the file is waited for, then named; afterwards all goes on."""
+    async with opened(path, busy=0.2) as store:
+        foreign = sqlite3.connect(path, isolation_level=None)
+        foreign.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match="another program"):
+            await store.submit([new(1)])
+        waiting = store.submit([new(2)])
+        foreign.execute("ROLLBACK")
+        foreign.close()
+        assert (await waiting)[0].id == "job-2"
+        assert await store.get(["job-1"]) == [None]
+
+
+async def test_fault_Q04_a_full_disk(path):
+    """Without room a submission is refused, nothing is lost, and work goes on when there is some."""
+    async with opened(path) as store:
+        await store.submit([new(number) for number in range(20)])
+        opened_ = store._open
+        limit = await opened_.change(lambda tables: tables._value("PRAGMA max_page_count"))
+        # The least there can be: the pages there are.
+        await opened_.change(lambda tables: tables._value("PRAGMA max_page_count = 1"))
+        with pytest.raises(StoreFull, match="no room"):
+            await store.submit([new(number, extra="x" * 10_000) for number in range(100, 200)])
+        assert await store.get(["job-100"]) == [None]
+        leases = await take(store)
+        assert len(leases) == 20
+        assert await store.settle([Settlement.complete(leases[0], "1")]) == [True]
+        await opened_.change(lambda tables: tables._value(f"PRAGMA max_page_count = {limit}"))
+        await store.submit([new(number, extra="x" * 10_000) for number in range(100, 200)])
+        assert len(await take(store)) == 100
+
+
+@pytest.mark.parametrize("code", ["disk I/O error", "database or disk is full"])
+async def test_fault_Q04_any_statement_may_fail(path, code):
+    """Whichever statement of a job's life fails, asking again gives the same end, and once."""
+    runs = 0
+
+    async def run(faults):
+        nonlocal runs
+        runs += 1
+        clock = ManualClock()
+        async with opened(path.with_name(f"{runs}.db"), clock=clock) as store:
+            # SQLite fails a statement before it took effect, and a commit in either way.
+            tables = store._open._tables
+            tables._execute = faults.wrap(tables._execute)
+
+            async def ask(verb):
+                for _ in range(2):
+                    try:
+                        return await verb()
+                    except StoreUnavailable:
+                        continue
+                raise AssertionError("failed twice")
+
+            batch = [new(1), new(2)]
+            await ask(lambda: store.submit(batch))
+            leases = await ask(lambda: take(store))
+            if not leases:  # a lease that was committed and not answered is given up in time
+                raise AssertionError("nobody has the jobs")
+            settled = [
+                Settlement.complete(leases[0], "1", follow=[new(3)]),
+                Settlement.retry(leases[1], ERROR, 0),
+            ]
+            assert await ask(lambda: store.settle(settled)) == [True, True]
+            leases = await ask(lambda: take(store))
+            assert [lease.id for lease in leases] == ["job-2", "job-3"]
+            page = await store.find(Where())
+            assert [record.attempt for record in page.records] == [1, 2, 1]
+
+    # Only "before": what a statement that took effect and then fails would mean, SQLite rules out.
+    for number in range(1, 200):
+        faults = FaultInjector(number, error=sqlite3.OperationalError(code))
+        await run(faults)
+        if faults.failed is None:
+            break
+    assert runs > 15
+
+
+async def test_fault_S01_an_answer_that_is_lost(path):
+    """Whether a call failed before or after it was committed: repeating it is safe, nothing is lost."""
+    runs = 0
+
+    async def run(faults):
+        nonlocal runs
+        runs += 1
+        clock = ManualClock()
+        async with opened(path.with_name(f"{runs}.db"), clock=clock) as store:
+            tables = store._open._tables
+            tables.commit = faults.wrap(tables.commit)
+
+            async def ask(verb):
+                try:
+                    return await verb()
+                except StoreUnavailable:
+                    return await verb()
+
+            await ask(lambda: store.submit([new(1)]))
+            leases = await ask(lambda: take(store))
+            while not leases:
+                # The lease was committed and its answer lost: it ends with its time.
+                clock.advance(31)
+                async with opened_beside(store, clock) as other:
+                    await other.maintain()
+                try:
+                    store.renew()
+                except StoreUnavailable:
+                    store.renew()
+                leases = await ask(lambda: take(store))
+            store.started(leases[0])
+            done = Settlement.complete(leases[0], "1", follow=[new(2)])
+            assert await ask(lambda: store.settle([done])) == [True]
+            (first, second) = await store.get(["job-1", "job-2"])
+            assert (first.state, first.attempt, first.losses) == (JobState.SUCCEEDED, 1, 0)
+            assert second.state is JobState.QUEUED
+
+    assert await sweep_async(run, error=sqlite3.OperationalError("disk I/O error")) >= 6
+
+
+class opened_beside:
+    """Another worker on a store's file."""
+
+    def __init__(self, store, clock):
+        self.store = SqliteStore(store.path, clock=clock)
+
+    async def __aenter__(self):
+        await self.store.open()
+        return self.store
+
+    async def __aexit__(self, *_):
+        await self.store.close()
+
+
+async def test_one_bad_request_harms_no_other(path):
+    """What cannot be stored fails alone, though it was committed together with others."""
+    async with opened(path) as store:
+        good = store.submit([new(1)])
+        bad = store.submit([new(2)._replace(args=None)])
+        also_good = store.submit([new(3)])
+        with pytest.raises(StoreUnavailable):
+            await bad
+        assert [(await good)[0].id, (await also_good)[0].id] == ["job-1", "job-3"]
+        assert len(await take(store)) == 2
+
+
+# ---- Q07, Q08, Q10
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved"])
+async def test_fault_Q07_the_file_is_gone(path, how, monkeypatch):
+    """Nothing is accepted into a file that nobody would find again, and the error says why."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.store.LOOK_AT_FILE", 0.0)
+    async with opened(path) as store:
+        await store.submit([new(1)])
+        if how == "moved":
+            path.rename(path.with_name("elsewhere"))
+        else:
+            path.unlink()
+        if how == "replaced":
+            path.write_bytes(b"")
+        for _ in range(2):
+            with pytest.raises(StoreChanged, match="replaced" if how == "replaced" else "deleted"):
+                await store.submit([new(2)])
+
+
+async def test_fault_Q08_a_log_that_grows(path, caplog, monkeypatch):
+    """A reader that keeps the write-ahead log from being emptied is warned of, once."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.store.LARGE_LOG", 100_000)
+    async with opened(path) as store:
+        await store.submit([new(1)])
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM asyncworkers_jobs").fetchone()
+        await store.submit([new(number, extra="x" * 10_000) for number in range(2, 50)])
+        with caplog.at_level(logging.WARNING, "asyncworkers"):
+            await store.maintain()
+            await store.maintain()
+        reader.close()
+    assert len([record for record in caplog.records if "log" in record.getMessage()]) == 1
+
+
+FORKED = """
+import asyncio, os, sys
+from asyncworkers.errors import WrongProcess
+from asyncworkers.store import Submission
+from asyncworkers.store.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open({"f"})
+    await store.submit([Submission("a", "q", "f", "[[],{}]")])
+    child = os.fork()
+    if not child:
+        try:
+            store.submit([])
+        except WrongProcess:
+            del store
+            asyncio.set_event_loop(None)
+            sys.stdout.flush()
+            raise SystemExit(7)
+        raise SystemExit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7, status
+    for number in range(50):
+        await store.submit([Submission(f"b{number}", "q", "f", "[[],{}]")])
+    found = await store.get(["a", "b49"])
+    assert None not in found
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_fault_Q10_a_fork_does_not_carry_the_store(path):
+    """A forked child is refused, and its end does no harm to the parent's store."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM asyncworkers_jobs").fetchone() == (51,)
+    connection.close()
+
+
+async def test_another_loop_is_refused(path):
+    """A store belongs to the loop that opened it; `renew` may be called from any thread."""
+    async with opened(path) as store:
+
+        def elsewhere():
+            async def ask():
+                with pytest.raises(WrongLoop):
+                    store.submit([])
+
+            asyncio.run(ask())
+            return store.renew()
+
+        renewal = await asyncio.to_thread(elsewhere)
+        assert renewal.lost is False
+
+
+# ---- S07: damage
+
+
+DAMAGE = {
+    "arguments": "args = '[[2],{}]'",
+    "no text": "args = CAST(x'5b5b22ff225d2c7b7d5d' AS TEXT)",
+    "no tags": "tags = '[\"'",
+    "extra": "extra = 'y'",
+    "id": "id = 'job-9'",
+    "once": "once = 1",
+    "another queue": "kind = (SELECT kind FROM asyncworkers_kinds WHERE name = 'g')",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_fault_S07_a_damaged_row_is_set_aside(path, damage, caplog):
+    """A job that is not what was stored is not run: it fails, visibly, and the queue goes on."""
+    store = SqliteStore(path)
+    await store.open({"f", "g"})
+    await store.submit([new(1), new(2), new(3), new(4)._replace(name="g")])
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE asyncworkers_jobs SET {DAMAGE[damage]} WHERE id = 'job-2'")
+    connection.close()
+    with caplog.at_level(logging.ERROR, "asyncworkers"):
+        assert [lease.id for lease in await take(store)] == ["job-1", "job-3", "job-4"]
+    assert "damaged" in caplog.text
+    (record,) = (await store.find(Where(states=(JobState.FAILED,)))).records
+    assert "StoreDamaged" in record.error
+    assert record.args.startswith("[[")
+    assert record.attempt == 0
+    await store.close()
+
+
+# ---- Q09 and beyond: what a store says of itself
+
+
+async def test_settings_are_checked_at_once(tmp_path):
+    """A senseless setting is refused by name before anything is made."""
+    for wrong in (
+        {"durability": "full"},
+        {"ttl": 0},
+        {"busy": -1},
+        {"losses": 0},
+        {"keep": float("nan")},
+        {"history": True},
+    ):
+        with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+            SqliteStore(tmp_path / "jobs.db", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_asked_in_one_turn_is_one_commit(path):
+    """A submission and a lease of the same turn of the loop share a commit."""
+    async with opened(path) as store:
+        tables = store._open._tables
+        counted = FaultInjector()
+        tables.commit = counted.wrap(tables.commit)
+        taking = store.lease([Want("q", 1)])
+        submitting = store.submit([new(1)])
+        leases = await taking
+        await submitting
+        assert [lease.id for lease in leases] == ["job-1"]
+        assert counted.calls == 1
+
+
+async def test_history_is_bounded_by_number(path):
+    """Of more ended jobs than are to be kept, those that would go first go."""
+    clock = ManualClock()
+    async with opened(path, clock=clock, history=5) as store:
+        await store.submit([new(number) for number in range(9)])
+        await store.settle([Settlement.complete(lease, "1") for lease in await take(store)])
+        assert (await store.maintain()).pruned == 4
+        page = await store.find(Where())
+        assert [record.id for record in page.records] == [f"job-{n}" for n in (8, 7, 6, 5, 4)]
+        await store.submit([new(number) for number in range(20, 23)])
+        await store.settle([Settlement.complete(lease, "1") for lease in await take(store)])
+        assert (await store.maintain()).pruned == 0  # it counts once a minute
+        clock.advance(61)
+        store.renew()
+        assert (await store.maintain()).pruned == 3
+
+
+async def test_a_lease_looks_at_no_more_rows_than_it_takes(path):
+    """Ended, scheduled and unknown jobs, however many, are not read when a job is leased."""
+    async with opened(path) as store:
+        await store.submit([new(number) for number in range(300)])
+        await store.settle([Settlement.complete(lease, "1") for lease in await take(store, 1_000)])
+        await store.submit([new(number, delay=99.0) for number in range(300, 600)])
+        await store.submit([new(number)._replace(name="unknown") for number in range(600, 900)])
+        await store.submit([new(number) for number in range(900, 1_200)])
+
+        def steps(tables):
+            counted = 0
+
+            def count():
+                nonlocal counted
+                counted += 1
+
+            tables._connection.set_progress_handler(count, 1)
+            tables.lease(store._open.presence.worker, [Want("q", 1)], {"f"}, {"json/1"})
+            tables._connection.set_progress_handler(None, 1)
+            return counted
+
+        assert await store._open.change(steps) < 1_500
+
+
+async def test_a_closed_loop_leaves_no_thread_in_the_way(path):
+    """A loop that was closed under a store does not hang the interpreter's end."""
+    code = (
+        "import asyncio, sys\n"
+        "from asyncworkers.store.sqlite import SqliteStore\n"
+        "async def main():\n"
+        "    global store\n"
+        "    store = SqliteStore(sys.argv[1])\n"
+        "    await store.open()\n"
+        "asyncio.run(main())\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code, str(path)], timeout=60, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
