@@ -75,7 +75,7 @@ class Reading:
         try:
             text = self._execute(listed, [self._now, *values, limit]).fetchone()[0]
             return list(self._decode(text))
-        except (msgspec.DecodeError, sqlite3.OperationalError):
+        except (msgspec.DecodeError, UnicodeDecodeError, sqlite3.OperationalError):
             pass  # one of them is damaged
         seqs = [row[0] for row in self._execute(f"SELECT seq {sql}", [*values, limit]).fetchall()]
         return [self._damaged(seq) for seq in seqs]

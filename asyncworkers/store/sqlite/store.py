@@ -471,8 +471,8 @@ class _Open:
         except BaseException as error:
             self._undo()
             final = self._place.translate(error)
-            alone = len(asks) == 1
-            if alone or isinstance(final, StoreUnavailable):
+            everybodys = isinstance(error, (sqlite3.OperationalError, StoreUnavailable))
+            if everybodys or len(asks) == 1:
                 self._refuse(asks, final)
                 return
         for ask in asks:  # one of them cannot be done: the others must not suffer for it

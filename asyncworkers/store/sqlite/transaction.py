@@ -409,7 +409,7 @@ class Tables:
             try:
                 text = self._execute(self._lease_sql(kinds), values).fetchone()[0]
                 crcs, leases, next_due, next_expiry, newest, paused, alive = self._decode(text)
-            except (msgspec.DecodeError, sqlite3.OperationalError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, sqlite3.OperationalError) as error:
                 if not self._quarantine_unreadable(kinds, limit):
                     raise StoreDamaged(f"jobs of queue {want.queue!r} cannot be read") from error
                 continue
