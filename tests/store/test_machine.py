@@ -17,7 +17,7 @@ from asyncworkers.store.memory import MemoryData, MemoryStore
 from asyncworkers.store.protocol import TTL, Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.sqlite import SqliteStore
 
-STEPS = int(os.environ.get("ASYNCWORKERS_STORE_STEPS", "4000"))
+STEPS = int(os.environ.get("ASYNCWORKERS_STORE_STEPS", "6000"))
 """About how many calls to make of each store; the release asks for more."""
 
 HOW_MANY = 50
@@ -48,8 +48,7 @@ submissions = st.builds(
 )
 wheres = st.builds(
     Where,
-    ids=st.none()
-    | st.sets(st.integers(0, 30), max_size=3).map(
+    ids=st.sets(st.integers(0, 30), max_size=3).map(
         lambda s: tuple(f"job-{n:02}" for n in sorted(s))
     ),
     queues=st.none() | queues.map(lambda queue: (queue,)),
@@ -158,6 +157,17 @@ class Machine(RuleBasedStateMachine):
             return renewal.lost, sorted(mark._replace(seq=0) for mark in renewal.cancel)
 
         self.both(worker, lambda store: store.renew(), no_seq)
+
+    @rule(worker=workers)
+    def give_up(self, worker):
+        """Let so much time pass that one of the workers is given up by the other."""
+        for clock in self.clocks:
+            clock.advance(TTL / 2)
+        self.renew(1 - worker)
+        for clock in self.clocks:
+            clock.advance(TTL / 2)
+        self.renew(1 - worker)
+        self.maintain(1 - worker)
 
     @rule(worker=workers)
     def maintain(self, worker):
