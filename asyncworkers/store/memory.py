@@ -31,9 +31,9 @@ from asyncworkers.store.protocol import (
     Page,
     QueueCounts,
     Receipt,
-    Record,
     Renewal,
     Settlement,
+    StoredJob,
     Submission,
     Want,
     Where,
@@ -277,7 +277,7 @@ class MemoryStore:
 
     # ---- looking and steering
 
-    async def get(self, ids: Sequence[str]) -> list[Record | None]:
+    async def get(self, ids: Sequence[str]) -> list[StoredJob | None]:
         """The jobs with these ids."""
         found = [self._data.by_id.get(one) for one in ids]
         return [None if job is None else self._record(job) for job in found]
@@ -590,9 +590,9 @@ class MemoryStore:
             ):
                 yield job
 
-    def _record(self, job: _Job) -> Record:
+    def _record(self, job: _Job) -> StoredJob:
         new = job.submission
-        return Record(
+        return StoredJob(
             new.id,
             new.queue,
             new.name,

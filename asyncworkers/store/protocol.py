@@ -83,10 +83,10 @@ __all__ = [
     "Page",
     "QueueCounts",
     "Receipt",
-    "Record",
     "Renewal",
     "Settlement",
     "Store",
+    "StoredJob",
     "Submission",
     "Unique",
     "Want",
@@ -280,7 +280,7 @@ class Cancelled(NamedTuple):
     running: bool
 
 
-class Record(NamedTuple):
+class StoredJob(NamedTuple):
     """All that is stored of a job. Dates are Unix seconds. `error` is text, see `codec`."""
 
     id: str
@@ -325,7 +325,7 @@ class Where(NamedTuple):
 class Page(NamedTuple):
     """Some of the jobs looked for, newest first; `after` continues, None if that was all."""
 
-    records: list[Record]
+    records: list[StoredJob]
     after: int | None
 
 
@@ -426,7 +426,7 @@ class Store(Protocol):
 
     # ---- looking and steering
 
-    def get(self, ids: Sequence[str]) -> Awaitable[list[Record | None]]:
+    def get(self, ids: Sequence[str]) -> Awaitable[list[StoredJob | None]]:
         """The jobs with these ids, None for those there are not."""
         ...
 

@@ -12,6 +12,9 @@ Tools that go through every possibility, so that nothing is left to luck:
 - `cancel_at_every_step` cancels a task at each of its steps, one run per step.
 - `sweep` makes each call in turn fail, before or after it took effect; `FaultInjector` one of them.
 
+`check_store` runs over any store, yours too, what every store must do; `store_checks` has the same as
+single checks.
+
 And tools for any test:
 
 - `EventRecorder` is a listener that records what happens, and waits for what is to happen.
@@ -20,6 +23,7 @@ And tools for any test:
 `asyncworkers.testing.plugin` has all this as pytest fixtures and marks; pytest loads it by itself.
 """
 
+from asyncworkers.testing.check_store import check_name, check_store, store_checks
 from asyncworkers.testing.exhaustive import (
     Cancellation,
     CancelReport,
@@ -53,8 +57,11 @@ __all__ = [
     "VirtualDeadlock",
     "VirtualLoop",
     "cancel_at_every_step",
+    "check_name",
+    "check_store",
     "no_leaks",
     "simulate",
+    "store_checks",
     "sweep",
     "sweep_async",
 ]

@@ -195,8 +195,8 @@ async def test_a_submission_of_another_process_wakes_who_waits(tmp_path):
     await store.close()
 
 
-async def test_many_processes_share_a_queue_without_a_double_lease(tmp_path):
-    """Workers in several processes take each job once (S05)."""
+async def test_fault_S05_many_processes_share_a_queue_without_a_double_lease(tmp_path):
+    """Workers in several processes take each job once."""
     store = SqliteStore(tmp_path / "jobs.db", durability="process")
     await store.open()
     with Children(tmp_path) as children:

@@ -27,6 +27,8 @@ from asyncworkers.store.sqlite import SqliteStore, schema
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
 pytestmark = pytest.mark.asyncio
+OTHERS = ("shared memory *",)
+"""Stores make none: what comes and goes there meanwhile is of other programs."""
 ERROR = '{"type":"ValueError"}'
 
 
@@ -40,7 +42,7 @@ class opened:
 
     def __init__(self, path, **settings):
         self.store = SqliteStore(path, **settings)
-        self.leaks = no_leaks()
+        self.leaks = no_leaks(ignore=OTHERS)
 
     async def __aenter__(self):
         await self.leaks.__aenter__()
@@ -68,7 +70,7 @@ def path(tmp_path):
 
 async def refused(path, error, *words):
     """Check that opening fails so, naming the path and the cause, and leaves nothing behind."""
-    async with no_leaks():
+    async with no_leaks(ignore=OTHERS):
         store = SqliteStore(path)
         with pytest.raises(error) as caught:
             await store.open()
@@ -357,6 +359,33 @@ class opened_beside:
         await self.store.close()
 
 
+async def test_fault_S09_a_clock_that_is_wrong_by_an_hour(path):
+    """A worker whose wall clock is set wrong ends nobody's lease, and keeps its own."""
+    clocks = [ManualClock(), ManualClock()]
+    async with opened(path, clock=clocks[0]) as store, opened_beside(store, clocks[1]) as other:
+        await store.submit([new(1)])
+        (lease,) = await take(store)
+        for hours in (1, -2, 100_000, -100_000):
+            clocks[1].set_wall(clocks[1].wall() + 3600 * hours)
+            assert (await other.maintain()).recovered == 0
+        assert await store.settle([Settlement.complete(lease, "1")]) == [True]
+
+
+async def test_fault_S10_a_submission_that_is_cancelled(path):
+    """Whoever was cancelled does not know whether the job exists; asking again makes it once."""
+    async with opened(path) as store:
+        for number in range(50):
+            asking = asyncio.ensure_future(store.submit([new(number)]))
+            if number % 2:
+                await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert (await store.submit([new(number)]))[0] == (f"job-{number}", "created")
+        leases = await take(store)
+        assert [lease.id for lease in leases] == [f"job-{number}" for number in range(50)]
+
+
 async def test_one_bad_request_harms_no_other(path):
     """What cannot be stored fails alone, though it was committed together with others."""
     async with opened(path) as store:
@@ -552,7 +581,7 @@ async def test_history_is_bounded_by_number(path):
         assert (await store.maintain()).pruned == 3
 
 
-async def test_a_lease_looks_at_no_more_rows_than_it_takes(path):
+async def test_fault_S11_a_lease_looks_at_no_more_rows_than_it_takes(path):
     """Ended, scheduled and unknown jobs, however many, are not read when a job is leased."""
     async with opened(path) as store:
         await store.submit([new(number) for number in range(300)])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from asyncworkers.store.clock import StoreClock
-from asyncworkers.store.protocol import Page, QueueCounts, Record, Where
+from asyncworkers.store.protocol import Page, QueueCounts, StoredJob, Where
 from asyncworkers.store.sqlite.records import (
     ENDED,
     FAILED,
@@ -49,7 +49,7 @@ class Reading:
         found: list[Any] = json.loads(self._execute(sql, values).fetchone()[0] or "[]")
         return found
 
-    def get(self, ids: Sequence[str]) -> list[Record | None]:
+    def get(self, ids: Sequence[str]) -> list[StoredJob | None]:
         """The jobs with these ids."""
         found = self._records(
             "id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))], len(ids)
@@ -66,7 +66,7 @@ class Reading:
         more = found[limit - 1][0] if len(found) > limit else None
         return Page([record for _, record in found[:limit]], more)
 
-    def _records(self, where: str, values: list[Any], limit: int) -> list[tuple[int, Record]]:
+    def _records(self, where: str, values: list[Any], limit: int) -> list[tuple[int, StoredJob]]:
         sql = (
             "FROM (SELECT * FROM asyncworkers_jobs JOIN asyncworkers_kinds USING (kind)"
             f" WHERE {where} ORDER BY seq DESC LIMIT ?)"
@@ -80,7 +80,7 @@ class Reading:
         seqs = [row[0] for row in self._execute(f"SELECT seq {sql}", [*values, limit]).fetchall()]
         return [self._damaged(seq) for seq in seqs]
 
-    def _damaged(self, seq: int) -> tuple[int, Record]:
+    def _damaged(self, seq: int) -> tuple[int, StoredJob]:
         """A job that may be damaged, with its raw bytes as far as they can be shown."""
         mended = RECORD.replace("json(tags)", "json(iif(json_valid(tags), tags, '[]'))")
         text = self._execute(
@@ -89,7 +89,7 @@ class Reading:
             [self._now, seq],
         ).fetchone()[0]
         shown = text.decode("utf-8", "replace").encode()
-        return msgspec.json.decode(shown, type=tuple[int, Record])
+        return msgspec.json.decode(shown, type=tuple[int, StoredJob])
 
     def any_ended(self, ids: Collection[str]) -> bool:
         """Whether one of these jobs has ended, or is not there."""

@@ -6,7 +6,7 @@ import zlib
 from typing import Any, TypeAlias
 
 from asyncworkers.job import JobState
-from asyncworkers.store.protocol import Lease, Record, Where
+from asyncworkers.store.protocol import Lease, StoredJob, Where
 
 __all__ = [
     "CANCELLED",
@@ -40,7 +40,7 @@ STATES = (
 Values: TypeAlias = list[Any]
 
 leases_type: Any = tuple[list[int], list[Lease], int | None, int | None, int, bool, bool]
-records_type: Any = list[tuple[int, Record]]
+records_type: Any = list[tuple[int, StoredJob]]
 
 
 def milliseconds(seconds: float) -> int:
@@ -73,7 +73,7 @@ RECORD = (
     " started / 1000.0, ended / 1000.0, until / 1000.0, json(iif(once, 'true', 'false')),"
     " json(tags), extra, codec, args, result, error, cancelling, progress)"
 )
-"""A job as a Record; its one parameter is the time."""
+"""A job as a StoredJob; its one parameter is the time."""
 
 
 def condition(where: Where, now: int) -> tuple[str, Values]:

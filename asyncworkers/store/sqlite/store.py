@@ -28,9 +28,9 @@ from asyncworkers.store.protocol import (
     Page,
     QueueCounts,
     Receipt,
-    Record,
     Renewal,
     Settlement,
+    StoredJob,
     Submission,
     Want,
     Where,
@@ -177,7 +177,7 @@ class SqliteStore:
 
     # ---- looking and steering
 
-    def get(self, ids: Sequence[str]) -> Awaitable[list[Record | None]]:
+    def get(self, ids: Sequence[str]) -> Awaitable[list[StoredJob | None]]:
         """The jobs with these ids."""
         return self._use().read(lambda on: on.get(ids))
 
