@@ -217,13 +217,13 @@ class FunctionCodec:
                 slot,
                 value,
                 f"it would come back as {_checks.shown(back)}, "
-                f"{_article(cast('Any', type(back)))}; annotate it with its type, or pass something plainer",
+                f"{_article(back)}; annotate it with its type, or pass something plainer",
             )
 
     def _refusal(self, slot: _Slot, value: Any, cause: str) -> NotSerializable:
         return NotSerializable(
             f"{slot.label} of job {self.name!r} cannot be stored: {_checks.shown(value)}, "
-            f"{_article(cast('Any', type(value)))}: {_checks.printable(cause)}{slot.trouble}"
+            f"{_article(value)}: {_checks.printable(cause)}{slot.trouble}"
         )
 
     def _bounded(self, text: str, largest: int) -> bytes:
@@ -273,7 +273,7 @@ def _plain(value: Any) -> Any:
     """What JSON is to hold for a value that msgspec does not know."""
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")
-    raise TypeError(f"{_article(cast('Any', type(value)))} has no form in JSON")
+    raise TypeError(f"{_article(value)} has no form in JSON")
 
 
 def _from_plain(kind: Any, plain: Any) -> Any:
