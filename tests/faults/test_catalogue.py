@@ -24,7 +24,6 @@ NOT_YET = {
     "S02": "needs the stored queue: workers while the store is away",
     "S03": "needs the stored queue: leases while the store is slow",
     "S12": "needs a store whose broker may deliver twice",
-    "Q02": "needs a simulated power cut: SQLite on a file system that forgets",
     "Q09": "its test is not written yet: a network file system",
     "Q11": "its test is not written yet: a file that is restored from a backup while it is open",
     "B08": "needs a store: the address of a database",
