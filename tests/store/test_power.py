@@ -8,6 +8,7 @@ store is opened again, by the ordinary SQLite.
 import asyncio
 import os
 import random
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ class Disk(apsw.VFS):
 
     def xDelete(self, name, sync):
         super().xDelete(name, sync)
-        self.log.append(("delete", os.path.basename(name), 0, b""))
+        self.log.append(("delete", Path(name).name, 0, b""))
 
     def after_a_cut(self, moment, dice, chance):
         """Return the files as they may be after a cut at this moment of the log."""
@@ -78,9 +79,7 @@ def put(image, start, piece):
 class File(apsw.VFSFile):
     def __init__(self, disk, name, flags):
         self.disk = disk
-        self.base = os.path.basename(
-            name.filename() if isinstance(name, apsw.URIFilename) else name
-        )
+        self.base = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
         super().__init__("", name, flags)
 
     def xWrite(self, data, offset):
