@@ -45,6 +45,9 @@ LOOK = 0.002
 SOON, RARELY = 0.01, 0.25
 """Seconds between two looks at most: until the child has begun its job, and afterwards."""
 
+LOOKS = 3
+"""Looks at what a job does that is to be given up while its child comes to it."""
+
 START = 60.0
 """Seconds in which a child must begin what it was sent."""
 
@@ -723,17 +726,30 @@ class LineWorker(Attempt):
 
     def give_up(self, job: Job[Any]) -> bool:
         """Let go of a job of the line for good; False if the child has come to it, or it has ended."""
-        for place, one in enumerate(self.sent):
+        number = self._number_of(job)
+        if number is None:
+            return False
+        if not self.process.take_back(number):
+            for _ in range(LOOKS):  # the child may be a job further each time
+                self.look()
+                self.refresh()
+                if job._state != QUEUED:
+                    return False
+            # Its end is on the way, behind something big that is still read: it counts no more.
+            self.process.interrupt(number)
+        place = number - self._first
+        one = self.sent[place]
+        if place and one is not None:
+            self._waiting -= one[2]
+        self.sent[place] = None
+        return True
+
+    def _number_of(self, job: Job[Any]) -> int | None:
+        """The number under which a job of the line was sent."""
+        for number, one in enumerate(self.sent, self._first):
             if one is not None and one[0] is job:
-                if not self.process.take_back(self._first + place):
-                    break
-                if place:
-                    self._waiting -= one[2]
-                self.sent[place] = None
-                return True
-        self.look()
-        self.refresh()
-        return False
+                return number
+        return None
 
     def _take_back(self) -> None:
         """Take back what is behind the running job, for others, or to be sent again later."""
@@ -956,6 +972,9 @@ class LineWorker(Attempt):
         else:
             if waited > LONG and len(self.sent) > 1:
                 self._take_back()
+                running = self.sent[0]
+                if running is not None:  # nothing is sent behind it again
+                    self.sent[0] = (running[0], running[1], waited)
             timeout = job._order.timeout
             if timeout is not None and self.verdict is None:
                 left = job._started + timeout - now
