@@ -981,6 +981,8 @@ async def test_fault_J27_hostile_text(caplog: Log) -> None:
         gate.set()
         await until(lambda: t.supervisor.stats().queues["default"].zombies == 0)
     lines = [record.getMessage() for record in caplog.records]
+    # The collection above may itself take long enough to be a stall, late in the suite.
+    lines = [line for line in lines if "the event loop" not in line]
     assert len(lines) == 2
     assert any("abandoned" in line for line in lines)
     assert any("nobody awaited" in line and identity in line for line in lines)
