@@ -167,9 +167,10 @@ async def test_flood_of_records_blocks_nobody(caplog: Log, tmp_path: Path) -> No
         dropped = supervisor.stats().queues["processes"].logs_dropped
         assert 0 < len(heard) < count
         assert len(heard) + dropped == count
-        assert [record.getMessage().split()[0] for record in heard] == [
-            str(number) for number in range(len(heard))
-        ]
+        numbers = [int(record.getMessage().split()[0]) for record in heard]
+        assert numbers == sorted(
+            set(numbers)
+        )  # in order, each once, with gaps where there was no room
         assert any("log records were dropped" in record.getMessage() for record in caplog.records)
 
 
