@@ -609,6 +609,10 @@ class LineWorker(Attempt):
                     job._wake()
             else:
                 self.process.shared.places[number & ring.MASK] = 0
+                if kind == ring.SKIPPED and job._state == QUEUED:  # it was asked for a moment late
+                    self._skipped += 1
+                    self._give_back([one])
+                    continue
                 if job._state == QUEUED:
                     self._begin(job, self._moment(started))
                 self._conclude(job, parcel, self._outcome(job, kind, payload))
@@ -680,6 +684,9 @@ class LineWorker(Attempt):
             outcome = verdict
         if outcome is None:  # it was skipped, and nobody had asked for that
             self.clear()
+            if queue.told:
+                skipped = BridgeBroken("its child was asked to let go of it, and had not begun")
+                queue.tell_ended(job, self, Failed(skipped), Release())
             queue.settle(job, Release(), queue.now())
         else:
             queue.conclude(job, self, outcome, queue.now())
