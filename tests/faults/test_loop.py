@@ -883,6 +883,10 @@ async def test_fault_L09_without_a_collector(use: Callable[[Supervisor], Awaitab
     """With the collector off nothing is missed: what a job leaves behind is freed at once, for there
     is no cycle in it, whether it ends well or not.
     """
+    if use is _in_a_task_of_its_own and asyncio.get_running_loop().get_task_factory() is not None:
+        pytest.skip(
+            "a task that an eager factory of asyncio's ends at once keeps its error in a cycle"
+        )
     async with Supervisor(4, threads=1, queues=[Queue("own", 2, isolation="task")]) as supervisor:
         for _ in range(10):  # what is only made the first time
             await use(supervisor)
