@@ -82,6 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.pairs = [tuple(make() for make in connect) for _ in range(2)]
         self.tokens = {}
         self.began = set()
+        self.settled = set()
         for worker in range(2):
             self.both(
                 worker, lambda store: store.open(("f", "g") if store in self.pairs[0] else ("f",))
@@ -121,7 +122,7 @@ class Machine(RuleBasedStateMachine):
     @rule(lease=leases)
     def begin(self, lease):
         worker, real, model = lease
-        if self.tokens[real.seq] == real.token:
+        if self.tokens[real.seq] == real.token and real not in self.settled:
             self.pairs[worker][0].started(real)
             self.pairs[worker][1].started(model)
             if real.once:
@@ -140,6 +141,7 @@ class Machine(RuleBasedStateMachine):
         worker, *both = lease
         if verb == "release" and both[0].seq in self.began:
             return  # it would be a lie
+        self.settled.add(both[0])
         real, model = (
             Settlement(one.seq, one.token, one.id, verb, "1", delay, tuple(follow)) for one in both
         )
