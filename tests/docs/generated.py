@@ -23,6 +23,7 @@ README_ROWS = (
     "**await map**",
     "**async for map**",
     "hand-written loop",
+    "hand-written loop, awaited in order",
     "TaskGroup + Semaphore",
     "aiojobs",
     "anyio stream + N workers",
