@@ -139,7 +139,9 @@ def queue_name(argument: str, value: Any) -> str:
 def tags(argument: str, value: Any) -> tuple[str, ...]:
     """Up to 16 printable tags of 1 to 64 characters each."""
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{argument} must be an iterable of str, not {shown(value)}")
+        raise TypeError(
+            f"{argument} must be an iterable of str, such as ('a', 'b'), not {shown(value)}"
+        )
     found = tuple(cast("Iterable[Any]", value))
     if len(found) > 16:
         raise ValueError(f"{argument} must hold at most 16 tags, not {len(found)}")

@@ -305,7 +305,7 @@ async def test_times_and_states() -> None:
         assert at(one.created) == 0
         assert at(one.started) == 15
         assert at(one.finished) == 17
-        assert one.why == "failed in attempt 2: OSError"
+        assert one.why == "failed in attempt 2: OSError: once"
         assert one.created.tzinfo is UTC
 
 

@@ -279,6 +279,7 @@ async def test_polling_is_no_abandonment(how: str, caplog: Log) -> None:
         await asyncio.sleep(0)
         assert waiting.state == "queued"  # the slot is taken until it has ended
         assert "still runs what was told to stop: " in waiting.why
+        assert "1 threads still run what was told to stop: " in supervisor.explain()
         stats = supervisor.stats().queues["threads"]
         assert (stats.abandoned, stats.held_threads, stats.running) == (0, 0, 0)
         may_end.set()

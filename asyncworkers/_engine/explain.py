@@ -45,8 +45,8 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
     failure: Failure = job._value
     if isinstance(failure.error, JobCancelled):
         return f"cancelled: {_checks.printable(failure.error.reason)}"
-    kind = _checks.kind_of(failure.error)
-    return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job.attempt}: {kind}"
+    said = _checks.summary(failure.error)
+    return f"{'failed' if job._state == FAILED else 'ended'} in attempt {job.attempt}: {said}"
 
 
 def _why_scheduled(job: Job[Any], queue: Explained) -> str:
@@ -116,6 +116,9 @@ def explain_queue(queue: Explained) -> str:
     held = queue.held_threads
     if held:
         facts.append(f"{len(held)} threads held by abandoned attempts of {_listed(held)}")
+    ending = queue.ending_threads
+    if ending:
+        facts.append(f"{len(ending)} threads still run what was told to stop: {_listed(ending)}")
     children = [f"\n    {child}" for child in queue.children]
     return f"{queue.name}: {', '.join(facts)}{''.join(children)}"
 

@@ -33,7 +33,13 @@ def rebuild(described: Any) -> BaseException:
     elif name == f"{NotSerializable.__module__}.{NotSerializable.__qualname__}":
         error = NotSerializable(f"the value it returned cannot be pickled, a {message}")
     else:
-        error = JobFailed(f"{_checks.printable(name)}: {_checks.printable(message)}")
+        kind = _checks.printable(name)
+        error = JobFailed(f"{kind}: {_checks.printable(message)}")
+        _checks.note(
+            error,
+            f"pickle cannot make this {kind} anew: let its args be what its __init__ takes, or "
+            "give it a __reduce__",
+        )
     if text:
         error.__cause__ = ChildTraceback(text)
     return error

@@ -18,6 +18,7 @@ import uvloop
 from asyncworkers import (
     JobCancelled,
     JobExpired,
+    JobFailed,
     Queue,
     QueueFull,
     Retry,
@@ -141,6 +142,31 @@ async def test_functions_by_value(one: Supervisor) -> None:
     assert await one.call(plus, 1) == 102
     base = 2
     assert await one.call(plus, 1) == 103
+
+
+async def test_tracebacks_of_functions_by_value_show_their_lines(one: Supervisor) -> None:
+    """A function that was sent by value is told of with its file and its line, as any other."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        await one.call(cpu(lambda: 1 / 0))
+    assert f'File "{__file__}", line ' in str(caught.value.__cause__)
+    assert "cpu(lambda: 1 / 0)" in str(caught.value.__cause__)
+
+
+async def test_an_error_that_pickle_cannot_make_anew_says_why(one: Supervisor) -> None:
+    """It comes as a JobFailed with its class and text, and a note on what its class lacks."""
+
+    class OfTwo(Exception):
+        def __init__(self, code: int, text: str) -> None:
+            super().__init__(f"{code}: {text}")
+
+    def fail() -> None:
+        raise OfTwo(7, "seven")
+
+    with pytest.raises(JobFailed, match="OfTwo: 7: seven") as caught:
+        await one.call(cpu(fail))
+    (note,) = caught.value.__notes__
+    assert "OfTwo anew" in note
+    assert "__reduce__" in note
 
 
 async def test_a_function_that_was_redefined_is_sent_anew(one: Supervisor) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+from types import CodeType
 from typing import Any
 
 __all__ = ["Described", "describe", "dumps_freely", "freely"]
@@ -57,10 +59,35 @@ def freely(dump: Callable[[Callable[..., bytes]], bytes]) -> bytes:
     except Exception:  # cloudpickle may know better, and says it better if not
         data = b""
     try:
-        __import__("cloudpickle")
+        pickler = _pickler_by_value()
     except ImportError:
         return dump(pickle.dumps)
-    return bytes(dump(sys.modules["cloudpickle"].dumps))
+
+    def dumps(value: object, **options: Any) -> bytes:
+        file = BytesIO()
+        pickler(file, **options).dump(value)
+        return file.getvalue()
+
+    return dump(dumps)
+
+
+@cache
+def _pickler_by_value() -> Any:
+    """The pickler of cloudpickle, except that code keeps the name of its file, for tracebacks."""
+    cloudpickle: Any = __import__("cloudpickle")
+    table = cloudpickle.Pickler.dispatch_table
+    reduce_code = table[CodeType]
+
+    def reduce(code: CodeType) -> tuple[Any, ...]:
+        make, parts = reduce_code(code)
+        return make, tuple(code.co_filename if part == _NO_FILE else part for part in parts)
+
+    names = {"dispatch_table": table.new_child({CodeType: reduce})}
+    return type("Pickler", (cloudpickle.Pickler,), names)
+
+
+_NO_FILE = "<dynamic-code>"
+"""What cloudpickle says of code instead of the name of its file."""
 
 
 def _pickled(error: BaseException) -> bytes | None:
