@@ -37,7 +37,8 @@ CORE_LIBRARIES = {
     "_typeshed",  # for type checkers only
 }
 LIBRARIES = {
-    "demo": {"aiohttp", "rich"},
+    "cli": {"click", "rich"},
+    "demo": {"aiohttp", "click", "rich"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
@@ -202,7 +203,8 @@ def test_stores_are_strangers() -> None:
         (module, target)
         for module, target, _ in internal_imports()
         if room(target) == "store" and owner(target) in kinds
-        if room(module) == "store" and owner(module) not in (owner(target), "asyncworkers.store.address")
+        if room(module) == "store"
+        and owner(module) not in (owner(target), "asyncworkers.store.address")
     ]
     assert wrong == []
 
