@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +24,7 @@ __all__ = [
     "agreed",
     "filter_options",
     "json_option",
+    "seconds",
     "store_option",
     "there",
     "use",
@@ -112,6 +114,18 @@ def _moment(text: str) -> float:
             f"{text!r} is neither an age, as 90s, 15m, 2h, 3d or 1w, "
             "nor a date, as 2026-11-25 or 2026-11-25T09:30+01:00."
         ) from None
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """A reader of seconds between two bounds, for an option; also `nan` is out of them."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            if least <= float(text) <= most:
+                return float(text)
+        raise click.BadParameter(f"{text!r} is not a number of seconds from {least:g} to {most:g}.")
+
+    return read
 
 
 class Filters(NamedTuple):

@@ -11,6 +11,7 @@ import sys
 import click
 
 from asyncworkers.bridge.child.lifeline import end_with_parent
+from asyncworkers.cli.options import seconds
 from asyncworkers.cli.replicas import LIFELINE, Replicas
 from asyncworkers.cli.target import find
 from asyncworkers.run import serve
@@ -32,7 +33,7 @@ LEVELS = ("debug", "info", "warning", "error")
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 86_400),
+    type=seconds(0, 86_400),
     default=8.0,
     show_default=True,
     metavar="SECONDS",

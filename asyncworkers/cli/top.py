@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ import click
 from asyncworkers import JobState
 from asyncworkers.cli import queues
 from asyncworkers.cli.documents import brief, moment
-from asyncworkers.cli.options import json_option, store_option, use
+from asyncworkers.cli.options import json_option, seconds, store_option, use
 from asyncworkers.cli.output import (
     Column,
     counted,
@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 @store_option
 @click.option(
     "--interval",
-    type=click.FloatRange(0.05, 3_600),
+    type=seconds(0.05, 3_600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
@@ -107,7 +107,9 @@ def top(*, store: Store, interval: float, most: int, once: bool, as_json: bool) 
     return 0
 
 
-async def watch(store: Store, interval: float, most: int) -> AsyncGenerator[Frame]:
+async def watch(
+    store: Store, interval: float, most: int, clock: Callable[[], float] = time.monotonic
+) -> AsyncGenerator[Frame]:
     """Look at the store again and again.
 
     How many jobs have ended is not stored, but follows: what was unfinished before, and what was
@@ -116,13 +118,13 @@ async def watch(store: Store, interval: float, most: int) -> AsyncGenerator[Fram
     """
     mark = (await store.tally(Where(), since=_NOW)).mark
     before = await store.counts()
-    looked = renewed = time.monotonic()
+    looked = renewed = clock()
     while True:
         await asyncio.sleep(interval)
         new = await store.tally(Where(), since=mark)
         counts = await store.counts()
         page = await store.find(RUNNING, limit=max(most, 1))
-        now = time.monotonic()
+        now = clock()
         ended = _ended(before, counts, new.queues, now - looked)
         jobs = sorted(page.records, key=lambda job: job.started or job.submitted)[:most]
         yield Frame(time.time(), counts, ended, jobs)
