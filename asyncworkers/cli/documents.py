@@ -15,7 +15,7 @@ from typing import Any, cast
 from asyncworkers.store.codec import stored_error
 from asyncworkers.store.protocol import CODEC, StoredJob
 
-__all__ = ["MASK", "brief", "full", "moment", "trouble"]
+__all__ = ["MASK", "brief", "full", "moment", "progress", "trouble"]
 
 MASK = "***"
 
@@ -44,6 +44,19 @@ def trouble(job: StoredJob) -> str:
     return f"{error.type}: {error.message}" if error.message else error.type
 
 
+def progress(job: StoredJob) -> str:
+    """How far a job says it is, as in `12 of 40, page 12`; "" if it says nothing."""
+    said = _plain(job.progress)
+    match said:
+        case [int() | float() as done, int() | float() | None as total, message]:
+            far = f"{done:,g}" if total is None else f"{done:,g} of {total:,g}"
+            return f"{far}, {message}" if message else far
+        case None:
+            return ""
+        case _:
+            return str(said)
+
+
 def brief(job: StoredJob) -> dict[str, Any]:
     """A job without its arguments and without its result."""
     error = None if job.error is None else stored_error(job.error)
@@ -65,7 +78,7 @@ def brief(job: StoredJob) -> dict[str, Any]:
         "ended": moment(job.ended),
         "kept_until": moment(job.until),
         "cancelling": job.cancelling is not None,
-        "progress": _plain(job.progress),
+        "progress": progress(job) or None,
         "error": None if error is None else {"type": error.type, "message": error.message},
     }
 

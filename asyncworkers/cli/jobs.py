@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import click
 
 from asyncworkers import JobState
-from asyncworkers.cli.documents import brief, full, trouble
+from asyncworkers.cli.documents import brief, full, progress, trouble
 from asyncworkers.cli.options import (
     Filters,
     agreed,
@@ -124,7 +124,7 @@ def _row(job: StoredJob) -> tuple[str, ...]:
 def _what(job: StoredJob) -> str:
     """The one thing worth knowing of a job at a glance."""
     if job.state is JobState.RUNNING:
-        return "is to be cancelled" if job.cancelling is not None else job.progress or ""
+        return "is to be cancelled" if job.cancelling is not None else progress(job)
     if job.state is JobState.SCHEDULED:
         retried = f", after {trouble(job)}" if job.error else ""
         return f"due in {span(job.due - time.time())}{retried}"

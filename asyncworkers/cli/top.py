@@ -13,7 +13,7 @@ import click
 
 from asyncworkers import JobState
 from asyncworkers.cli import queues
-from asyncworkers.cli.documents import brief, moment
+from asyncworkers.cli.documents import brief, moment, progress
 from asyncworkers.cli.options import json_option, seconds, store_option, use
 from asyncworkers.cli.output import (
     Column,
@@ -220,7 +220,7 @@ def _job_rows(frame: Frame) -> list[list[str]]:
                 job.queue,
                 str(job.attempt),
                 span(None if job.started is None else frame.at - job.started),
-                "is to be cancelled" if job.cancelling is not None else job.progress or "",
+                "is to be cancelled" if job.cancelling is not None else progress(job),
             )
         ]
         for job in frame.jobs

@@ -44,7 +44,7 @@ async def fill(path):
     await store.submit([new("runs", "fetch", "web")])
     (running,) = await store.lease([Want("web", 1)])
     store.started(running)
-    await asyncio.to_thread(store.renew, [(running, "page 3 of 9")])
+    await asyncio.to_thread(store.renew, [(running, '[3,9,"page"]')])
     await store.submit(
         [
             new("waits", "fetch", "web", priority=5, tags=("red", "new")),

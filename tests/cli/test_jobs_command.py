@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
+from asyncworkers.cli import documents
 from asyncworkers.cli import jobs as jobs_module
 from asyncworkers.store.address import make_store
-from asyncworkers.store.protocol import Submission, Where
+from asyncworkers.store.protocol import StoredJob, Submission, Where
 
 ALL = ["gone", "later", "waits", "runs", "dead", "done"]
 
@@ -42,7 +43,7 @@ def test_the_list_is_a_table(run, url):
     rows = {line.split()[0]: line for line in told.lines[1:]}
     assert list(rows) == ALL
     assert re.search(r"later +fetch +web +scheduled +0 +[\d.]+s +due in 59m", rows["later"])
-    assert rows["runs"].endswith("page 3 of 9")
+    assert rows["runs"].endswith("3 of 9, page")
     assert "ValueError: no such host" in rows["dead"]
     assert "Ada" not in told.out
     assert "hunter2" not in told.out
@@ -56,7 +57,7 @@ def test_the_list_as_json(run, url):
     assert by_id["dead"]["error"]["type"] == "ValueError"
     assert by_id["dead"]["tags"] == ["red"]
     assert by_id["waits"]["priority"] == 5
-    assert by_id["runs"]["progress"] == "page 3 of 9"
+    assert by_id["runs"]["progress"] == "3 of 9, page"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", by_id["done"]["ended"])
     assert not {"args", "kwargs", "result"} & set(by_id["done"])
     assert "hunter2" not in told.out
@@ -363,3 +364,22 @@ def test_a_reader_that_goes_away_is_no_error(url):
     )
     os.close(theirs)
     assert (began.returncode, began.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (None, ""),
+        ("[3,9,null]", "3 of 9"),
+        ('[0.5,null,"half"]', "0.5, half"),
+        ('[1200,40000,""]', "1,200 of 40,000"),
+        ("not JSON", "not JSON"),
+        ('{"by":"another"}', "{'by': 'another'}"),
+        ('["a","b","c"]', "['a', 'b', 'c']"),
+        ('[1,"many",null]', "[1, 'many', None]"),
+    ],
+)
+def test_progress_in_words(stored, told):
+    """As jobs report it; what is not of that form is shown as it is, and harms nobody."""
+    job = StoredJob(*[None] * len(StoredJob._fields))._replace(progress=stored)
+    assert documents.progress(job) == told

@@ -16,7 +16,9 @@ def words(picture: str) -> list[str]:
 
 def test_the_screenshot_of_top_is_up_to_date():
     """Drawn anew it says the same; a child draws it, for it sets the time zone."""
-    draw = "import sys; sys.path.insert(0, 'scripts'); import screenshot; print(screenshot.draw())"
+    draw = (
+        "import sys; sys.path.insert(0, 'tests/docs'); import screenshot; print(screenshot.draw())"
+    )
     drawn = subprocess.run(
         [sys.executable, "-c", draw],
         cwd=ROOT,
@@ -29,7 +31,7 @@ def test_the_screenshot_of_top_is_up_to_date():
     picture = (ROOT / "docs" / "pictures" / "top.svg").read_text(encoding="utf-8")
     matrix = words(picture)
     assert "running" in " ".join(matrix)
-    assert words(drawn) == matrix, "run: python scripts/screenshot.py"
+    assert words(drawn) == matrix, "run: python tests/docs/screenshot.py"
 
 
 def test_pictures_are_self_contained():

@@ -37,6 +37,13 @@ async def ends():
     say("done")
 
 
+async def slow():
+    while supervisor.state == "open":
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)  # whatever else is to come has come by then
+    say("done")
+
+
 async def never():
     try:
         await asyncio.Event().wait()
@@ -83,10 +90,10 @@ def running(tmp_path):
     (tmp_path / "served.py").write_text(APP)
 
     @contextmanager
-    def start(job, *options, loop="asyncio", target="served:supervisor"):
+    def start(job, *options, loop="asyncio", target="served:supervisor", before=()):
         arguments = ["run", target, "--directory", str(tmp_path), *options]
         script = f"import sys\nfrom asyncworkers.cli import main\nsys.exit(main({arguments!r}))"
-        with child(script, loop, preamble="", JOB=job) as process:
+        with child(script, loop, before=before, preamble="", JOB=job) as process:
             yield process
 
     return start
@@ -171,6 +178,19 @@ def test_replicas_are_numbered_and_drain(running):
     with running("ends", "--replicas", "2") as process:
         assert sorted(ready(process, 2)) == [1, 2]
         process.tell(signal.SIGTERM)
+        process.expect("done")
+        process.expect("done")
+        assert process.ends() == 0
+        assert process.output.count("once more cancels") == 2
+
+
+def test_ctrl_c_reaches_each_replica_once(running):
+    """The terminal tells its whole process group, which replicas are no part of: a second signal
+    would cancel their jobs.
+    """
+    with running("slow", "--replicas", "2", before=["setsid"]) as process:
+        ready(process, 2)
+        os.killpg(process.process.pid, signal.SIGINT)
         process.expect("done")
         process.expect("done")
         assert process.ends() == 0

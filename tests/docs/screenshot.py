@@ -1,6 +1,6 @@
 """Draw what `asyncworkers top` shows, for the docs: docs/pictures/top.svg.
 
-Usage: `python scripts/screenshot.py`. The frame is of a real store, filled through its protocol; but
+Usage: `python tests/docs/screenshot.py`. The frame is of a real store, filled through its protocol; but
 its clock stands still and its ids are drawn from a seed, so that the picture is the same each time.
 """
 
@@ -20,7 +20,7 @@ from asyncworkers.store.clock import ManualClock, new_id
 from asyncworkers.store.protocol import Settlement, Submission, Want, error_text
 from asyncworkers.store.sqlite import SqliteStore
 
-PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "top.svg"
+PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "top.svg"
 WIDTH = 108
 
 # As rich draws it, but for its web font: a picture should not call home.
@@ -73,7 +73,7 @@ async def frame(path: Path) -> top.Frame:
     await submit("fetch", "web", 600)
     fetches = await store.lease([Want("web", 6)])
     clock.advance(3.5)
-    said = [(fetches[0], "page 12 of 40"), (thumbnails[1], "640 x 480")]
+    said = [(fetches[0], '[12,40,"chapter 3"]'), (thumbnails[1], "[0.5,1,null]")]
     await asyncio.to_thread(store.renew, said)
     frames = top.watch(store, 0.0, 12, clock=iter([0.0, 1.0, 2.0]).__next__)
     await anext(frames)
