@@ -279,9 +279,9 @@ def test_it_asks_on_a_terminal(url, answer):
         os.close(theirs)
     assert "Purge 3 jobs? [y/N]" in ran.stderr
     if answer == "y":
-        assert (ran.returncode, ran.stdout) == (0, "3 jobs purged.\n")
+        assert (ran.returncode, ran.stdout.strip()) == (0, "3 jobs purged.")
     else:
-        assert (ran.returncode, ran.stdout) == (1, "")
+        assert (ran.returncode, ran.stdout.strip()) == (1, "")
         assert "Nothing was changed." in ran.stderr
     assert ("done" in states(url)) is (answer != "y")
 
