@@ -8,17 +8,20 @@ import faulthandler
 import inspect
 import logging
 import os
+import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, cast
+from datetime import timedelta
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from asyncworkers import _checks
 from asyncworkers.errors import JobCancelled, SupervisorClosed
 from asyncworkers.signals import SignalChain, home, residents
+from asyncworkers.supervisor import Supervisor
 
-__all__ = ["run"]
+__all__ = ["run", "serve"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +36,9 @@ HURRY = 0.25
 
 DEAD_LOOP = 1.5
 """Seconds a loop that should have ended may be stuck before the process is ended."""
+
+LATE = 1.75
+"""Seconds after its grace at which a process that only serves a supervisor is ended."""
 
 
 def run(
@@ -81,6 +87,33 @@ def run(
     return cast("T", _Run(new_loop()).run(coroutine))
 
 
+def serve(supervisor: Supervisor, *, grace: float | timedelta) -> None:
+    """Run a supervisor in a new event loop, for nothing else, until a signal ends it.
+
+    This is what `asyncworkers run` does. Signals do what they do in `run`, with this `grace` in
+    place of the supervisor's own, and SystemExit is raised in the same way; but here the process
+    is the supervisor's alone, so the first signal already sees to its end: should it not have
+    ended about two seconds after the grace, stuck as it may be in a job or in a thread that
+    Python waits for, it ends on the spot with 128 + the signal's number, or with 1 if it is stuck
+    in a call that holds the GIL.
+
+    Raises TypeError or ValueError for a senseless grace, and otherwise what entering the
+    supervisor raises, SupervisorFailed, and what `run` raises.
+    """
+    seconds = _checks.duration("grace", grace)
+    if not isinstance(supervisor, Supervisor):
+        raise TypeError(f"supervisor must be a Supervisor, not {_checks.shown(supervisor)}")
+
+    async def main() -> None:
+        async with supervisor:
+            await asyncio.get_running_loop().create_future()
+
+    new_loop = _loop_factory(os.environ.get("ASYNCWORKERS_LOOP", ""))
+    bounded = _Run(new_loop(), seconds)
+    bounded.see_to_the_end(seconds + LATE)
+    bounded.run(main())
+
+
 def _loop_factory(wish: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if wish not in ("", "asyncio", "uvloop"):
         raise ValueError(f"ASYNCWORKERS_LOOP must be asyncio or uvloop, not {_checks.shown(wish)}")
@@ -98,8 +131,11 @@ def _loop_factory(wish: str) -> Callable[[], asyncio.AbstractEventLoop]:
 class _Run:
     """One call of `run`: its loop, and how often a signal came."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, grace: float | None = None) -> None:
         self._loop = loop
+        self._grace = grace
+        self._first: queue.SimpleQueue[int] | None = None
+        self._patience = 0.0
         self._main: asyncio.Task[Any] | None = None
         self._drainer: asyncio.Task[None] | None = None
         self._context = contextvars.copy_context()
@@ -123,7 +159,15 @@ class _Run:
             if os.getpid() == self._pid:  # a forked child has a copy, and closes nothing
                 self._end()
 
+    def see_to_the_end(self, patience: float) -> None:
+        """End the process if it is still there so many seconds after the first signal."""
+        self._first = queue.SimpleQueue()  # which a signal handler may put into, unlike an Event
+        self._patience = patience
+        threading.Thread(target=self._outlive_grace, args=(self._first,), daemon=True).start()
+
     def _end(self) -> None:
+        if self._first is not None and not self._signals:
+            self._first.put(0)
         try:
             _wind_up(self._loop, self._main, WIND_UP if self._signals < 2 else HURRY)
         finally:
@@ -146,10 +190,14 @@ class _Run:
         self._signals += 1
         if self._signals == 1:
             self._tell_loop(self._start_to_drain, number)
+            if self._first is not None:
+                self._first.put(number)
+                # Should a call hold the GIL, no thread can run; this one needs no GIL.
+                late = self._patience + 0.5
+                faulthandler.dump_traceback_later(late, exit=True, file=_stderr())
         elif self._signals == 2:
             self._tell_loop(self._cancel_everything, number)
             threading.Thread(target=self._outlive, args=(number,), daemon=True).start()
-            # Should a call hold the GIL, that thread cannot run; this one needs no GIL.
             faulthandler.dump_traceback_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
         else:
             os._exit(128 + number)
@@ -161,7 +209,7 @@ class _Run:
         self._drainer = self._loop.create_task(self._drain(number))
 
     async def _drain(self, number: int) -> None:
-        drains = [self._loop.create_task(one.drain()) for one in residents(self._loop)]
+        drains = [self._loop.create_task(one.drain(self._grace)) for one in residents(self._loop)]
         await asyncio.sleep(0)
         name = signal.Signals(number).name
         logger.warning("%s: draining; once more cancels everything", name)
@@ -171,7 +219,7 @@ class _Run:
                 if report.cancelled or report.not_started or report.abandoned:
                     self._exit_code = 128 + number
             opened = [one for one in residents(self._loop) if one.state == "open"]
-            drains = [self._loop.create_task(one.drain()) for one in opened]
+            drains = [self._loop.create_task(one.drain(self._grace)) for one in opened]
         if self._main is not None:
             self._main.cancel("a signal ended the process")
 
@@ -182,6 +230,13 @@ class _Run:
         if self._main is not None:
             self._main.cancel("a signal ended the process")
 
+    def _outlive_grace(self, first: queue.SimpleQueue[int]) -> None:
+        """In a thread, on into the end of the interpreter: after the first signal time is bounded."""
+        number = first.get()
+        if number:
+            threading.Event().wait(self._patience)
+            _end_process("the grace is over", number)
+
     def _outlive(self, number: int) -> None:
         """In a thread: if the loop is stuck, nothing but this can end the process."""
         turned = threading.Event()
@@ -190,10 +245,14 @@ class _Run:
         except RuntimeError:
             turned.set()
         if not turned.wait(DEAD_LOOP):
-            logger.critical("the event loop is stuck; the process ends now")
-            faulthandler.dump_traceback(file=_stderr())
-            os._exit(128 + number)
+            _end_process("the event loop is stuck", number)
         faulthandler.cancel_dump_traceback_later()
+
+
+def _end_process(why: str, number: int) -> NoReturn:
+    logger.critical("%s; the process ends now", why)
+    faulthandler.dump_traceback(file=_stderr())
+    os._exit(128 + number)
 
 
 def _stderr() -> Any:

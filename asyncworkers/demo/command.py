@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+import click
 
 from asyncworkers import JobCancelled, SupervisorClosed
 from asyncworkers import run as run_loop
@@ -19,7 +20,7 @@ from asyncworkers.demo.records import DemoFailed, Run, Settings
 from asyncworkers.demo.render import prepare
 from asyncworkers.demo.units import counted
 
-__all__ = ["add_options", "demo"]
+__all__ = ["demo"]
 
 BATCHES = 8
 """Child processes in all, however many run at once: both kinds of run do the same."""
@@ -28,101 +29,109 @@ INTERRUPTED = 130
 """The exit code of what Ctrl-C broke off, as shells have it."""
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the command."""
+def _share(text: str) -> float:
+    """A number from 0 to 1; also `nan` is none."""
+    with contextlib.suppress(ValueError):
+        if 0.0 <= float(text) <= 1.0:
+            return float(text)
+    raise click.BadParameter(f"{text!r} is not a number from 0 to 1.")
+
+
+def _usual() -> Settings:
     usable = usable_processors()
-    defaults = Settings(Path("asyncworkers-demo"), threads=usable, processes=usable)
-    parser.set_defaults(command=demo)
-    parser.add_argument(
-        "--sequential",
-        action="store_true",
-        help="do the same work without the supervisor, to compare",
-    )
-    parser.add_argument(
-        "--workers",
-        type=_whole(1, 100_000),
-        default=defaults.workers,
-        metavar="N",
-        help="requests at once, a coroutine each (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=_whole(1, 1_000),
-        default=defaults.threads,
-        metavar="N",
-        help="blocking jobs at once: threads, each waiting for a process that renders "
-        "(default: one for each usable processor, here %(default)s)",
-    )
-    parser.add_argument(
-        "--processes",
-        type=_whole(1, 1_000),
-        default=defaults.processes,
-        metavar="N",
-        help="CPU-bound jobs at once: processes that analyze "
-        "(default: one for each usable processor, here %(default)s)",
-    )
-    parser.add_argument(
-        "--pages",
-        type=_whole(1, 1_000_000),
-        metavar="N",
-        help="take only the first N modules",
-    )
-    faults = parser.add_mutually_exclusive_group()
-    faults.add_argument(
-        "--faults",
-        type=_share,
-        default=defaults.faults,
-        metavar="RATE",
-        help="the share of requests that meet a 503, a reset or silence (default: %(default)s)",
-    )
-    faults.add_argument(
-        "--no-faults", dest="faults", action="store_const", const=0.0, help="the same as --faults 0"
-    )
-    parser.add_argument(
-        "--seed",
-        type=_whole(0, 2**63),
-        default=defaults.seed,
-        metavar="N",
-        help="another seed is other weather on the network (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=defaults.output,
-        metavar="DIR",
-        help="the folder for pages, figures and timeline (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the findings as JSON on standard output, and the rest elsewhere",
-    )
+    return Settings(Path("asyncworkers-demo"), threads=usable, processes=usable)
 
 
-def demo(arguments: argparse.Namespace) -> int:
-    """Run the demo as the command line says; returns the exit code. Raises DemoFailed."""
+_USUAL = _usual()
+
+
+@click.command(short_help="Put it all to work on the standard library's documentation.")
+@click.option(
+    "--sequential", is_flag=True, help="Do the same work without the supervisor, to compare."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 100_000),
+    default=_USUAL.workers,
+    show_default=True,
+    metavar="N",
+    help="Requests at once, a coroutine each.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1_000),
+    default=_USUAL.threads,
+    show_default="one for each usable processor",
+    metavar="N",
+    help="Blocking jobs at once: threads, each waiting for a process that renders.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1_000),
+    default=_USUAL.processes,
+    show_default="one for each usable processor",
+    metavar="N",
+    help="CPU-bound jobs at once: processes that analyze.",
+)
+@click.option(
+    "--pages",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Take only the first N modules.",
+)
+@click.option(
+    "--faults",
+    type=_share,
+    metavar="RATE",
+    help=f"The share of requests that meet a 503, a reset or silence. [default: {_USUAL.faults:g}]",
+)
+@click.option("--no-faults", is_flag=True, help="The same as --faults 0.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63),
+    default=_USUAL.seed,
+    show_default=True,
+    metavar="N",
+    help="Another seed is other weather on the network.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=_USUAL.output,
+    show_default=True,
+    metavar="DIR",
+    help="The folder for pages, figures and timeline.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the findings as JSON on standard output, and the rest elsewhere.",
+)
+def demo(
+    *, faults: float | None, no_faults: bool, output: Path, as_json: bool, **others: Any
+) -> int:
+    """Render, serve, crawl and analyze the standard library's documentation.
+
+    The whole of asyncworkers on real input: the pages are rendered by pydoc, served on 127.0.0.1,
+    crawled and analyzed, without a network.
+    """
+    if no_faults and faults is not None:
+        raise click.UsageError("--no-faults is not allowed with --faults.")
     if importlib.util.find_spec("aiohttp") is None:
         raise DemoFailed("the demo needs an HTTP library: pip install 'asyncworkers[demo]'")
-    settings = Settings(
-        output=arguments.output.absolute(),
-        sequential=arguments.sequential,
-        workers=arguments.workers,
-        threads=arguments.threads,
-        processes=arguments.processes,
-        pages=arguments.pages,
-        faults=arguments.faults,
-        seed=arguments.seed,
-    )
+    rate = 0.0 if no_faults else _USUAL.faults if faults is None else faults
+    settings = Settings(output=output.absolute(), faults=rate, **others)
     prepare(settings)
     run = Run(settings)
-    stream = sys.stderr if arguments.json else sys.stdout
+    stream = sys.stderr if as_json else sys.stdout
     print(_greeting(settings), file=stream, flush=True)
     try:
         _work(run, stream)
     except (KeyboardInterrupt, SystemExit, JobCancelled, SupervisorClosed):
         # The ways in which Ctrl-C arrives: all of them leave what was done so far in `run`.
         print("\nBroken off. This is what was done so far.", file=stream)
-    _tell(run, stream, as_json=arguments.json)
+    _tell(run, stream, as_json=as_json)
     return 0 if run.complete else INTERRUPTED
 
 
@@ -195,27 +204,3 @@ def _subtitle(run: Run) -> str:
     processors = counted(os.cpu_count() or 1, "processor")
     machine = f"Python {platform.python_version()}, {processors}"
     return f"A run of asyncworkers demo: {how}, {machine}.{ended}"
-
-
-# ---- reading options
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers between two bounds, for argparse."""
-
-    def read(text: str) -> int:
-        if text.strip().isdecimal() and least <= int(text) <= most:
-            return int(text)
-        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, not {text!r}")
-
-    return read
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if 0.0 <= value <= 1.0:
-        return value
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")

@@ -35,6 +35,7 @@ from asyncworkers.store.protocol import (
     Settlement,
     StoredJob,
     Submission,
+    Tally,
     Want,
     Where,
     error_text,
@@ -331,6 +332,11 @@ class MemoryStore:
                 )
             )
         return answer
+
+    async def tally(self, where: Where, *, since: int | None = None) -> Tally:
+        """Count jobs."""
+        found = [job for job in self._matching(where) if since is None or job.seq > since]
+        return Tally(Counter(job.submission.queue for job in found), self._data.last)
 
     def cancel(self, where: Where, error: str) -> Awaitable[list[Cancelled]]:
         """Cancel waiting jobs, mark running ones."""

@@ -1,7 +1,7 @@
 """What a stored queue needs of a store: a few verbs, each taking a batch, and the values they speak.
 
 The running verbs move jobs: `open submit lease started settle renew wait_ready maintain close`. The
-others look and steer: `get find counts wait_ended cancel retry purge pause`.
+others look and steer: `get find counts tally wait_ended cancel retry purge pause`.
 
 Three users, and how they use it
 ================================
@@ -88,6 +88,7 @@ __all__ = [
     "Store",
     "StoredJob",
     "Submission",
+    "Tally",
     "Unique",
     "Want",
     "Where",
@@ -346,6 +347,13 @@ class QueueCounts(NamedTuple):
     unknown: Mapping[str, int]
 
 
+class Tally(NamedTuple):
+    """How many jobs there are, by queue; what is counted `since` the `mark` is new since then."""
+
+    queues: Mapping[str, int]
+    mark: int
+
+
 class Maintained(NamedTuple):
     """What a round of maintenance did: jobs of dead workers brought back, and of them those that
     were `lost` too often or `once`; jobs expired; ended jobs pruned.
@@ -440,6 +448,10 @@ class Store(Protocol):
 
     def counts(self) -> Awaitable[list[QueueCounts]]:
         """How every queue stands that is paused or has unfinished or dead jobs, by name."""
+        ...
+
+    def tally(self, where: Where, *, since: int | None = None) -> Awaitable[Tally]:
+        """Count jobs; only those submitted after another tally if its mark is given, which is quick."""
         ...
 
     def cancel(self, where: Where, error: str) -> Awaitable[list[Cancelled]]:

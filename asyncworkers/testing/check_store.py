@@ -951,3 +951,28 @@ async def _queues_are_counted(world: World) -> None:
     assert tuple(counts["q"]) == ("q", False, 1, 1, 1, 1, 20.0, {})
     assert tuple(counts["p"])[:3] == ("p", False, 1)
     assert tuple(counts["empty"]) == ("empty", True, 0, 0, 0, 0, None, {})
+
+
+@_check
+async def _jobs_are_tallied(world: World) -> None:
+    """Jobs are counted by queue, all that match or only what was submitted since another tally."""
+    store = await world.open()
+    nothing = await store.tally(Where())
+    assert nothing.queues == {}
+    await store.submit([world.new(), world.new(queue="p"), world.new(tags=("red",))])
+    first = await store.tally(Where())
+    assert first.queues == {"q": 2, "p": 1}
+    assert (await store.tally(Where(tags=("red",)))).queues == {"q": 1}
+    assert (await store.tally(Where(), since=nothing.mark)).queues == {"q": 2, "p": 1}
+    assert await store.tally(Where(), since=first.mark) == ({}, first.mark)
+    (lease,) = await _take(store, 1)
+    await store.settle([Settlement.complete(lease, "1")])
+    new = world.new(queue="p")
+    await store.submit([new])
+    await store.cancel(Where(ids=(new.id,)), BY)
+    second = await store.tally(Where(), since=first.mark)
+    assert second.queues == {"p": 1}
+    assert await store.purge(Where()) == 2
+    assert (await store.tally(Where())).queues == {"q": 1, "p": 1}
+    await store.submit([world.new()])
+    assert (await store.tally(Where(), since=second.mark)).queues == {"q": 1}

@@ -14,9 +14,7 @@ from asyncworkers.demo.render import prepare, render_batch, write_index
 
 def test_the_version_is_told(capsys):
     """`--version` names the package and ends well."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
-    assert ended.value.code == 0
+    assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("asyncworkers ")
 
 
@@ -25,35 +23,32 @@ def test_python_dash_m_is_the_same_command():
     ran = subprocess.run(
         [sys.executable, "-m", "asyncworkers", "--help"], capture_output=True, text=True, check=True
     )
-    assert ran.stdout.startswith("usage: asyncworkers ")
+    assert ran.stdout.startswith("Usage: asyncworkers ")
     assert "demo" in ran.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["demon"], "invalid choice: 'demon'"),
-        (["demo", "--workers", "0"], "--workers: must be a whole number from 1, not '0'"),
-        (["demo", "--threads", "many"], "--threads: must be a whole number from 1, not 'many'"),
-        (["demo", "--processes", "0"], "--processes: must be a whole number from 1, not '0'"),
-        (["demo", "--pages", "-3"], "--pages: must be a whole number from 1, not '-3'"),
-        (["demo", "--faults", "1.5"], "--faults: must be a number from 0 to 1, not '1.5'"),
-        (["demo", "--faults", "nan"], "--faults: must be a number from 0 to 1, not 'nan'"),
-        (["demo", "--faults", "0.1", "--no-faults"], "not allowed with argument --faults"),
+        (["demon"], "No such command 'demon'"),
+        (["demo", "--workers", "0"], "'--workers': 0 is not in the range 1<=x<=100000"),
+        (["demo", "--threads", "many"], "'--threads': 'many' is not a valid integer"),
+        (["demo", "--processes", "0"], "'--processes': 0 is not in the range"),
+        (["demo", "--pages", "-3"], "'--pages': -3 is not in the range"),
+        (["demo", "--faults", "1.5"], "'--faults': '1.5' is not a number from 0 to 1"),
+        (["demo", "--faults", "nan"], "'--faults': 'nan' is not a number from 0 to 1"),
+        (["demo", "--faults", "0.1", "--no-faults"], "not allowed with --faults"),
     ],
 )
 def test_wrong_usage_is_named(capsys, arguments, complaint):
     """The option, the value and what is accepted; exit code 2, as everywhere."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 2
+    assert cli.main(arguments) == 2
     assert complaint in capsys.readouterr().err
 
 
 def test_a_missing_extra_says_its_name(capsys, monkeypatch, tmp_path):
     """Without the HTTP library the demo says what to install, in one line, and does nothing."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "aiohttp" or None)
     assert cli.main(["demo", "--output", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == (
         "asyncworkers: the demo needs an HTTP library: pip install 'asyncworkers[demo]'\n"

@@ -6,11 +6,14 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import click
 
 from asyncworkers import errors, events
 from asyncworkers._record import fields
+from asyncworkers.cli.root import root
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "docs" / "reference" / "benchmarks.md"
@@ -84,9 +87,25 @@ def figures_table() -> str:
     return f"{where[1]}:\n\n" + "\n".join(rows)
 
 
+def commands_reference() -> str:
+    """Return a section for each command with what its `--help` says, however wide a terminal is."""
+    return "\n\n".join(_sections(root, None))
+
+
+def _sections(command: click.Command, parent: click.Context | None) -> Iterator[str]:
+    name = "asyncworkers" if parent is None else command.name
+    settings = {**root.context_settings, "terminal_width": 96}
+    context = click.Context(command, parent, name, **settings)
+    yield f"### `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from _sections(command.commands[name], context)
+
+
 PARTS: dict[str, tuple[Path, Callable[[], str]]] = {
     "events": (ROOT / "docs" / "reference" / "events.md", events_table),
     "errors": (ROOT / "docs" / "reference" / "errors.md", errors_table),
+    "cli": (ROOT / "docs" / "reference" / "cli.md", commands_reference),
     "figures": (ROOT / "README.md", figures_table),
 }
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-__all__ = ["die_with_parent"]
+__all__ = ["die_with_parent", "end_with_parent"]
 
 F_SETSIG = 10
 """Linux: which signal is sent when a descriptor becomes ready."""
@@ -23,24 +23,33 @@ def die_with_parent(lifeline: int) -> None:
 
     (Linux can also send a signal when the parent dies, but means the parent's thread by it.)
     """
+    _when_closed(lifeline, signal.SIGKILL, -os.getpgrp())
+
+
+def end_with_parent(lifeline: int) -> None:
+    """Have this process, and no other, told to end by SIGTERM in the same way."""
+    _when_closed(lifeline, signal.SIGTERM, os.getpid())
+
+
+def _when_closed(lifeline: int, number: int, whom: int) -> None:
     os.set_inheritable(lifeline, False)
     if sys.platform == "linux":
         import fcntl
         import select
 
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, whom)
+        fcntl.fcntl(lifeline, F_SETSIG, number)
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
         poll = select.poll()
         poll.register(lifeline, select.POLLIN)
         if poll.poll(0):  # it was closed before anybody could be told
-            _die()
+            os.kill(whom, number)
     else:
-        threading.Thread(target=_wait, args=(lifeline,), daemon=True).start()
+        threading.Thread(target=_wait, args=(lifeline, number, whom), daemon=True).start()
 
 
-def _wait(lifeline: int) -> None:
+def _wait(lifeline: int, number: int, whom: int) -> None:
     while True:
         try:
             os.read(lifeline, 1)
@@ -48,8 +57,5 @@ def _wait(lifeline: int) -> None:
             continue
         except OSError:  # a job has closed it: nothing is known any more
             return
-        _die()
-
-
-def _die() -> None:
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+        os.kill(whom, number)
+        return

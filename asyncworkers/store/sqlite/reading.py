@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from asyncworkers.store.clock import StoreClock
-from asyncworkers.store.protocol import Page, QueueCounts, StoredJob, Where
+from asyncworkers.store.protocol import Page, QueueCounts, StoredJob, Tally, Where
 from asyncworkers.store.sqlite.records import (
     ENDED,
     FAILED,
@@ -166,6 +166,23 @@ class Reading:
             )
             if paused or ready or later or running or failed
         ]
+
+    def tally(self, where: Where, since: int | None) -> Tally:
+        """How many jobs there are by queue, of all or of what came after a mark."""
+        sql, values = condition(where, self._now)
+        if since is not None:
+            sql, values = f"{sql} AND seq > ?", [*values, since]
+        # CROSS JOIN has SQLite begin with the jobs, and so with the newest of them.
+        counted, mark = json.loads(
+            self._execute(
+                "SELECT json_array((SELECT json_group_object(queue, n) FROM (SELECT queue,"
+                " count(*) AS n FROM asyncworkers_jobs CROSS JOIN asyncworkers_kinds"
+                f" USING (kind) WHERE {sql} GROUP BY queue)),"
+                " (SELECT ifnull(max(seq), 0) FROM asyncworkers_jobs))",
+                values,
+            ).fetchone()[0]
+        )
+        return Tally(counted, mark)
 
     def surplus(self, history: int) -> int:
         """How many ended jobs there are too many."""

@@ -32,6 +32,7 @@ from asyncworkers.store.protocol import (
     Settlement,
     StoredJob,
     Submission,
+    Tally,
     Want,
     Where,
 )
@@ -198,6 +199,10 @@ class SqliteStore:
         """How every queue stands."""
         opened = self._use()
         return opened.read(lambda on: on.counts(opened.names, opened.codecs))
+
+    def tally(self, where: Where, *, since: int | None = None) -> Awaitable[Tally]:
+        """Count jobs."""
+        return self._use().read(lambda on: on.tally(where, since))
 
     def cancel(self, where: Where, error: str) -> Awaitable[list[Cancelled]]:
         """Cancel waiting jobs, mark running ones."""
