@@ -193,9 +193,9 @@ class Intake:
         queue = self.queue(policies.queue)
         form, kinds = "async def", ["loop"]
         if policies.cpu:
-            form, kinds = "def and cpu=True", ["processes"]
+            form, kinds = "def and cpu=True", ["processes", "bridge"]
         elif policies.blocking:
-            form, kinds = "def", ["threads", "processes"]
+            form, kinds = "def", ["threads", "processes", "bridge"]
         if queue.kind not in kinds:
             raise ValueError(
                 f"queue {queue.name!r} is of kind {queue.kind!r}; "
