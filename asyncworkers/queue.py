@@ -105,7 +105,7 @@ class Queue(Record):
             raise ValueError('Queue.bridge must say which, if Queue.kind is "bridge"')
         _checks.one_of("Queue.isolation", isolation, ("shared", "task"))
         if kind != "loop" and isolation == "task":
-            raise ValueError(f'Queue.isolation must be "shared" for {kind}: no tasks run there')
+            raise ValueError(f'Queue.isolation must be "shared" for {kind}: they run no tasks')
         unwind = _checks.duration("Queue.unwind", UNWIND[kind] if unwind is None else unwind)
         if ageing is not None:
             ageing = _checks.duration("Queue.ageing", ageing)
@@ -130,9 +130,13 @@ def _checked_bridge(kind: str, bridge: Any) -> Literal["bridge"]:
     if kind not in ("loop", "bridge"):
         raise ValueError(f"Queue.bridge takes the place of Queue.kind: leave out kind={kind!r}")
     if isinstance(bridge, Bridge):
-        raise TypeError(f"Queue.bridge must make bridges, one a worker: give the class, not {shown}")
+        raise TypeError(
+            f"Queue.bridge must make bridges, one a worker: give the class, not {shown}"
+        )
     if not callable(bridge) or inspect.iscoroutinefunction(bridge):
-        raise TypeError(f"Queue.bridge must be a Bridge class, or a function that makes one: {shown}")
+        raise TypeError(
+            f"Queue.bridge must be a Bridge class, or a function that makes one: {shown}"
+        )
     if isinstance(bridge, type) and not issubclass(bridge, Bridge):
         raise TypeError(f"Queue.bridge must be derived from Bridge, which {shown} is not")
     if inspect.isabstract(bridge):

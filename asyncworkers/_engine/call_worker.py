@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from types import CoroutineType
 from typing import Any
 
 from asyncworkers import _checks
@@ -15,6 +14,7 @@ from asyncworkers._engine.drive import own_context
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge import AbandoningBridge, Bridge, BridgeBroken
+from asyncworkers.bridge.abandoning import forget_value
 from asyncworkers.bridge.protocol import Work
 from asyncworkers.errors import NotSerializable, WorkerCrashed
 from asyncworkers.job import Job, running
@@ -61,7 +61,17 @@ class CallWorker(BridgedWorker):
     - So when the call has ended at last, its job may have been settled already: `job` is None then.
     """
 
-    __slots__ = ("_at_rest", "_bridge", "_bridges", "_call", "_cause", "_ended", "_left", "_since", "_work")
+    __slots__ = (
+        "_at_rest",
+        "_bridge",
+        "_bridges",
+        "_call",
+        "_cause",
+        "_ended",
+        "_left",
+        "_since",
+        "_work",
+    )
 
     def __init__(self, queue: MemoryQueue, number: int, bridges: Bridges) -> None:
         super().__init__(queue, number, bridges)
@@ -199,8 +209,8 @@ class CallWorker(BridgedWorker):
         if self.job is job:
             outcome = self._outcome(end, job)
             queue.conclude(job, self, outcome, queue.now())
-        elif isinstance(end, Succeeded):
-            _close_coroutine(end.value)
+        else:
+            forget_value(end)
         if self._cause is None:
             self._losses.deaths = 0
 
@@ -241,7 +251,7 @@ class CallWorker(BridgedWorker):
             case Succeeded(value):
                 outcome = end
                 if value.__class__ in UNFINISHED:
-                    _close_coroutine(value)
+                    forget_value(end)
                     outcome = unfinished(value, job.name)
             case Failed(error):
                 outcome = failure(error)
@@ -329,8 +339,3 @@ async def _guarded(bridge: Bridge, work: Work) -> Any:
         return await bridge.run(work)
     except BaseException as error:
         return error
-
-
-def _close_coroutine(value: Any) -> None:
-    if value.__class__ is CoroutineType:
-        value.close()  # nobody will await it

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from typing import TypeAlias
+from types import CoroutineType
+from typing import Any, TypeAlias
 
 from asyncworkers.bridge.protocol import Bridge, Work
 from asyncworkers.outcome import Failed, Succeeded
 
-__all__ = ["AbandoningBridge", "End"]
+__all__ = ["AbandoningBridge", "End", "forget_value"]
 
 End: TypeAlias = Succeeded | Failed
 """How a call ended."""
@@ -29,3 +30,11 @@ class AbandoningBridge(Bridge):
     async def run(self, work: Work) -> End:
         """Run the work; when cancelled, leave it behind."""
         return await self.begin(work)
+
+
+def forget_value(end: object) -> None:
+    """Nobody wants what a call returned: if it is a coroutine, nobody will await it either."""
+    if isinstance(end, Succeeded):
+        value: Any = end.value
+        if value.__class__ is CoroutineType:
+            value.close()

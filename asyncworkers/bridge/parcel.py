@@ -150,14 +150,15 @@ class Cargo:
         try:
             freight = pack_call(args, kwargs, variables)
         except Exception as error:
-            named = [*enumerate(args, 0 if self._carried else 1), *kwargs.items()]
+            named: list[tuple[Any, Any]] = [
+                *enumerate(args, 0 if self._carried else 1),
+                *kwargs.items(),
+            ]
             raise _refusal(name_of(self.function), named, error) from error
         return freight if freight.pieces else freight.stream
 
 
-def _refusal(
-    name: str, named: Iterable[tuple[int | str, Any]], error: Exception
-) -> NotSerializable:
+def _refusal(name: str, named: Iterable[tuple[Any, Any]], error: Exception) -> NotSerializable:
     """The error that says which part of a call cannot be pickled; the function itself is part 0."""
     for place, value in named:
         try:
@@ -223,7 +224,7 @@ def pickled_call(
     try:
         return dumps_freely((sent, args, kwargs))
     except Exception as error:
-        named = [*enumerate((sent, *args)), *kwargs.items()]
+        named: list[tuple[Any, Any]] = [*enumerate((sent, *args)), *kwargs.items()]
         raise _refusal(name_of(function), named, error) from error
 
 

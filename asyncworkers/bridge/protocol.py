@@ -202,3 +202,6 @@ class Bridge(ABC):
 
     async def close(self) -> None:  # noqa: B027
         """Let go of everything in good order, in at most a second; `kill()` comes after it."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"

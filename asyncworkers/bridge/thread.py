@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from queue import SimpleQueue
-from types import CoroutineType
 
 from asyncworkers._log import log
-from asyncworkers.bridge.abandoning import AbandoningBridge, End
+from asyncworkers.bridge.abandoning import AbandoningBridge, End, forget_value
 from asyncworkers.bridge.protocol import BridgeBroken, Work
-from asyncworkers.outcome import Succeeded
 
 __all__ = ["ThreadBridge"]
 
@@ -68,5 +66,5 @@ class ThreadBridge(AbandoningBridge):
 def _deliver(future: asyncio.Future[End], end: End) -> None:
     if not future.done():
         future.set_result(end)
-    elif isinstance(end, Succeeded) and isinstance(end.value, CoroutineType):
-        end.value.close()  # nobody will await what an abandoned call returned
+    else:
+        forget_value(end)

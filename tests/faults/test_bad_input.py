@@ -497,6 +497,7 @@ def _shown(value: Any) -> str:
 # ---- completeness
 
 NOT_FOR_USERS = {
+    "Bridge": "derived from by users",
     "Call": "made by JobFunction.bind",
     "CancelCallback": "made by on_cancel",
     "CancelToken": "made by the engine",
@@ -514,6 +515,7 @@ NOT_FOR_USERS = {
     "Stream": "made by map",
     "Succeeded": "a fact, made by the engine",
     "TimedOut": "a fact, made by the engine",
+    "Work": "made by the engine",
 }
 """Classes whose constructor is not for users."""
 
@@ -546,10 +548,12 @@ USES = {
     "run": {"main"},
     "job": {"function"},
     "RetryLater": {"seconds", "message"},
+    "Bridge": {"run": {"work"}},
 }
 """Every other argument there is; each is tried in a test below, but for what the engine asks
 (`Retry`'s questions) or says (`CancelToken.cancel`), the application that a server hands on and
-nobody looks at, and what a job raises: `RetryLater` is judged with the policies."""
+nobody looks at, what bridges are handed (`Bridge.run`), and what a job raises: `RetryLater` is
+judged with the policies."""
 
 
 def _arguments(function: Any) -> set[str]:

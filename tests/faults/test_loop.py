@@ -30,8 +30,8 @@ from asyncworkers import (
     job,
     run,
 )
-from asyncworkers._engine import crew as crew_module
 from asyncworkers._engine import call_worker as worker_module
+from asyncworkers._engine import crew as crew_module
 from asyncworkers.testing import no_leaks
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
