@@ -31,7 +31,14 @@ from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
-from asyncworkers.bridge.terms import STARTUP, Terms, packed_initializer, usable_processors
+from asyncworkers.bridge.terms import (
+    STARTUP,
+    Terms,
+    has_gil,
+    kind_for_cpu,
+    packed_initializer,
+    usable_processors,
+)
 from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
@@ -713,7 +720,9 @@ def _declared(
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
-        "processes": Queue("processes", processes, kind="processes", maxsize=maxsize),
+        "processes": Queue(
+            "processes", processes, kind=kind_for_cpu(gil=has_gil()), maxsize=maxsize
+        ),
     }
     given: set[str] = set()
     for queue in more:

@@ -71,6 +71,11 @@ class NothingIsKilled(CommandBridge):
         pass
 
 
+class NothingIsEnded(CallRunsOn):
+    def kill(self):
+        pass
+
+
 class OneForAll(CommandBridge):
     """All bridges share a place in which there is room for one process."""
 

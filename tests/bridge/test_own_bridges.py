@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from asyncworkers import (
     job,
 )
 from asyncworkers._engine import bridged
+from asyncworkers.bridge.terms import kind_for_cpu
 from asyncworkers.events import AttemptAbandoned, WorkerReplaced
 from asyncworkers.testing import EventRecorder, simulate
 
@@ -384,3 +387,25 @@ async def test_the_call_as_a_pickle() -> None:
     lock = threading.Lock()
     with pytest.raises(NotSerializable, match="the function itself of"):
         work(lambda: lock).pickled()
+
+
+# ---- where jobs that compute run
+
+
+@pytest.mark.parametrize(("gil", "kind"), [(True, "processes"), (False, "threads")])
+async def test_threads_compute_where_there_is_no_lock(
+    gil: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the interpreter's lock `cpu=True` jobs run in threads, unless the queue says otherwise."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: gil, raising=False)
+    assert kind_for_cpu(gil=gil) == kind
+    getpid = job(os.getpid, cpu=True)
+    async with Supervisor(processes=1) as supervisor:
+        assert {queue.name: queue.kind for queue in supervisor.queues}["processes"] == kind
+        assert (await supervisor.call(getpid) == os.getpid()) is not gil
+    async with Supervisor(queues=[Queue("processes", 1, kind="processes")]) as supervisor:
+        assert await supervisor.call(getpid) != os.getpid()
+    if gil:
+        async with Supervisor() as supervisor:
+            with pytest.raises(ValueError, match="of kind 'threads'"):
+                await supervisor.submit(getpid.options(queue="threads"))

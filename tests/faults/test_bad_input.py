@@ -378,6 +378,12 @@ def _judge_initializer(value: Any) -> Verdict:
     return None if callable(value) and not inspect.iscoroutinefunction(value) else TypeError
 
 
+def _judge_bridge(value: Any) -> Verdict:
+    if isinstance(value, type):
+        return None if issubclass(value, asyncworkers.Bridge) else TypeError
+    return _judge_initializer(value)
+
+
 QUEUE_NAME = name(r"[a-z0-9][a-z0-9_.-]{0,63}")
 FUNCTION_NAME = name(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 TEXT = Kind(lambda value: None if type(value) is str else TypeError)
@@ -410,6 +416,7 @@ QUEUE = {
     "isolation": one_of("shared", "task"),
     "unwind": duration().or_none(),
     "ageing": duration().or_none(),
+    "bridge": Kind(_judge_bridge).or_none(),
 }
 QUEUE_OF_PROCESSES = {
     "initializer": Kind(_judge_initializer).or_none(),
