@@ -1,7 +1,7 @@
 """An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
 
 from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
-from asyncworkers.bridge import CancelCallback, CancelToken
+from asyncworkers.bridge import Bridge, CancelCallback, CancelToken, Work
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
     ArgumentsMismatch,
@@ -41,6 +41,7 @@ from asyncworkers.supervisor import Supervisor
 __all__ = [
     "ArgumentsMismatch",
     "AsyncworkersError",
+    "Bridge",
     "Call",
     "CancelCallback",
     "CancelToken",
@@ -80,6 +81,7 @@ __all__ = [
     "SupervisorClosed",
     "SupervisorFailed",
     "TimedOut",
+    "Work",
     "WorkerCrashed",
     "WouldDeadlock",
     "WrongLoop",

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from asyncworkers import _checks
 from asyncworkers._record import Record
+from asyncworkers.bridge import Bridge
 from asyncworkers.bridge.terms import STARTUP
 
 __all__ = ["Queue"]
 
-UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0}
+UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0, "bridge": 1.0}
 
 LEAST_MEMORY = 16 << 20
 """Bytes. No child does with less, so a lower limit is in the wrong unit."""
@@ -31,11 +32,14 @@ class Queue(Record):
     - `maxsize`: how many jobs may wait in line; `submit` waits for room, `submit_nowait` raises
       QueueFull. It bounds admission only: a retry or a delayed job that comes due goes in line
       even so. None means no bound.
+    - `bridge`: what carries the queue's jobs, in place of a `kind`: a class derived from `Bridge`, or
+      anything else that makes one when called without arguments. Its jobs are `def` functions,
+      with `cpu=True` or without.
     - `isolation`: "shared" runs jobs one after the other in a worker's task, each in its own
       context; "task" gives each job a task of its own, for code that tells jobs apart by
       `asyncio.current_task()`. Loop queues only.
     - `unwind`: seconds a cancelled or timed-out attempt may take to end before it is abandoned,
-      or, in a process, killed. None means 10 seconds, in processes 1.
+      or, in a process or over a bridge of your own, killed. None means 10 seconds, there 1.
     - `ageing`: seconds after which a waiting job goes first whatever its priority; without it,
       jobs of a low priority wait as long as there are higher ones.
 
@@ -52,12 +56,13 @@ class Queue(Record):
     - `prints`: "through" leaves what jobs print to the standard streams of this process; "log"
       makes log records of its lines, of the loggers "asyncworkers.stdout" (level INFO) and
       "asyncworkers.stderr" (level WARNING). None means "through".
-    - `startup`: seconds in which a child must be ready, its initializer included. None means 60.
+    - `startup`: seconds in which a child must be ready, its initializer included, or a bridge of
+      your own. None means 60.
     """
 
     name: str
     workers: int | None
-    kind: Literal["loop", "threads", "processes"]
+    kind: Literal["loop", "threads", "processes", "bridge"]
     maxsize: int | None
     isolation: Literal["shared", "task"]
     unwind: float
@@ -68,13 +73,14 @@ class Queue(Record):
     nice: int | None
     prints: Literal["through", "log"] | None
     startup: float | None
+    bridge: Callable[[], Bridge] | None
 
     def __init__(
         self,
         name: str,
         workers: int | None = None,
         *,
-        kind: Literal["loop", "threads", "processes"] = "loop",
+        kind: Literal["loop", "threads", "processes", "bridge"] = "loop",
         maxsize: int | None = 10_000,
         isolation: Literal["shared", "task"] = "shared",
         unwind: float | timedelta | None = None,
@@ -85,13 +91,18 @@ class Queue(Record):
         nice: int | None = None,
         prints: Literal["through", "log"] | None = None,
         startup: float | timedelta | None = None,
+        bridge: Callable[[], Bridge] | None = None,
     ) -> None:
         _checks.queue_name("Queue.name", name)
         if workers is not None:
             _checks.whole("Queue.workers", workers, 0, 1_000_000)
         if maxsize is not None:
             _checks.whole("Queue.maxsize", maxsize, 1, 2**63)
-        _checks.one_of("Queue.kind", kind, ("loop", "threads", "processes"))
+        _checks.one_of("Queue.kind", kind, ("loop", "threads", "processes", "bridge"))
+        if bridge is not None:
+            kind = _checked_bridge(kind, bridge)
+        elif kind == "bridge":
+            raise ValueError('Queue.bridge must say which, if Queue.kind is "bridge"')
         _checks.one_of("Queue.isolation", isolation, ("shared", "task"))
         if kind != "loop" and isolation == "task":
             raise ValueError(f'Queue.isolation must be "shared" for {kind}: they run no tasks')
@@ -103,12 +114,34 @@ class Queue(Record):
             terms = _checked(*terms)
         else:
             for term, value in zip(FOR_CHILDREN, terms, strict=True):
-                if value is not None:
+                if value is not None and (kind, term) != ("bridge", "startup"):
                     raise ValueError(
                         f"Queue.{term} is for queues of processes: queue {name!r} is of the kind "
                         f"{kind!r}"
                     )
-        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing, *terms)
+            if startup is not None:
+                terms = (*terms[:-1], _checks.duration("Queue.startup", startup, zero=False))
+        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing, *terms, bridge)
+
+
+def _checked_bridge(kind: str, bridge: Any) -> Literal["bridge"]:
+    """What there is to say against a bridge, before one is made."""
+    shown = _checks.shown(bridge)
+    if kind not in ("loop", "bridge"):
+        raise ValueError(f"Queue.bridge takes the place of Queue.kind: leave out kind={kind!r}")
+    if isinstance(bridge, Bridge):
+        raise TypeError(
+            f"Queue.bridge must make bridges, one a worker: give the class, not {shown}"
+        )
+    if not callable(bridge) or inspect.iscoroutinefunction(bridge):
+        raise TypeError(
+            f"Queue.bridge must be a Bridge class, or a function that makes one: {shown}"
+        )
+    if isinstance(bridge, type) and not issubclass(bridge, Bridge):
+        raise TypeError(f"Queue.bridge must be derived from Bridge, which {shown} is not")
+    if inspect.isabstract(bridge):
+        raise TypeError(f"Queue.bridge must define both run and kill, which {shown} does not")
+    return "bridge"
 
 
 def _checked(

@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
-from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
+from asyncworkers._engine.call_worker import Bridges
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
@@ -30,7 +30,15 @@ from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
-from asyncworkers.bridge.terms import STARTUP, Terms, packed_initializer, usable_processors
+from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
+from asyncworkers.bridge.terms import (
+    STARTUP,
+    Terms,
+    has_gil,
+    kind_for_cpu,
+    packed_initializer,
+    usable_processors,
+)
 from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
@@ -708,11 +716,13 @@ def _tell_what_is_lost() -> None:
 def _declared(
     workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
 ) -> dict[str, Queue]:
-    usual = {"loop": 100, "threads": threads, "processes": processes}
+    usual = {"loop": 100, "threads": threads, "processes": processes, "bridge": processes}
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
-        "processes": Queue("processes", processes, kind="processes", maxsize=maxsize),
+        "processes": Queue(
+            "processes", processes, kind=kind_for_cpu(gil=has_gil()), maxsize=maxsize
+        ),
     }
     given: set[str] = set()
     for queue in more:
@@ -752,13 +762,27 @@ def _hire_children(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
     return hire
 
 
-def _hire_others(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
-    """Hires workers that have no child, be it only because a simulation has none."""
-    return hire if queue.initializer is None else partial(hire, initializer=queue.initializer)
+def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
+    """What hires the workers of a queue. A simulation has neither threads nor anything like it."""
+    if queue.kind == "loop":
+        return hire
+    if queue.kind == "processes" and not hub.clock.simulated:
+        return _hire_children(queue)
+
+    def make(number: int) -> Bridge:
+        if hub.clock.simulated:
+            return InlineBridge(queue.initializer)
+        if queue.bridge is None:
+            return ThreadBridge(f"asyncworkers-{hub.name}-{queue.name}-{number}")
+        bridge: object = queue.bridge()
+        if not isinstance(bridge, Bridge):
+            raise TypeError(f"Queue.bridge made no Bridge but {_checks.shown(bridge)}")
+        return bridge
+
+    return Bridges(make, STARTUP if queue.startup is None else queue.startup).hire
 
 
 def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
-    in_children = queue.kind == "processes" and not hub.clock.simulated
     made = MemoryQueue(
         hub,
         queue.name,
@@ -768,7 +792,7 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
         isolation=queue.isolation,
         unwind=queue.unwind,
         ageing=queue.ageing,
-        hire=_hire_children(queue) if in_children else _hire_others(queue),
+        hire=_hire_for(hub, queue),
     )
     made.may_chunk = queue.max_jobs is None
     return made

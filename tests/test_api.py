@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from asyncworkers import (
     Succeeded,
     Supervisor,
     TimedOut,
+    Work,
     current_job,
     job,
 )
 from asyncworkers import events as events_module
+from asyncworkers.bridge import ThreadBridge
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -202,6 +205,8 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "Failed": (lambda: Failed(ValueError("no")), shows("Failed(", "ValueError('no')")),
     "TimedOut": (lambda: TimedOut(0.5), shows("TimedOut(timeout=0.5)")),
     "Cancelled": (lambda: Cancelled("enough"), shows("Cancelled(reason='enough'")),
+    "Bridge": (ThreadBridge, shows("<ThreadBridge>")),
+    "Work": (lambda: Work(echo, ("SECRET",), {}, Context(), "echo"), shows("<Work echo>")),
     "ChildStats": (
         lambda: asyncworkers.ChildStats(1, 4711, True, 20_000_000, 3, "resize", "a-7", 0),
         shows("ChildStats(worker=1, pid=4711", "memory=20000000", "job_name='resize'"),

@@ -207,9 +207,7 @@ async def test_what_is_no_exception(error: BaseException, caplog: Log) -> None:
             await supervisor.call(raises)
         assert caught.value.__cause__ is error
         again = await supervisor.call(threading.current_thread)
-        assert (again is thread) is not isinstance(
-            error, GeneratorExit
-        )  # a worker takes that as its end
+        assert again is thread
         jobs = await supervisor.map(lambda _: raises(), range(3)).outcomes()
         assert [type(one.exception()) for one in jobs] == [JobFailed] * 3
     assert not caplog.records
@@ -692,8 +690,7 @@ async def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) ->
         assert len(tries) == 3
         assert one.attempt == 1
         ended = recorder.of(AttemptEnded, job_id=one.id)
-        assert [event.outcome for event in ended] == ["Failed", "Failed", "Succeeded"]
-        assert [event.decision for event in ended] == ["Release", "Release", "Complete"]
+        assert [event.outcome for event in ended] == ["Succeeded"]
     assert tries == [0.0, 0.5, 1.0]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from asyncworkers import _checks
 from asyncworkers._engine.children import ChildStats
-from asyncworkers.bridge import Bridge, CancelToken
+from asyncworkers.bridge import CancelToken
 from asyncworkers.errors import JobFailed
 from asyncworkers.job import Job
 from asyncworkers.outcome import Cancelled, Failed, TimedOut
@@ -56,7 +56,6 @@ class Attempt:
     __slots__ = (
         "_token",
         "at",
-        "bridge",
         "has_begun",
         "hub",
         "job",
@@ -74,11 +73,10 @@ class Attempt:
         "worker",
     )
 
-    def __init__(self, queue: Lender, number: int, bridge: Bridge | None) -> None:
+    def __init__(self, queue: Lender, number: int) -> None:
         self.queue = queue
         self.hub = queue.hub
         self.number = number  # of the worker, for people
-        self.bridge = bridge
         self.worker: asyncio.Task[None] | None = None
         self.task: asyncio.Task[Any] | None = None  # the job's own, or else the worker's
         self.job: Job[Any] | None = None
@@ -123,10 +121,14 @@ class Attempt:
         if self.verdict is not None or self.job is None or self.task is None:
             return False
         self.verdict = verdict
-        if self._token is not None:
-            self._token.cancel(_reason(verdict))
+        self.tell_token(verdict)
         self.task.cancel(_reason(verdict))
         return True
+
+    def tell_token(self, verdict: Cancelled | TimedOut) -> None:
+        """The job's code is to notice, if it has asked for a token."""
+        if self._token is not None:
+            self._token.cancel(_reason(verdict))
 
     # What only some kinds of workers can do.
 
@@ -147,6 +149,11 @@ class Attempt:
         return False
 
     @property
+    def left(self) -> str | None:
+        """The name of a call that runs on here although its job has been settled; None if none does."""
+        return None
+
+    @property
     def child(self) -> ChildStats | None:
         """The process of its own that this worker has, if it has one."""
         return None
@@ -155,6 +162,9 @@ class Attempt:
     def delay(self) -> str | None:
         """Why this worker, which runs nothing, cannot take a job yet; None if it can."""
         return None
+
+    def drop(self) -> None:
+        """The loop was closed under this worker: let go of what would outlive it."""
 
     def leave(self) -> float:
         """The supervisor closes: end, if nothing else tells this worker to; seconds that may take."""

@@ -16,6 +16,7 @@ from asyncworkers._engine.crew import AT_ONCE
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.supply import Plan
+from asyncworkers.bridge.terms import has_gil, kind_for_cpu
 from asyncworkers.errors import SupervisorClosed
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
 from asyncworkers.job import Job, Order, running, running_job
@@ -193,9 +194,11 @@ class Intake:
         queue = self.queue(policies.queue)
         form, kinds = "async def", ["loop"]
         if policies.cpu:
-            form, kinds = "def and cpu=True", ["processes"]
+            form, kinds = "def and cpu=True", ["processes", "bridge"]
+            if kind_for_cpu(gil=has_gil()) == "threads":
+                kinds.append("threads")
         elif policies.blocking:
-            form, kinds = "def", ["threads", "processes"]
+            form, kinds = "def", ["threads", "processes", "bridge"]
         if queue.kind not in kinds:
             raise ValueError(
                 f"queue {queue.name!r} is of kind {queue.kind!r}; "

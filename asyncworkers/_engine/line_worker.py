@@ -9,11 +9,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextvars import Context
-from functools import partial
 from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt, failure
+from asyncworkers._engine.bridged import BridgedWorker, Losses
 from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
@@ -57,15 +57,6 @@ KNOWN = 1_000
 LEAVE = 0.5
 """Seconds that a child gets to end by itself when it is not needed any more, and when it was killed."""
 
-ENOUGH = 3
-"""Children that may die one after the other, no job having ended between, before there is a pause."""
-
-PAUSES = (0.1, 5.0)
-"""Seconds until the next child is started then: the first pause, doubled up to the last."""
-
-FAILED_AT_ONCE = 1_000
-"""Jobs that are told at a time that no child starts."""
-
 FOUND = -1
 """Instead of a record's kind: the value is to be unpacked of what was found in the arena."""
 
@@ -81,13 +72,13 @@ Sent = tuple[Job[Any], Parcel, float]
 """A job in a child's line, with what was sent of it and how long it is expected to take."""
 
 
-class Children:
+class Children(Losses):
     """What the line workers of a queue have in common: who has room, and how many died lately."""
 
     def __init__(self, terms: Terms) -> None:
+        super().__init__("child process", "children")
         self.terms = terms
         self.workers: dict[LineWorker, None] = {}
-        self.deaths = 0  # since a job ended last
         self._woken: list[LineWorker] = []
         self._queue: MemoryQueue | None = None
         self._scheduled = False
@@ -98,9 +89,7 @@ class Children:
         queue.crew.overflow = self.schedule
         worker = LineWorker(queue, number, self)
         self.workers[worker] = None
-        task = queue.hub.loop.create_task(worker.work(), context=Context())
-        worker.task = worker.worker = task
-        task.add_done_callback(partial(queue.worker_ended, worker), context=_EMPTY)
+        queue.employ(worker, worker.work())
         return worker
 
     def wake(self, worker: LineWorker) -> None:
@@ -129,17 +118,11 @@ class Children:
                 if worker.sent:
                     worker.fill(ring.PLACES)
 
-    def pause(self) -> float:
-        """Seconds to wait before another child is started."""
-        if self.deaths < ENOUGH:
-            return 0.0
-        return min(PAUSES[0] * 2.0 ** min(self.deaths - ENOUGH, 20), PAUSES[1])
-
 
 _EMPTY = Context()
 
 
-class LineWorker(Attempt):
+class LineWorker(BridgedWorker):
     """One child process and the line of jobs it was sent; as an attempt, the execution of the first.
 
     - A job becomes `running` when the child says that it has come to it, never on suspicion. Those
@@ -154,11 +137,9 @@ class LineWorker(Attempt):
     """
 
     __slots__ = (
-        "_began",
         "_cause",
         "_fills",
         "_first",
-        "_held",
         "_idle",
         "_known",
         "_over",
@@ -166,7 +147,6 @@ class LineWorker(Attempt):
         "_pulse",
         "_ready",
         "_records",
-        "_rest",
         "_results",
         "_scheduled",
         "_seen",
@@ -177,14 +157,12 @@ class LineWorker(Attempt):
         "_unfit",
         "_waiting",
         "children",
-        "home",
         "process",
         "sent",
     )
 
     def __init__(self, queue: MemoryQueue, number: int, children: Children) -> None:
-        super().__init__(queue, number, None)
-        self.home = queue
+        super().__init__(queue, number, children)
         self.children = children
         self.sent: deque[Sent | None] = deque()
         self.process = ProcessBridge(queue.hub.loop, self.look, self._heard, self._ended)
@@ -193,18 +171,15 @@ class LineWorker(Attempt):
         self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
         self._cause: str | None = None  # why the child died, if we know better than its exit code
         self._unfit: BaseException | None = None  # what its initializer raised
-        self._rest: asyncio.Future[None] | None = None
         self._patience = LEAVE
         self._started: float | None = None  # when the process was
         self._skipped = 0  # places of the line that were passed without running a job
         self._told_dropped = 0  # log records
-        self._began = False  # a job has
         self._scheduled = False  # a look in the next turn
         self._first = 1  # the number of the first job in `sent`
         self._waiting = 0.0  # seconds that what is behind it is expected to take
         self._known: dict[int, None] = {}  # numbers of the functions the child knows
         self._ready = False
-        self._held = False
         self._idle = False  # it is one of the idle of its crew
         self._fills = False  # jobs are being taken, to be sent together
         self._timer: asyncio.TimerHandle | None = None
@@ -242,7 +217,7 @@ class LineWorker(Attempt):
             for _ in bridge.freighter.close_steps():
                 await asyncio.sleep(0)
             if reason is _DIED:
-                await self._mourn()
+                await self._mourn(self._cause or said_of(bridge.exit_code))
         finally:
             self._let_go()
             bridge.freighter.close()
@@ -251,8 +226,7 @@ class LineWorker(Attempt):
         """The supervisor closes: end, whatever there is to be done."""
         self._patience = HURRY
         self._end(_HOME)
-        if self._rest is not None and not self._rest.done():
-            self._rest.set_result(None)
+        self._end_rest()
         return 2 * LEAVE + self.process.freighter.seconds_to_close
 
     def _end(self, reason: str) -> None:
@@ -269,6 +243,7 @@ class LineWorker(Attempt):
     def _retire(self) -> None:
         """Take no more jobs."""
         self._ready = False
+        self.children.ready.pop(self, None)
         self.children.workers.pop(self, None)
         if self._idle and self in self.home.crew.idle:
             self.home.crew.idle.remove(self)
@@ -314,42 +289,6 @@ class LineWorker(Attempt):
 
     def _crashed(self, job: Job[Any]) -> WorkerCrashed:
         return crashed(job.name, self.process.exit_code, self.process.last_words, self._cause)
-
-    async def _mourn(self) -> None:
-        """The child has died: tell of it, and keep its place empty for a while if that is the rule."""
-        queue, children = self.home, self.children
-        if queue.hub.stopping is not None:
-            return
-        children.deaths += 1
-        queue.tell_child_died(self, self._cause or said_of(self.process.exit_code))
-        others_work = any(worker._ready for worker in children.workers)
-        if not self._began and children.deaths >= ENOUGH and not others_work:
-            self._fail_what_waits()
-        pause = children.pause()
-        if pause:
-            log.warning(
-                "%d children of queue %r died one after the other: no other is started for %g s",
-                children.deaths,
-                queue.name,
-                pause,
-            )
-            loop = queue.hub.loop
-            self._rest = loop.create_future()
-            timer = loop.call_later(pause, _resolve, self._rest)
-            try:
-                await self._rest
-            finally:
-                timer.cancel()
-
-    def _fail_what_waits(self) -> None:
-        """No child becomes ready, so nothing can run: what waits is told so, rather than wait for ever."""
-        for _ in range(FAILED_AT_ONCE):
-            job = self._take()
-            if job is None:
-                return
-            self._begin(job, self.home.now())
-            job._value = self
-            self._conclude(job, None, Failed(self._unready(job)))
 
     def _unready(self, job: Job[Any]) -> WorkerCrashed:
         exit_code = self.process.exit_code
@@ -473,18 +412,7 @@ class LineWorker(Attempt):
     def _take(self) -> Job[Any] | None:
         """The next job of the queue, packed; one that cannot be packed fails here."""
         queue = self.home
-        while True:
-            try:
-                job: Job[Any] | None = queue.next_entry()
-            except IndexError:
-                return None
-            assert job is not None
-            if job._state != QUEUED or queue.room.waiters:
-                job = queue.admit(job)
-                if job is not None and job.__class__ is not Job:
-                    job = cast("Any", job).next_job()
-                if job is None:
-                    continue
+        while (job := queue.take_job()) is not None:
             try:
                 if job._value.__class__ is tuple:
                     return job
@@ -498,6 +426,7 @@ class LineWorker(Attempt):
                 self._conclude(job, None, Failed(error))
                 continue
             return job
+        return None
 
     def _define(self, number: int, definition: Any) -> None:
         known = self._known
@@ -693,18 +622,6 @@ class LineWorker(Attempt):
         if job._state < RUNNING and parcel is not None:
             job._value = parcel
 
-    def _begin(self, job: Job[Any], started: float) -> None:
-        """The child has come to this job."""
-        self.job = job
-        self.serial += 1
-        job._state = RUNNING
-        job._started = started
-        self._began = True
-        if job._rare is not None:
-            job._rare.tries += 1
-        if self.home.told:
-            self.home.tell_started(job, self)
-
     def _moment(self, stamp: int) -> float:
         """A moment of the child's clock, which is ours, unless ours is virtual."""
         clock = self.home.clock
@@ -817,6 +734,7 @@ class LineWorker(Attempt):
     def _heard(self, kind: int, payload: bytes | memoryview) -> None:
         if kind == wire.HELLO:
             self._ready = True
+            self.children.ready[self] = None
             self._seen = now = self.home.now()
             assert self._started is not None
             details = self.number, self.process.pid, now - self._started
@@ -882,6 +800,7 @@ class LineWorker(Attempt):
         """The child begins no other job: it has served enough, or could not be made ready."""
         if kind == ring.WORN:
             self._ready = False
+            self.children.ready.pop(self, None)
             self._cause = payload.decode()
             self._end(_WORN)
             return
@@ -995,16 +914,6 @@ class LineWorker(Attempt):
             self._watch()
             self._pulse = min(max(self._pulse, LOOK) * 2, RARELY if job is not None else SOON)
 
-    def _hold(self, held: bool) -> None:
-        """Tell a virtual clock that real work is under way, or is not any more."""
-        if held is not self._held:
-            self._held = held
-            clock = self.home.clock
-            if held:
-                clock.hold()
-            else:
-                clock.release()
-
 
 def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
     failed = NotSerializable(
@@ -1013,8 +922,3 @@ def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
     )
     failed.__cause__ = error
     return failed
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

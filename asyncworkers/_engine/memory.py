@@ -6,8 +6,10 @@ import asyncio
 import itertools
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextvars import Context
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, Protocol, assert_never
 
 from asyncworkers import _checks, events
@@ -115,7 +117,7 @@ class MemoryQueue:
         hub: Hub,
         name: str,
         *,
-        kind: Literal["loop", "threads", "processes"],
+        kind: Literal["loop", "threads", "processes", "bridge"],
         workers: int,
         maxsize: int | None,
         isolation: Literal["shared", "task"],
@@ -291,6 +293,32 @@ class MemoryQueue:
             self.room.offer()
         return entry if queued else None
 
+    def take_job(self) -> Job[Any] | None:
+        """The next job that may run, made of a stream's item if need be; None if there is none."""
+        while True:
+            try:
+                entry = self.next_entry()
+            except IndexError:
+                return None
+            if entry._state == QUEUED and not self.room.waiters:
+                return entry  # type: ignore[no-any-return]
+            entry = self.admit(entry)
+            if entry is not None and entry.__class__ is not Job:
+                entry = entry.next_job()
+            if entry is not None:
+                return entry  # type: ignore[no-any-return]
+
+    def begin(self, job: Job[Any], attempt: Attempt, moment: float) -> None:
+        """A worker begins a job. (Those of the loop do it by themselves, in line.)"""
+        attempt.job = job
+        attempt.serial += 1
+        job._state = RUNNING
+        job._started = moment
+        if job._rare is not None:
+            job._rare.tries += 1
+        if self.told:
+            self.tell_started(job, attempt)
+
     def _open(self) -> None:
         """Let workers take from the line, or, while nothing may be started, from an empty one.
 
@@ -441,17 +469,19 @@ class MemoryQueue:
             self._abandon_call(attempt)
             return
         job, verdict = attempt.job, attempt.verdict
-        if job is None or verdict is None or attempt.task is None or attempt.bridge is not None:
-            return  # a bridge's call ends at once, see `let_end`
-        if attempt.kill():
+        if job is None or verdict is None or attempt.task is None or attempt.kill():
             return
-        attempt.retired = True
-        self.crew.zombies[attempt] = None
-        self._count_abandoned(job, job.attempt, "it did not end when cancelled")
-        self._dismiss(attempt)
+        self.retire(attempt, job, job.attempt, "it did not end when cancelled")
         self.conclude(job, attempt, verdict, self.clock.now())
         attempt.verdict = verdict  # so that nothing its code does later counts
         attempt.task.cancel("abandoned")  # once more: the first may have been swallowed by accident
+
+    def retire(self, attempt: Attempt, job: Job[Any], number: int, what: str) -> None:
+        """This worker cannot get away from its job's code: another one takes its place."""
+        attempt.retired = True
+        self.crew.zombies[attempt] = None
+        self._count_abandoned(job, number, what)
+        self._dismiss(attempt)
 
     def let_end(self, attempt: Attempt, job: Job[Any]) -> None:
         """A job is over whose function cannot be stopped: it may notice, and end, within `unwind`
@@ -465,7 +495,7 @@ class MemoryQueue:
 
     def _abandon_call(self, attempt: Attempt) -> None:
         job, number = self.unwinding.pop(attempt)
-        if attempt.bridge is not None and attempt.bridge.abandoned is not None:
+        if attempt.left is not None:
             left = "it did not end when cancelled, and keeps its thread until it does"
             self._count_abandoned(job, number, left)
             if self.hub.stopping is None:
@@ -509,8 +539,8 @@ class MemoryQueue:
 
     def _calls_left(self) -> Iterator[tuple[Attempt, str]]:
         for attempt in self.crew.members:
-            if attempt.bridge is not None and attempt.bridge.abandoned is not None:
-                yield attempt, attempt.bridge.abandoned
+            if attempt.left is not None:
+                yield attempt, attempt.left
 
     # ---- the crew
 
@@ -613,13 +643,17 @@ class MemoryQueue:
         self._open()
         self.crew.staff(min(1, len(self.line)))
 
+    def employ(self, attempt: Attempt, work: Coroutine[Any, Any, None]) -> None:
+        """Have a worker begin at the loop's next turn, in an empty context."""
+        task = self.hub.loop.create_task(work, context=Context())
+        attempt.task = attempt.worker = task
+        task.add_done_callback(partial(self.worker_ended, attempt), context=_EMPTY)
+
     def worker_ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """A worker's task is over: for a reason of its own, by a crash, or cancelled by a stranger."""
         self.crew.zombies.pop(attempt, None)
         job = attempt.job
         crash = None if task.cancelled() else task.exception()
-        if attempt.bridge is not None:
-            attempt.bridge.close()
         was_on_duty = attempt in self.crew.members
         try:
             if job is not None and not attempt.retired:
@@ -735,9 +769,9 @@ class MemoryQueue:
         ended = type(outcome).__name__, type(decision).__name__, kind, error
         self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
 
-    def tell_child_died(self, attempt: Attempt, cause: str) -> None:
-        """A worker's child process has died."""
-        log.warning("child process %d of queue %r is gone: %s", attempt.number, self.name, cause)
+    def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
+        """A worker's child or bridge has died."""
+        log.warning("%s %d of queue %r is gone: %s", what, attempt.number, self.name, cause)
         self.emit(events.WorkerReplaced, self.name, attempt.number, cause, None)
 
     def _tell_replaced(
@@ -750,6 +784,8 @@ class MemoryQueue:
         log.failure(f"worker {attempt.number} of queue {self.name!r} {cause}", crash)
         self.emit(events.WorkerReplaced, self.name, attempt.number, cause, culprit)
 
+
+_EMPTY = Context()
 
 _NOTHING: deque[Any] = deque()
 

@@ -130,7 +130,7 @@ async def close(hub: Hub) -> None:
     for queue in hub.queues:
         for attempt in (*queue.crew.members, *queue.crew.zombies):
             patience = max(patience, attempt.leave())
-            if attempt.retired or attempt.bridge is not None:
+            if attempt.retired:
                 attempt.task.cancel("the supervisor closed")
     leaked = _cancel_leaked_tasks(hub)
     if workers or leaked:
@@ -138,11 +138,10 @@ async def close(hub: Hub) -> None:
 
 
 def forget(hub: Hub) -> None:
-    """The loop was closed under us, so no worker will ever end: let their threads end at least."""
+    """The loop was closed under us, so no worker will ever end: let their bridges go at least."""
     for queue in hub.queues:
         for attempt in queue.crew.members:
-            if attempt.bridge is not None:
-                attempt.bridge.close()
+            attempt.drop()
 
 
 def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:

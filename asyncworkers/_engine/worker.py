@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from contextvars import Context, copy_context
-from functools import partial
+from contextvars import copy_context
 from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
 from asyncworkers._engine.drive import drive, own_context
 from asyncworkers._engine.memory import MemoryQueue
-from asyncworkers.bridge import Bridge, BridgeBroken, InlineBridge, ThreadBridge
-from asyncworkers.bridge.protocol import Work
 from asyncworkers.function import PLAIN_COROUTINE
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
-from asyncworkers.outcome import Failed, Outcome, Release, Succeeded
+from asyncworkers.outcome import Outcome, Succeeded
 
 __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
 
-BACK_OFF = 0.5
-"""Seconds until a thread that could not be started is tried again."""
 
-
-def hire(
-    queue: MemoryQueue, number: int, initializer: Callable[[], object] | None = None
-) -> Attempt:
-    """Start a worker for the queue; it begins at the loop's next turn, in an empty context.
-
-    An initializer is given where the worker stands for a process that a simulation cannot have.
-    """
-    attempt = Attempt(queue, number, _make_bridge(queue, number, initializer))
-    task = queue.hub.loop.create_task(work(queue, attempt), context=Context())
-    attempt.task = attempt.worker = task
-    task.add_done_callback(partial(queue.worker_ended, attempt), context=_EMPTY)
+def hire(queue: MemoryQueue, number: int) -> Attempt:
+    """Start a worker for the queue."""
+    attempt = Attempt(queue, number)
+    queue.employ(attempt, work(queue, attempt))
     return attempt
-
-
-_EMPTY = Context()
-
-
-def _make_bridge(
-    queue: MemoryQueue, number: int, initializer: Callable[[], object] | None
-) -> Bridge | None:
-    if queue.kind == "loop":
-        return None
-    if queue.clock.simulated:
-        return InlineBridge(initializer)
-    name = f"asyncworkers-{queue.hub.name}-{queue.name}-{number}"
-    return ThreadBridge(name, queue.clock.hold, queue.clock.release)
 
 
 async def work(queue: MemoryQueue, attempt: Attempt) -> None:
@@ -69,8 +41,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     task = cast("asyncio.Task[None]", attempt.task)
     now, cancelling, mark = queue.clock.now, task.cancelling, running.set
     crew, room = queue.crew, queue.room
-    in_line = attempt.bridge is None and queue.isolation == "shared"
-    apart = _over_bridge if attempt.bridge is not None else _in_own_task
+    in_line = queue.isolation == "shared"
     crew.arrive(attempt)
     mark(None)
     marked = False  # whether `running` names a job in this worker's own context
@@ -125,11 +96,8 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                 if in_line:
                     value = await drive(job)
                 else:
-                    value = await apart(queue, attempt, job)
+                    value = await _in_own_task(queue, attempt, job)
         except BaseException as error:
-            if isinstance(error, BridgeBroken):
-                await _give_back(queue, attempt, job, error)
-                break
             outcome = failure(error)
             if isinstance(error, GeneratorExit):  # perhaps this is our own end: await nothing more
                 conclude(queue, attempt, job, outcome, None, now())
@@ -166,8 +134,6 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if moment > crew.turn_ends and crew.is_turn_over(moment):
             await asyncio.sleep(0)
             moment = now()
-    if attempt.bridge is not None:
-        await _free(queue, attempt.bridge)
 
 
 def conclude(
@@ -189,12 +155,7 @@ def conclude(
         outcome = unfinished(value, job.name)
     elif outcome is None:
         outcome = Succeeded(value)
-    left = attempt.bridge is not None and attempt.bridge.abandoned is not None
-    if left and attempt._token is not None:
-        attempt._token.cancel("nobody waits for it any more")  # unless it was told why already
     queue.conclude(job, attempt, outcome, moment)
-    if left:
-        queue.let_end(attempt, job)
 
 
 def learn_that_it_sets_context(order: Order) -> None:
@@ -202,14 +163,6 @@ def learn_that_it_sets_context(order: Order) -> None:
     order.plain, order.gate = False, None
     if order.policies is not PLAIN_COROUTINE:  # that one is shared by functions of all kinds
         order.policies.sets_context = True
-
-
-async def _over_bridge(_queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
-    """Run a job's function over the worker's bridge."""
-    context = own_context(job)
-    context.run(running.set, job)
-    work = Work(job._order.function, job._args, job._kwargs or {}, context, job.name)
-    return _value_of(await cast("Bridge", attempt.bridge).call(work))
 
 
 async def _in_own_task(queue: MemoryQueue, attempt: Attempt, job: Job[Any]) -> Any:
@@ -247,27 +200,3 @@ async def _guarded(job: Job[Any]) -> tuple[Any, BaseException | None]:
         return await job._order.function(*job._args, **job._kwargs), None
     except BaseException as error:
         return None, error
-
-
-async def _give_back(
-    queue: MemoryQueue, attempt: Attempt, job: Job[Any], error: BridgeBroken
-) -> None:
-    """The bridge could not be made, so the job was not begun: another worker may have better luck,
-    and this one holds its slot for a while, so that the attempt is not repeated without a pause.
-    """
-    attempt.clear()
-    if queue.told:
-        queue.tell_ended(job, attempt, Failed(error), Release())
-    queue.settle(job, Release(), queue.clock.now())
-    queue.crew.staff(1)
-    await asyncio.sleep(BACK_OFF)
-
-
-async def _free(queue: MemoryQueue, bridge: Bridge) -> None:
-    """A slot is not used again before its bridge is free; then the next worker makes a new one."""
-    while bridge.abandoned is not None:
-        try:
-            await bridge.wait_free()
-        except asyncio.CancelledError:
-            if queue.hub.stopping is not None:
-                raise  # else a stranger's, and the thread runs on

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from asyncworkers import _checks
 from asyncworkers.bridge.abandoning import AbandoningBridge, End
 from asyncworkers.bridge.protocol import Work
 from asyncworkers.errors import WorkerCrashed
+from asyncworkers.outcome import Failed
 
 __all__ = ["InlineBridge"]
 
@@ -23,20 +23,17 @@ class InlineBridge(AbandoningBridge):
     """
 
     def __init__(self, initializer: Callable[[], object] | None = None) -> None:
-        super().__init__()
         self._initializer = initializer
 
-    def close(self) -> None:
+    def begin(self, work: Work) -> asyncio.Future[End]:
+        """Have the loop run the work in its own time."""
+        run = work.run if self._initializer is None else lambda: self._run_prepared(work)
+        return asyncio.get_running_loop().run_in_executor(None, run)
+
+    def kill(self) -> None:
         """Nothing is held."""
 
-    def _start(self, work: Work, future: asyncio.Future[End]) -> None:
-        def deliver(ended: asyncio.Future[End]) -> None:
-            self._deliver(future, ended.result())
-
-        run = work.run if self._initializer is None else lambda: self._run_prepared(work)
-        future.get_loop().run_in_executor(None, run).add_done_callback(deliver)
-
-    def _run_prepared(self, work: Work) -> tuple[Any, BaseException | None]:
+    def _run_prepared(self, work: Work) -> End:
         if self._initializer is not None:
             try:
                 self._initializer()
@@ -46,6 +43,6 @@ class InlineBridge(AbandoningBridge):
                     f"its initializer raised {_checks.kind_of(error)}"
                 )
                 crash.__cause__ = error
-                return None, crash
+                return Failed(crash)
             self._initializer = None
         return work.run()

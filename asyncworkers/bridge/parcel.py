@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
 from typing import Any, TypeAlias, cast
 
@@ -18,7 +19,16 @@ from asyncworkers.errors import NotSerializable
 from asyncworkers.function import name_of
 from asyncworkers.job import running
 
-__all__ = ["UNKNOWN", "Cargo", "ChunkCargo", "Parcel", "Version", "cargo_of"]
+__all__ = [
+    "UNKNOWN",
+    "Cargo",
+    "ChunkCargo",
+    "Parcel",
+    "Version",
+    "cargo_of",
+    "find_function",
+    "pickled_call",
+]
 
 UNKNOWN = 1.0
 """Seconds that a job is taken to last while nobody knows."""
@@ -140,24 +150,26 @@ class Cargo:
         try:
             freight = pack_call(args, kwargs, variables)
         except Exception as error:
-            raise self._refusal(args, kwargs, error) from error
+            named: list[tuple[Any, Any]] = [
+                *enumerate(args, 0 if self._carried else 1),
+                *kwargs.items(),
+            ]
+            raise _refusal(name_of(self.function), named, error) from error
         return freight if freight.pieces else freight.stream
 
-    def _refusal(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
-    ) -> NotSerializable:
-        name = name_of(self.function)
-        named = [*enumerate(args, 0 if self._carried else 1), *kwargs.items()]
-        for place, value in named:
-            try:
-                pack(value)
-            except Exception as trouble:
-                what = f"argument {place!r}" if place else "the function itself"
-                return NotSerializable(
-                    f"{what} of {name} cannot be pickled, a {_checks.printable(type(value).__name__)}: "
-                    f"{_said(trouble)}"
-                )
-        return NotSerializable(f"the arguments of {name} cannot be pickled: {_said(error)}")
+
+def _refusal(name: str, named: Iterable[tuple[Any, Any]], error: Exception) -> NotSerializable:
+    """The error that says which part of a call cannot be pickled; the function itself is part 0."""
+    for place, value in named:
+        try:
+            pack(value)
+        except Exception as trouble:
+            what = f"argument {place!r}" if place else "the function itself"
+            return NotSerializable(
+                f"{what} of {name} cannot be pickled, a {_checks.printable(type(value).__name__)}: "
+                f"{_said(trouble)}"
+            )
+    return NotSerializable(f"the arguments of {name} cannot be pickled: {_said(error)}")
 
 
 class ChunkCargo:
@@ -198,6 +210,40 @@ def cargo_of(function: Callable[..., Any]) -> Cargo:
     return cargo
 
 
+def pickled_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bytes:
+    """A call as one pickle, for those who carry calls in ways of their own.
+
+    Raises NotSerializable, naming the function and the argument.
+    """
+    place = _reference(function)
+    sent: Any = function
+    if place is not None and _look_up(*place) is not function:
+        sent = _Named(place)
+    try:
+        return dumps_freely((sent, args, kwargs))
+    except Exception as error:
+        named: list[tuple[Any, Any]] = [*enumerate((sent, *args)), *kwargs.items()]
+        raise _refusal(name_of(function), named, error) from error
+
+
+class _Named:
+    """Stands in a pickle for the function that is found there under the name of its JobFunction."""
+
+    def __init__(self, place: tuple[str, str]) -> None:
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return find_function, self._place
+
+
+def find_function(module: str, qualname: str) -> Any:
+    """The function that `@job` has wrapped under this name."""
+    importlib.import_module(module)
+    return _look_up(module, qualname).function
+
+
 RECENT = 256
 """Functions that are remembered, with the numbers they were sent under."""
 
@@ -213,11 +259,16 @@ def _reference(function: Any) -> tuple[str, str] | None:
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if not isinstance(module, str) or module == "__main__" or not isinstance(qualname, str):
         return None
+    found = _look_up(module, qualname)
+    unwrapped = getattr(found, "function", None) if hasattr(found, "policies") else None
+    return (module, qualname) if found is function or unwrapped is function else None
+
+
+def _look_up(module: str, qualname: str) -> Any:
     found: Any = sys.modules.get(module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
-    unwrapped = getattr(found, "function", None) if hasattr(found, "policies") else None
-    return (module, qualname) if found is function or unwrapped is function else None
+    return found
 
 
 def _references(function: Any) -> Iterator[tuple[Any, Any, Any]]:

@@ -1,20 +1,22 @@
-"""What a worker needs of a bridge, and the token by which blocking code learns that it should stop."""
+"""What a bridge is and the work it carries, and the token by which blocking code learns to stop."""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol, Self
+from typing import Any, Self, cast
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers.outcome import Failed, Succeeded
 
 __all__ = ["Bridge", "BridgeBroken", "CancelCallback", "CancelToken", "Work"]
 
 
 class BridgeBroken(Exception):
-    """The bridge could not start what it runs calls in, so this call has not begun."""
+    """The bridge could not start what it runs calls in, so nothing has begun."""
 
 
 class CancelToken:
@@ -112,9 +114,14 @@ class CancelCallback:
 
 
 class Work:
-    """One call on its way over a bridge: call `run()` where it is to run."""
+    """One call on its way over a bridge.
 
-    __slots__ = ("_args", "_context", "_function", "_kwargs", "name")
+    `function`, `args` and `kwargs` are what is to be called, `name` is the function's name for
+    people. A bridge that stays in this process calls `run()` where the call is to run; one that
+    leaves it sends `pickled()`.
+    """
+
+    __slots__ = ("_context", "abandoned", "args", "function", "kwargs", "name")
 
     def __init__(
         self,
@@ -124,40 +131,77 @@ class Work:
         context: Context,
         name: str,
     ) -> None:
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
-        self._context = context
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
         self.name = name
+        self.abandoned = False  # nobody waits for its end any more
+        self._context = context
 
-    def run(self) -> tuple[Any, BaseException | None]:
-        """Run the call in its context; its value, or what it raised, whatever that is."""
-        try:
-            return self._context.run(self._function, *self._args, **self._kwargs), None
-        except BaseException as error:
-            return None, error
-
-
-class Bridge(Protocol):
-    """Carries one call at a time; owned by one worker, used on the event loop only."""
-
-    async def call(self, work: Work) -> tuple[Any, BaseException | None]:
-        """Have the work run elsewhere and return what `work.run()` did.
-
-        If this is cancelled the work is stopped where that is possible and left alone where it
-        is not. Raises BridgeBroken if the work could not begin.
+    def run(self) -> Succeeded | Failed:
+        """Run the call here and now, in any thread, with the submitter's context variables, and
+        return how it ended; raises nothing, whatever the call does.
         """
-        ...
+        try:
+            return Succeeded(self._context.run(self.function, *self.args, **self.kwargs))
+        except BaseException as error:
+            return Failed(cast("Exception", error))  # the worker sees to what is none
 
-    @property
-    def abandoned(self) -> str | None:
-        """What still runs here although nobody waits for it; None if the bridge is free."""
-        ...
+    def pickled(self) -> bytes:
+        """The call as one pickle of `(function, args, kwargs)`, to be loaded elsewhere.
 
-    async def wait_free(self) -> None:
-        """Wait until nothing abandoned runs here any more."""
-        ...
+        What is importable is named; other functions (of `__main__`, lambdas, closures) go by value,
+        and need cloudpickle where they are loaded. Context variables stay behind. Raises
+        NotSerializable, naming what cannot be pickled: let it through, it is the job's error.
+        """
+        from asyncworkers.bridge.parcel import pickled_call
 
-    def close(self) -> None:
-        """Let go of everything that can be let go of. Nothing is called afterwards."""
-        ...
+        return pickled_call(self.function, self.args, self.kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Work {self.name}>"
+
+
+class Bridge(ABC):
+    """Carries a call to a thread, a process, an interpreter or a cluster, and its end back.
+
+    Derive from it and define `run` and `kill`; `Queue(bridge=...)` takes the class, or whatever
+    else makes one when called without arguments. Each worker of the queue makes one bridge when it
+    is hired, and owns it: everything is called in the event loop, and `run` for one call at a time.
+    `asyncworkers.testing.check_bridge` checks that one does all this.
+    """
+
+    async def start(self) -> None:  # noqa: B027  # many have nothing to do
+        """Make it ready, before the first call, in the `startup` seconds of the queue.
+
+        If this raises, no job is lost: another bridge is made, after a pause if it goes on. When
+        three in a row could not be started the jobs that wait fail with WorkerCrashed.
+        """
+
+    @abstractmethod
+    async def run(self, work: Work) -> Succeeded | Failed:
+        """Carry the call there, and return how it ended: `Succeeded(value)` or `Failed(error)`.
+
+        It is cancelled if the job is cancelled or times out: then have the call stopped politely,
+        and raise the CancelledError again when it has really ended. If that takes longer than the
+        queue's `unwind` seconds, `kill()` is called. The bridge is used again afterwards.
+
+        What it raises means that the bridge itself is broken: the job fails with WorkerCrashed, and
+        this bridge is closed and replaced. Raise `WorkerCrashed` if there is more to be told, as
+        the exit code; anything else becomes its cause. Only NotSerializable is the job's own error.
+        """
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End what runs by force, and let go of everything that can be let go of at once.
+
+        A `run` under way is to end soon, in whatever way: its job has been settled. This is the
+        last call, and comes whatever else happened: also if nothing runs, `close()` went well,
+        `start()` failed, or the event loop has been closed.
+        """
+
+    async def close(self) -> None:  # noqa: B027
+        """Let go of everything in good order, in at most a second; `kill()` comes after it."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"

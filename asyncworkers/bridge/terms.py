@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from asyncworkers import _checks
 from asyncworkers._record import Record
 from asyncworkers.errors import NotSerializable
 
-__all__ = ["STARTUP", "Terms", "packed_initializer", "usable_processors"]
+__all__ = [
+    "STARTUP",
+    "Terms",
+    "has_gil",
+    "kind_for_cpu",
+    "packed_initializer",
+    "usable_processors",
+]
 
 STARTUP = 60.0
 """Seconds in which a child must be ready, if its queue does not say."""
@@ -68,6 +76,19 @@ def packed_initializer(queue: str, initializer: Callable[[], object] | None) -> 
             f"the initializer of queue {queue!r} cannot be pickled: "
             f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
         ) from error
+
+
+def kind_for_cpu(*, gil: bool) -> Literal["threads", "processes"]:
+    """Where jobs that compute run, if their queue does not say: without a global interpreter lock
+    threads compute side by side, and nothing has to cross to another process.
+    """
+    return "processes" if gil else "threads"
+
+
+def has_gil() -> bool:
+    """Whether one thread at a time runs Python here; on free-threaded builds it may not be so."""
+    enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return enabled()
 
 
 def usable_processors() -> int:

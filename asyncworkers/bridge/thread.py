@@ -4,70 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from queue import SimpleQueue
 
 from asyncworkers._log import log
-from asyncworkers.bridge.abandoning import AbandoningBridge, End
+from asyncworkers.bridge.abandoning import AbandoningBridge, End, forget_value
 from asyncworkers.bridge.protocol import BridgeBroken, Work
 
 __all__ = ["ThreadBridge"]
 
 
 class ThreadBridge(AbandoningBridge):
-    """Runs calls in one daemon thread, which is started with the first call and then kept.
+    """Runs calls in one daemon thread.
 
-    A thread cannot be stopped. A cancelled call is abandoned: its end is dropped when it comes,
-    and until then the bridge is not free. The thread is a daemon, so that an abandoned call does
-    not keep the process from ending. `hold` and `release` tell a virtual clock that real work is
-    under way and waited for.
+    A thread cannot be stopped: a call that nobody waits for any more is abandoned, and the thread
+    ends after it. It is a daemon, so that an abandoned call does not keep the process from ending.
     """
 
-    def __init__(self, name: str, hold: Callable[[], None], release: Callable[[], None]) -> None:
-        super().__init__()
-        self._name = name
-        self._hold = hold
-        self._release = release
-        self._thread: threading.Thread | None = None
+    def __init__(self, name: str | None = None) -> None:
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._inbox: SimpleQueue[tuple[Work, asyncio.Future[End]] | None] = SimpleQueue()
 
-    async def call(self, work: Work) -> End:
-        """Run the work in the thread; when cancelled, abandon it there."""
-        self._hold()
+    async def start(self) -> None:
+        """Start the thread. Raises BridgeBroken if none can be had."""
         try:
-            return await super().call(work)
-        finally:
-            self._release()
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise BridgeBroken(f"no thread could be started: {error}") from error
 
-    def close(self) -> None:
-        """End the thread, at once if it is idle and after its abandoned call otherwise."""
-        self._inbox.put(None)
-        if self._thread is not None and self._under_way is None:
-            self._thread.join(timeout=1.0)  # it is idle, so this takes microseconds
-        self._thread = None
-
-    def _start(self, work: Work, future: asyncio.Future[End]) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            try:
-                thread.start()
-            except (RuntimeError, MemoryError) as error:
-                raise BridgeBroken(f"no thread could be started: {error}") from error
-            self._thread = thread
+    def begin(self, work: Work) -> asyncio.Future[End]:
+        """Have the thread run the work, after what it still has."""
+        future: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._inbox.put((work, future))
+        return future
+
+    def kill(self) -> None:
+        """Have the thread end, at once if it is idle and after its abandoned call otherwise."""
+        self._inbox.put(None)
+
+    async def close(self) -> None:
+        """Have the thread, which is idle, end."""
+        self._inbox.put(None)
+        self._thread.join(timeout=1.0)  # it takes microseconds
 
     def _serve(self) -> None:
         while (item := self._inbox.get()) is not None:
             work, future = item
             end = work.run()
             try:
-                future.get_loop().call_soon_threadsafe(self._deliver, future, end)
+                future.get_loop().call_soon_threadsafe(_deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
-                if self._abandoned is not work:  # else everybody was told that it was left behind
+                if not work.abandoned:  # else everybody was told that it was left behind
                     log.warning(
                         "the event loop was closed while %s ran in thread %s; its result is lost",
                         work.name,
-                        self._name,
+                        threading.current_thread().name,
                     )
                 return
             del item, work, future, end  # an idle thread must not keep the last job alive
+
+
+def _deliver(future: asyncio.Future[End], end: End) -> None:
+    if not future.done():
+        future.set_result(end)
+    else:
+        forget_value(end)

@@ -13,7 +13,7 @@ Tools that go through every possibility, so that nothing is left to luck:
 - `sweep` makes each call in turn fail, before or after it took effect; `FaultInjector` one of them.
 
 `check_store` runs over any store, yours too, what every store must do; `store_checks` has the same as
-single checks.
+single checks. `check_bridge` and `bridge_checks` are the same for bridges.
 
 And tools for any test:
 
@@ -23,6 +23,7 @@ And tools for any test:
 `asyncworkers.testing.plugin` has all this as pytest fixtures and marks; pytest loads it by itself.
 """
 
+from asyncworkers.testing.check_bridge import bridge_checks, check_bridge
 from asyncworkers.testing.check_store import check_name, check_store, store_checks
 from asyncworkers.testing.exhaustive import (
     Cancellation,
@@ -56,7 +57,9 @@ __all__ = [
     "Violation",
     "VirtualDeadlock",
     "VirtualLoop",
+    "bridge_checks",
     "cancel_at_every_step",
+    "check_bridge",
     "check_name",
     "check_store",
     "no_leaks",

@@ -28,7 +28,7 @@ from asyncworkers import (
     current_job,
     job,
 )
-from asyncworkers._engine import line_worker
+from asyncworkers._engine import bridged, line_worker
 from asyncworkers.bridge.child import ring
 from asyncworkers.events import AttemptEnded, AttemptStarted, JobProgressed, JobSettled
 from asyncworkers.testing import EventRecorder, no_leaks
@@ -259,8 +259,8 @@ async def test_children_start_when_first_needed(two: Supervisor, tmp_path: Path)
 
 async def test_a_call_that_a_dead_child_cannot_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job for which a worker was woken just when its child died is run by another idle one."""
-    monkeypatch.setattr(line_worker, "ENOUGH", 1)
-    monkeypatch.setattr(line_worker, "PAUSES", (1e6, 1e6))  # the dead one's place stays empty
+    monkeypatch.setattr(bridged, "ENOUGH", 1)
+    monkeypatch.setattr(bridged, "PAUSES", (1e6, 1e6))  # the dead one's place stays empty
     async with Supervisor(processes=2) as two:
         crew = two._entered().queues["processes"].crew
         for each in await two.submit_many(cpu(bridge_jobs.double), range(2)):

@@ -378,6 +378,12 @@ def _judge_initializer(value: Any) -> Verdict:
     return None if callable(value) and not inspect.iscoroutinefunction(value) else TypeError
 
 
+def _judge_bridge(value: Any) -> Verdict:
+    if isinstance(value, type):
+        return None if issubclass(value, asyncworkers.Bridge) else TypeError
+    return _judge_initializer(value)
+
+
 QUEUE_NAME = name(r"[a-z0-9][a-z0-9_.-]{0,63}")
 FUNCTION_NAME = name(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 TEXT = Kind(lambda value: None if type(value) is str else TypeError)
@@ -410,6 +416,7 @@ QUEUE = {
     "isolation": one_of("shared", "task"),
     "unwind": duration().or_none(),
     "ageing": duration().or_none(),
+    "bridge": Kind(_judge_bridge).or_none(),
 }
 QUEUE_OF_PROCESSES = {
     "initializer": Kind(_judge_initializer).or_none(),
@@ -497,6 +504,7 @@ def _shown(value: Any) -> str:
 # ---- completeness
 
 NOT_FOR_USERS = {
+    "Bridge": "derived from by users",
     "Call": "made by JobFunction.bind",
     "CancelCallback": "made by on_cancel",
     "CancelToken": "made by the engine",
@@ -514,6 +522,7 @@ NOT_FOR_USERS = {
     "Stream": "made by map",
     "Succeeded": "a fact, made by the engine",
     "TimedOut": "a fact, made by the engine",
+    "Work": "made by the engine",
 }
 """Classes whose constructor is not for users."""
 
@@ -546,10 +555,12 @@ USES = {
     "run": {"main"},
     "job": {"function"},
     "RetryLater": {"seconds", "message"},
+    "Bridge": {"run": {"work"}},
 }
 """Every other argument there is; each is tried in a test below, but for what the engine asks
 (`Retry`'s questions) or says (`CancelToken.cancel`), the application that a server hands on and
-nobody looks at, and what a job raises: `RetryLater` is judged with the policies."""
+nobody looks at, what bridges are handed (`Bridge.run`), and what a job raises: `RetryLater` is
+judged with the policies."""
 
 
 def _arguments(function: Any) -> set[str]:

@@ -30,8 +30,8 @@ from asyncworkers import (
     job,
     run,
 )
+from asyncworkers._engine import call_worker as worker_module
 from asyncworkers._engine import crew as crew_module
-from asyncworkers._engine import worker as worker_module
 from asyncworkers.testing import no_leaks
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -1199,7 +1199,7 @@ def test_fault_L12_no_memory(loop: str) -> None:
                 say(await waiting, await supervisor.call(echo, 5))
 
         resource.setrlimit(resource.RLIMIT_AS, (1 << 35, 1 << 35))
-        module("asyncworkers._engine.worker").BACK_OFF = 0.01
+        module("asyncworkers._engine.call_worker").BACK_OFF = 0.01
         run(main)
     """
     output = run_child(script, loop)

@@ -8,12 +8,17 @@ from datetime import timedelta
 from typing import assert_type
 
 from asyncworkers import (
+    Bridge,
+    Failed,
     Job,
     JobFunction,
     Outcome,
+    Queue,
     Retry,
     Stream,
+    Succeeded,
     Supervisor,
+    Work,
     current_job,
     job,
     run,
@@ -87,6 +92,32 @@ async def waiting(ended: Job[bytes]) -> None:
     assert_type(await ended.wait(1.0), Outcome)
     assert_type(ended.result(), bytes)
     assert_type(ended.exception(), Exception | None)
+
+
+class Inline(Bridge):
+    """A bridge of one's own: two methods are all it needs."""
+
+    async def run(self, work: Work) -> Succeeded | Failed:
+        """Run it here."""
+        assert_type(work.pickled(), bytes)
+        return work.run()
+
+    def kill(self) -> None:
+        """Nothing to be done."""
+
+
+class Named(Inline):
+    """One that is made with arguments, by a function."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+
+def bridges() -> list[Queue]:
+    """A queue takes the class, or whatever makes one; never a bridge, nor what needs arguments."""
+    Queue("a", bridge=Inline())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Queue("a", bridge=Named)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return [Queue("a", bridge=Inline), Queue("b", 3, bridge=lambda: Named("big-machine"))]
 
 
 async def mistakes(supervisor: Supervisor) -> None:
