@@ -6,6 +6,7 @@ from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
     ArgumentsMismatch,
     AsyncworkersError,
+    DuplicateJob,
     GiveUp,
     JobCancelled,
     JobExpired,
@@ -32,7 +33,7 @@ from asyncworkers.errors import (
 from asyncworkers.function import Call, JobFunction, job
 from asyncworkers.job import Job, JobState, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
-from asyncworkers.policies import Retry
+from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
 from asyncworkers.stream import Stream
@@ -48,6 +49,7 @@ __all__ = [
     "ChildStats",
     "CurrentJob",
     "DrainReport",
+    "DuplicateJob",
     "Failed",
     "GiveUp",
     "Job",
@@ -80,6 +82,7 @@ __all__ = [
     "SupervisorClosed",
     "SupervisorFailed",
     "TimedOut",
+    "Unique",
     "WorkerCrashed",
     "WouldDeadlock",
     "WrongLoop",

@@ -119,7 +119,9 @@ class Policies:
         self.tags = _checks.tags("tags", get("tags", ()))
         self.once = _checks.flag("once", get("once", False))
         if self.once and self.retry is not None and self.retry.attempts > 1:
-            raise ValueError("once=True is for jobs that run at most once: they cannot have a retry")
+            raise ValueError(
+                "once=True is for jobs that run at most once: they cannot have a retry"
+            )
         self.unique = _unique(get("unique"))
         keep = get("keep")
         self.keep = None if keep is None else _checks.duration("keep", keep)

@@ -16,7 +16,17 @@ from contextvars import Context
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
@@ -45,6 +55,10 @@ from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stream import Stream
 
+if TYPE_CHECKING:
+    from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.store.protocol import Store
+
 __all__ = ["Supervisor"]
 
 P = ParamSpec("P")
@@ -71,6 +85,13 @@ class Supervisor:
       first needed.
     - `queues`: more queues, or other settings for these three, as `Queue` declarations.
     - `maxsize`: how many jobs may wait in each of these three; None means no bound.
+    - `store`: where jobs live that must outlive this process: a URL such as
+      "sqlite:///jobs.db", a Store, or a function that makes one. Every queue is stored then, but those
+      declared `Queue(..., stored=False)`; streams (`map`) run in memory.
+    - `functions`: those whose stored jobs may be submitted and run here. Their names are what is
+      stored, so another process that lists them can run the jobs.
+    - `max_block`: seconds for which a job may block the event loop before this process stops to
+      say that it is alive; some time later its stored jobs are given to others.
     - `grace`: seconds that `drain()` and signals give to what is queued and running.
     - `restarts`, `period`: if workers crash more than `restarts` times in `period` seconds (by
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
@@ -92,6 +113,9 @@ class Supervisor:
         processes: int | None = None,
         queues: Iterable[Queue] = (),
         maxsize: int | None = 10_000,
+        store: str | Store | Callable[[], Store] | None = None,
+        functions: Iterable[Callable[..., Any]] = (),
+        max_block: float | timedelta = 10.0,
         grace: float | timedelta = 20.0,
         restarts: int = 3,
         period: float | timedelta = 5.0,
@@ -108,6 +132,13 @@ class Supervisor:
         _checks.whole("processes", processes, 0, 10_000)
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
+        self._store = _store(store)
+        self._functions = tuple(_checks.iterable("functions", functions))
+        if self._store is not None:
+            from asyncworkers._engine.stored.forms import listed  # what most never need
+
+            listed(self._functions)
+        self._max_block = _checks.duration("max_block", max_block, zero=False)
         self._grace = _checks.duration("grace", grace)
         self._restarts = _checks.whole("restarts", restarts, 0, 1_000_000)
         self._period = _checks.duration("period", period, zero=False)
@@ -121,6 +152,9 @@ class Supervisor:
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
+        for queue in self._declared.values():
+            if queue.stored and self._store is None:
+                raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -129,6 +163,7 @@ class Supervisor:
         self._cancelled_host = False
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
+        self._depot: Depot | None = None
         self._pid = os.getpid()
 
     # ---- its life
@@ -164,10 +199,16 @@ class Supervisor:
         hub = Hub(
             loop, self._listeners, self._name, lambda queue, error: _tell(crashed, queue, error)
         )
-        queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
+        stored = self._store is not None
+        queues = {
+            name: _memory_queue(hub, queue, stored=stored and queue.stored is not False)
+            for name, queue in self._declared.items()
+        }
         hub.queues = tuple(queues.values())
         hub.refresh()
-        self._intake, self._relay = Intake(hub, queues), Relay(hub)
+        intake = Intake(hub, queues)
+        self._depot = None if self._store is None else await self._open_depot(intake, self._store())
+        self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
         if hub.clock.real and self._stall is not None:
@@ -179,6 +220,18 @@ class Supervisor:
         self._state = "open"
         self._emit(events.SupervisorStarted)
         return self
+
+    async def _open_depot(self, intake: Intake, store: Store) -> Depot:
+        """Open the store, or raise what it raises."""
+        from asyncworkers._engine.stored.depot import Depot
+        from asyncworkers._engine.stored.forms import listed
+        from asyncworkers._engine.stored.queue import StoredQueue
+
+        queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
+        functions = listed(self._functions)
+        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        await depot.open()
+        return depot
 
     async def __aexit__(
         self,
@@ -264,6 +317,8 @@ class Supervisor:
         self._state = "draining"
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
+        if self._depot is not None:
+            self._depot.drain()
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=False)
             end_if_still(queue)
@@ -277,8 +332,12 @@ class Supervisor:
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
         try:
+            if self._depot is not None:
+                self._depot.drain()
             stop(hub, reason)
             await finish(hub, 0.0)
+            if self._depot is not None:
+                await self._depot.close()
         finally:
             self._state = "failed" if self._cause is not None else "closed"
             _open.discard(self)
@@ -379,6 +438,11 @@ class Supervisor:
             job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
+        depot = self._depot
+        if depot is not None and depot.takes(function):
+            intake.check()
+            (stored,) = await depot.submit([(function, args, kwargs)])
+            return stored
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -406,6 +470,11 @@ class Supervisor:
             job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
+        if self._depot is not None and self._depot.takes(function):
+            raise TypeError(
+                "a stored job is accepted when it is committed, and submit_nowait cannot wait for "
+                "that: await submit(...), or declare its queue Queue(..., stored=False)"
+            )
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -432,6 +501,10 @@ class Supervisor:
         """
         intake = self._entered()
         intake.check()
+        depot = self._depot
+        if depot is not None and depot.takes(function):
+            each = _checks.iterable("items", items)
+            return await depot.submit([(function, (item,), {}) for item in each])
         queue = cast("MemoryQueue", intake.order(function).home)
         jobs: list[Job[Any]] = []
         for item in _checks.iterable("items", items):
@@ -757,9 +830,14 @@ def _hire_others(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
     return hire if queue.initializer is None else partial(hire, initializer=queue.initializer)
 
 
-def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
+def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     in_children = queue.kind == "processes" and not hub.clock.simulated
-    made = MemoryQueue(
+    kind = MemoryQueue
+    if stored:
+        from asyncworkers._engine.stored.queue import StoredQueue  # what most never need
+
+        kind = StoredQueue
+    made = kind(
         hub,
         queue.name,
         kind=queue.kind,
@@ -772,6 +850,24 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _store(given: Any) -> Callable[[], Store] | None:
+    """What makes the store, each time the supervisor is entered."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        from asyncworkers.store.address import make_store
+
+        make_store(given)  # what is wrong with the URL is said here
+        return lambda: make_store(given)
+    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+        return lambda: cast("Store", given)
+    if callable(given):
+        return cast("Callable[[], Store]", given)
+    raise TypeError(
+        f"store must be a URL, a Store or a function that makes one, not {_checks.shown(given)}"
+    )
 
 
 def _state(value: JobState | str) -> JobState:

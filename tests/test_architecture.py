@@ -202,7 +202,8 @@ def test_stores_are_strangers() -> None:
         (module, target)
         for module, target, _ in internal_imports()
         if room(target) == "store" and owner(target) in kinds
-        if room(module) == "store" and owner(module) not in (owner(target), "asyncworkers.store.address")
+        if room(module) == "store"
+        and owner(module) not in (owner(target), "asyncworkers.store.address")
     ]
     assert wrong == []
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from asyncworkers import _checks
-from asyncworkers.function import Call, JobFunction, Policies
+from asyncworkers.function import JobFunction, Policies
 from asyncworkers.job import Home, Order
 from asyncworkers.store.clock import new_id
 from asyncworkers.store.codec import FunctionCodec
@@ -132,15 +132,9 @@ class Forms:
         self._plain: dict[Any, Form] = {}
 
     def write(
-        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ident: str | None
     ) -> tuple[Form, Submission]:
-        """The form of a call, and the call written down under an id."""
-        ident = None
-        if type(function) is Call:
-            if args or kwargs:
-                raise TypeError("a bound call has its arguments: submit(f.bind(x)), nothing more")
-            call = cast("Call[Any]", function)
-            args, kwargs, function, ident = call.args, call.kwargs, call.function, call.job_id
+        """The form of a call, and the call written down, under a new id if it has none."""
         form = self.form(function)
         wall = self._wall()
         ident = new_id(wall, self._dice) if ident is None else ident

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ class Link:
         self.store = store
         self.stir = stir
         self.runs: dict[str, Job[Any]] = {}
+        self.background: set[asyncio.Task[Any]] = set()  # what is asked and nobody waits for
         self.closed = False
         self.trouble: str | None = None  # what the store last said while it could not be reached
         self._since = 0.0
@@ -67,6 +69,17 @@ class Link:
             else:
                 self.found()
                 return answer
+
+    def see_to(self, verb: Callable[[], Awaitable[Any]]) -> None:
+        """Have something done, however often the store must be asked."""
+
+        async def do() -> None:
+            with contextlib.suppress(Exception):  # we close
+                await self.persist(verb)
+
+        task = self.hub.loop.create_task(do(), context=Context())
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     def missed(self, error: BaseException) -> float:
         """The store could not do it: say so once, and answer with the seconds to wait."""
