@@ -1,4 +1,4 @@
-"""An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
+"""An asyncio-native job runner: jobs in memory or in a store, on the loop, in threads and processes."""
 
 from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
 from asyncworkers.bridge import CancelCallback, CancelToken
@@ -36,6 +36,7 @@ from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
+from asyncworkers.stored import Stored
 from asyncworkers.stream import Stream
 from asyncworkers.supervisor import Supervisor
 
@@ -76,6 +77,7 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "StoreVersion",
+    "Stored",
     "Stream",
     "Succeeded",
     "Supervisor",

@@ -53,6 +53,7 @@ from asyncworkers.function import Call, JobFunction
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
+from asyncworkers.stored import Stored
 from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ T = TypeVar("T")
 
 LEAST_STALL = 0.01
 """Seconds. To notice shorter ones the watchdog would have to look so often that it became one."""
+
+LAST_WRITES = 1.0
+"""Seconds that a drain waits for a store to take what has ended."""
 
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
@@ -276,7 +280,10 @@ class Supervisor:
         hub = self._entered().hub
         hub.check_loop()
         self._begin_to_drain()
-        return await finish(hub, seconds)
+        report = await finish(hub, seconds)
+        if self._depot is not None:
+            await self._depot.settler.written(LAST_WRITES)
+        return report
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
@@ -626,11 +633,16 @@ class Supervisor:
     # ---- steering
 
     def get(self, job_id: str, /) -> Job[Any]:
-        """The unfinished job with this id; raises JobNotFound if there is none (any more)."""
+        """The unfinished job with this id; raises JobNotFound if there is none (any more).
+
+        Of a stored job: if this process has anything to do with it. `await stored.get(id)` finds all.
+        """
         hub = self._entered().hub
         if type(job_id) is not str:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
         job = hub.index.get(job_id)
+        if job is None and self._depot is not None:
+            job = self._depot.find(job_id)
         if job is None:
             raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
         return job
@@ -643,7 +655,9 @@ class Supervisor:
         name: str | None = None,
         tag: str | None = None,
     ) -> list[Job[Any]]:
-        """The unfinished jobs, oldest first, that match everything given."""
+        """The unfinished jobs of this process, oldest first, that match everything given. Of stored
+        jobs those it has leased; `stored.jobs()` has all.
+        """
         hub = self._entered().hub
         hub.check_loop()
         wanted = None if state is None else _state(state)
@@ -652,9 +666,14 @@ class Supervisor:
                 _checks.text(argument, text)
         if queue is not None:
             self._entered().queue(queue)
+        depot = self._depot
+        jobs = hub.unfinished()
+        if depot is not None:
+            runs = set(depot.link.runs.values())
+            jobs = [depot.view_of(job) if job in runs else job for job in jobs]
         return [
             job
-            for job in hub.unfinished()
+            for job in jobs
             if (wanted is None or job.state is wanted)
             and (queue is None or job.queue == queue)
             and (name is None or job.name == name)
@@ -708,6 +727,18 @@ class Supervisor:
             found.emit(events.QueuePaused if paused else events.QueueResumed, queue)
             if self._state == "draining":
                 end_if_still(found)
+
+    @property
+    def stored(self) -> Stored:
+        """What is in the store, whichever process submitted or runs it.
+
+        Raises ValueError if this supervisor has no store, SupervisorClosed before it was entered.
+        """
+        if self._store is None:
+            raise ValueError(f"supervisor {self._name!r} has no store: Supervisor(store=...)")
+        self._entered()
+        assert self._depot is not None
+        return Stored(self._depot)
 
     # ---- looking at it
 
@@ -773,6 +804,7 @@ def _tell_what_is_lost() -> None:
     for supervisor in tuple(_open):
         hub = supervisor._entered().hub
         lost = hub.unfinished() if os.getpid() == hub.pid else []
+        lost = [job for job in lost if not getattr(job._rare, "lease", None)]
         if lost:
             named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
             log.warning("%r was never left; %d jobs are lost: %s", supervisor, len(lost), named)

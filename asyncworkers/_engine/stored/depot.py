@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.stored.feeder import Feeder
@@ -18,12 +19,12 @@ from asyncworkers._engine.stored.queue import Held, StoredQueue
 from asyncworkers._engine.stored.settler import Settler
 from asyncworkers._engine.stored.views import Views
 from asyncworkers._log import log
-from asyncworkers.errors import DuplicateJob
+from asyncworkers.errors import DuplicateJob, JobCancelled
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import RUNNING, Job, Progress
+from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress
 from asyncworkers.outcome import Cancelled
-from asyncworkers.store.codec import rebuild_error
+from asyncworkers.store.codec import encode_error, rebuild_error
 from asyncworkers.store.protocol import (
     LIMIT,
     Lease,
@@ -32,6 +33,7 @@ from asyncworkers.store.protocol import (
     Settlement,
     Store,
     Submission,
+    Where,
 )
 
 __all__ = ["Depot"]
@@ -115,8 +117,8 @@ class Depot:
         self.feeder.stop()
         for queue in self.queues.values():
             queue.give_back("the supervisor drains")
-        for queue in self.hub.queues:
-            for attempt in tuple(queue.crew.members):
+        for each in self.hub.queues:
+            for attempt in tuple(each.crew.members):
                 for awaited in tuple(attempt.waits_for):
                     self._about_to_wait(attempt, awaited)
         self.stir()
@@ -194,7 +196,7 @@ class Depot:
         text = json.dumps([progress.done, progress.total, progress.message])
         self.keeper.say(lease, text)
 
-    def began(self, job: Job[Any], held: Held) -> None:
+    def began(self, held: Held) -> None:
         """A leased job stands in line here."""
         view = self.views.find(held.id)
         if view is not None:
@@ -252,6 +254,41 @@ class Depot:
         why = "the supervisor ends, and the job it awaits is left in the store"
         if attempt.job._state == RUNNING:
             cast("Any", attempt.job._order.home).cancel_attempt(attempt, Cancelled(why))
+
+    # ---- steering
+
+    async def cancel_in_store(self, where: Where, reason: str) -> int:
+        """Cancel jobs wherever they are; how many were reached."""
+        text = f"the job was cancelled: {_checks.printable(reason)}"
+        error = encode_error(JobCancelled(text, reason))
+        reached = await self.store.cancel(where, error)
+        for one in reached:
+            run, view = self.link.runs.get(one.id), self.views.find(one.id)
+            if one.running and run is not None:
+                cast("StoredQueue", run._order.home).cancel_run(run, reason)
+            elif not one.running and view is not None:
+                self.views.ended(view, CANCELLED, error, self.hub.clock.now(), unread=False)
+        return len(reached)
+
+    def view_of(self, run: Job[Any]) -> Job[Any]:
+        """What users see of a job that is leased here."""
+        held = run._rare
+        assert isinstance(held, Held)
+        view = None if held.view is None else held.view()
+        if view is None:
+            order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
+            view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
+            view._created = run._created
+            view._uncommon().tries = run.attempt
+            if run._state == RUNNING:
+                view._state, view._started = RUNNING, run._started
+            held.view = weakref.ref(view)
+        return view
+
+    def find(self, ident: str) -> Job[Any] | None:
+        """The job of this id, if it is leased or held here."""
+        run = self.link.runs.get(ident)
+        return self.views.find(ident) if run is None else self.view_of(run)
 
     # ---- submitting
 

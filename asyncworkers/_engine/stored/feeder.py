@@ -61,7 +61,8 @@ class Feeder:
         self._stirred: asyncio.Future[None] | None = None
 
     def start(self) -> None:
-        """Begin to wait for jobs."""
+        """Ask for what is there, and wait for more."""
+        self.pull()
         self._task = self._link.hub.loop.create_task(self._watch(), context=Context())
 
     def submitted(self, queue: str) -> None:
@@ -103,9 +104,8 @@ class Feeder:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             self._uncertain = True
-            self._rest(self._link.missed(error))
+            self._rest(self._link.missed("maintain", error))
             return
-        self._link.found()
         found: dict[str, list[tuple[Lease, Listed]]] = {name: [] for name in self._asked}
         unwanted: list[Lease] = []
         for lease in future.result():
@@ -146,16 +146,15 @@ class Feeder:
             self._resting = False
             self.pull()
             return
-        held = self._link.start(lambda: self._link.store.holding())
+        held = self._link.start(self._link.store.holding)
         held.add_done_callback(self._held, context=EMPTY)
 
     def _held(self, future: asyncio.Future[list[Lease]]) -> None:
         """What we hold, after a call whose outcome was unknown: what we do not know of goes back."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            self._rest(self._link.missed(error))
+            self._rest(self._link.missed("maintain", error))
             return
-        self._link.found()
         self._uncertain = False
         held = [job._rare for job in self._link.runs.values()]
         ours = {(one.lease.seq, one.lease.token) for one in held if isinstance(one, Held)}
@@ -199,19 +198,18 @@ class Feeder:
             try:
                 ready = await waiting
             except asyncio.CancelledError:
-                if self.closed or not waiting.cancelled():
+                if not waiting.cancelled() or self._has_closed():
                     raise
                 continue
             except Exception as error:
                 self._waits_for = frozenset()
-                await link.pause(link.missed(error))
+                await link.pause(link.missed("maintain", error))
                 self._wet.update(self._queues)
                 self.pull()
                 continue
             finally:
                 self._waiting = None
                 self._waits_for = frozenset()
-            link.found()
             if ready:
                 self._wet.update(dry)
                 self.pull()
@@ -223,6 +221,9 @@ class Feeder:
         self.pull()
         if self._stirred is not None and not self._stirred.done() and self._dry():
             self._stirred.set_result(None)
+
+    def _has_closed(self) -> bool:
+        return self.closed
 
     def stop(self) -> None:
         """Lease nothing more; what a call under way brings goes back."""

@@ -85,10 +85,11 @@ class Form:
         text = self.listed.codec.encode_arguments(args, kwargs)
         if policies.simple and policies.for_stores is None:
             return Submission(ident, self.queue, self.listed.name, text, tags=policies.tags)
-        delay, due = policies.delay, None
-        if isinstance(delay, datetime):
-            delay, due = None, delay.timestamp()
-            due = None if due <= wall else due
+        delay, due = 0.0, None
+        if isinstance(policies.delay, datetime):
+            due = max(policies.delay.timestamp(), wall)
+        elif policies.delay is not None:
+            delay = policies.delay
         unique = policies.unique
         return Submission(
             ident,
@@ -96,7 +97,7 @@ class Form:
             self.listed.name,
             text,
             priority=policies.priority,
-            delay=delay or 0.0,
+            delay=delay,
             due=due,
             expires=policies.expires,
             once=policies.once,

@@ -107,7 +107,7 @@ class Keeper:
             self._call(self._missed, error)
             return
         self._trusted = before + self._link.store.ttl
-        if renewal.lost or renewal.cancel:
+        if renewal.lost or renewal.cancel or self._link.trouble is not None:
             self._call(self._home, renewal)
 
     def _call(self, function: Callable[..., None], *args: object) -> None:
@@ -128,10 +128,11 @@ class Keeper:
             self._lost("the store has not heard of this process for too long")
 
     def _missed(self, error: BaseException) -> None:
-        self._link.missed(error)
+        self._link.missed("renew", error)
 
     def _home(self, renewal: Renewal) -> None:
         """What the renewal brought."""
+        self._link.found("renew")
         if renewal.lost:
             self._lost("this process was taken for dead, and its jobs were given to others")
             self._link.stir()
@@ -153,9 +154,9 @@ class Keeper:
             try:
                 await link.store.maintain()
             except Exception as error:
-                await link.pause(link.missed(error))
+                await link.pause(link.missed("maintain", error))
             else:
-                link.found()
+                link.found("maintain")
             self._each_round()
             await asyncio.sleep(ROUND)
 

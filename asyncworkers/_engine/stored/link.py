@@ -43,6 +43,7 @@ class Link:
         self.trouble: str | None = None  # what the store last said while it could not be reached
         self._since = 0.0
         self._failures = 0
+        self._missed: set[str] = set()
         self._sleepers: set[asyncio.Future[None]] = set()
 
     def start(self, verb: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
@@ -50,7 +51,8 @@ class Link:
         try:
             awaitable = verb()
             if not asyncio.isfuture(awaitable):
-                awaitable = self.hub.loop.create_task(_value_of(awaitable), context=Context())
+                coroutine = awaitable if asyncio.iscoroutine(awaitable) else _value_of(awaitable)
+                awaitable = self.hub.loop.create_task(coroutine, context=Context())
         except Exception as error:  # it could not even be asked
             awaitable = self.hub.loop.create_future()
             awaitable.set_exception(error)
@@ -61,14 +63,11 @@ class Link:
         """Ask until the store answers. Raises its error once the supervisor has closed."""
         while True:
             try:
-                answer = await verb()
+                return await verb()
             except Exception as error:
                 if self.closed:
                     raise
-                await self.pause(self.missed(error))
-            else:
-                self.found()
-                return answer
+                await self.pause(self.missed("maintain", error))
 
     def see_to(self, verb: Callable[[], Awaitable[Any]]) -> None:
         """Have something done, however often the store must be asked."""
@@ -81,8 +80,11 @@ class Link:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    def missed(self, error: BaseException) -> float:
-        """The store could not do it: say so once, and answer with the seconds to wait."""
+    def missed(self, what: str, error: BaseException) -> float:
+        """The store could not do this: say so once, and answer with the seconds to wait.
+
+        What is not asked for regularly counts as maintenance, whose success says that it is back.
+        """
         said = _checks.summary(error)
         if self.trouble is None:
             self._since = self.hub.clock.now()
@@ -90,14 +92,18 @@ class Link:
             if self.hub.listeners:
                 self.hub.listeners.emit(StoreMissed(self.hub.clock.now(), said))
         self.trouble = said
+        self._missed.add(what)
         self._failures += 1
         longest = min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30), LONGEST_PAUSE)
         return longest * (0.5 + self.hub.clock.random.random() / 2)
 
-    def found(self) -> None:
-        """The store has answered."""
-        self._failures = 0
-        if self.trouble is not None:
+    def found(self, what: str) -> None:
+        """The store has done this; it is back when it does again all that it could not."""
+        if self.trouble is None:
+            return
+        self._missed.discard(what)
+        if not self._missed:
+            self._failures = 0
             self.trouble = None
             seconds = self.hub.clock.now() - self._since
             log.info("the store can be reached again, after %.1f s", seconds)

@@ -11,7 +11,7 @@ from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
 from asyncworkers._log import log
-from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobExpired, JobFailed, JobLost
+from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobExpired, JobLost
 from asyncworkers.job import (
     CANCELLED,
     FAILED,
@@ -26,7 +26,6 @@ from asyncworkers.job import (
 )
 from asyncworkers.outcome import (
     Cancel,
-    Cancelled,
     Complete,
     Decision,
     Fail,
@@ -85,7 +84,7 @@ class Desk(Protocol):
     def trusts(self) -> bool: ...
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None: ...
     def say(self, lease: Lease, progress: Progress) -> None: ...
-    def began(self, job: Job[Any], held: Held) -> None: ...
+    def began(self, held: Held) -> None: ...
     def ended(
         self, job: Job[Any], held: Held, settlement: Settlement, state: int | None
     ) -> None: ...
@@ -163,7 +162,7 @@ class StoredQueue(MemoryQueue):
             job: Job[Any] = Job(order, args, kwargs, None, now - (wall - lease.submitted))
             job._rare = held
             link.runs[lease.id] = job
-            self._desk.began(job, held)
+            self._desk.began(held)
             if self.told:
                 self.hub.job_came()
             if error is not None:
@@ -220,7 +219,7 @@ class StoredQueue(MemoryQueue):
                 except Exception as error:
                     self.line.appendleft(entry)
                     if not isinstance(error, IndexError):
-                        desk.link.missed(error)
+                        desk.link.missed("maintain", error)
                     raise IndexError from error
                 held.begun = True
             view = None if held.view is None else held.view()

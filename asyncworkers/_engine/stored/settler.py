@@ -64,10 +64,10 @@ class Settler:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             self._gathered[:0] = batch
-            seconds = self._link.missed(error)
+            seconds = self._link.missed("settle", error)
             self._timer = self._link.hub.loop.call_later(seconds, self._again, context=EMPTY)
             return
-        self._link.found()
+        self._link.found("settle")
         for (settlement, job, queue), accepted in zip(batch, future.result(), strict=True):
             queue.settled(job, settlement, accepted)
         self._link.stir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextvars import Context
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -356,14 +356,15 @@ class Views:
                     await self._look([*self._awaited])
                     swept = loop.time()
             except asyncio.CancelledError:
-                if self.closed or not waiting.cancelled():
+                if not waiting.cancelled() or self._has_closed():
                     raise
             except Exception as error:
-                await link.pause(link.missed(error))
-            else:
-                link.found()
+                await link.pause(link.missed("maintain", error))
             finally:
                 self._waiting = None
+
+    def _has_closed(self) -> bool:
+        return self.closed
 
     def _prune(self) -> None:
         for ident, view in tuple(self._awaited.items()):
@@ -412,6 +413,10 @@ class Views:
             return f"{state}: {self.link.why}"
         if view._state == RUNNING:
             return f"running: attempt {view.attempt}, in another process"
+        return self._why_stored(view, state)
+
+    def _why_stored(self, view: Job[Any], state: str) -> str:
+        """Of a job that waits in the store."""
         if view.name not in self._functions:
             return (
                 f"{state}: no process here knows function {view.name!r}: "
@@ -448,8 +453,9 @@ class Views:
             self._task.cancel()
         for view in tuple(self._views.values()):
             rare = view._rare
-            if isinstance(rare, Seen):
-                rare.closed = True
+            if not isinstance(rare, Seen):
+                continue
+            rare.closed = True
             if view._state < ENDED and view._waiters is not None:
                 waiters: Any = view._waiters
                 for waiter in cast("list[Any]", waiters if type(waiters) is list else [waiters]):
@@ -458,9 +464,7 @@ class Views:
                         if not waiter.done():
                             cast("asyncio.Future[None]", waiter).set_result(None)
                     else:
-                        error = self.link.closed_error(
-                            f"job {rare.id if rare else ''} is kept there"
-                        )
+                        error = self.link.closed_error(f"job {rare.id} is kept there")
                         self._fail(view, FAILED, error, unread=False)
                         break
 
