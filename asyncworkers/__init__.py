@@ -36,7 +36,6 @@ from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
-from asyncworkers.stored import Stored
 from asyncworkers.stream import Stream
 from asyncworkers.supervisor import Supervisor
 
@@ -77,7 +76,6 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "StoreVersion",
-    "Stored",
     "Stream",
     "Succeeded",
     "Supervisor",

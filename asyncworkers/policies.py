@@ -119,7 +119,7 @@ class Unique(Record):
         on_duplicate: Literal["existing", "replace", "reject"] = "existing",
     ) -> None:
         if not callable(key):
-            _unique_key("unique", key)
+            _unique_key("the key of unique", key)
         if isinstance(until, str):
             _checks.one_of("Unique.until", until, ("started", "done"))
         else:
@@ -140,7 +140,9 @@ def _unique_key(argument: str, value: object) -> str:
             f"{argument} must be a str or a function that makes one, not {_checks.shown(value)}"
         )
     if not 1 <= len(value) <= 256:
-        raise ValueError(f"{argument} must be 1 to 256 characters, not {_checks.shown(value)}")
+        raise ValueError(
+            f"{argument} must be of between 1 and 256 characters, not {_checks.shown(value)}"
+        )
     return value
 
 

@@ -137,7 +137,7 @@ class Supervisor:
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
         self._store = _store(store)
-        self._functions = tuple(_checks.iterable("functions", functions))
+        self._functions = tuple(map(_listed, _checks.iterable("functions", functions)))
         if self._store is not None:
             from asyncworkers._engine.stored.forms import listed  # what most never need
 
@@ -900,6 +900,16 @@ def _store(given: Any) -> Callable[[], Store] | None:
     raise TypeError(
         f"store must be a URL, a Store or a function that makes one, not {_checks.shown(given)}"
     )
+
+
+def _listed(function: Any) -> JobFunction[..., Any]:
+    if isinstance(function, JobFunction):
+        return cast("JobFunction[..., Any]", function)
+    try:
+        return JobFunction(function, {})
+    except TypeError as error:
+        shown = _checks.shown(function)
+        raise TypeError(f"functions must hold functions, not {shown}: {error}") from None
 
 
 def _state(value: JobState | str) -> JobState:

@@ -410,7 +410,8 @@ def encode_error(error: BaseException) -> str:
     notes = tuple(str(note)[:1_000] for note in getattr(error, "__notes__", ()))[:10]
     args: tuple[Any, ...] | None = tuple(error.args)
     if isinstance(error, errors.AsyncworkersError):
-        args = error.__reduce__()[1]  # what it is made of, which is more than its message
+        made: Any = error.__reduce__()  # what it is made of, which is more than its message
+        args = made[1]
     if not all(type(one) in _ATOMS or type(one) is float for one in args or ()):
         args = None
     kept = _ErrorOnTheWire(

@@ -293,6 +293,27 @@ async def test_a_normal_exit_finishes_what_runs(place):
     assert submitted.state is JobState.SUCCEEDED
 
 
+async def test_a_job_that_awaits_what_is_left_in_the_store_goes_back_at_the_end(place):
+    """Nobody here will run the job it awaits, so leaving does not wait for it: both are in the store."""
+    waits = asyncio.Event()
+
+    @job(name="waits")
+    async def wait_for_later() -> int:
+        later = await SUPERVISORS[0].submit(double.options(delay=3_600), 1)
+        waits.set()
+        return await later
+
+    async with place.supervisor(functions=[double, wait_for_later]) as supervisor:
+        SUPERVISORS[:] = [supervisor]
+        left = await supervisor.submit(wait_for_later)
+        await waits.wait()
+    SUPERVISORS.clear()
+    assert left.state is JobState.QUEUED
+    async with place.supervisor(workers=0) as supervisor:
+        states = [(one.name, one.state.value) async for one in supervisor.stored.jobs()]
+        assert states == [("double", "scheduled"), ("waits", "queued")]
+
+
 async def test_a_job_that_awaits_a_stored_job(place):
     """A stored job lends its slot while it awaits another one: one worker is enough."""
     async with place.supervisor(workers=1) as supervisor:

@@ -14,6 +14,7 @@ from asyncworkers._log import log
 from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobExpired, JobLost
 from asyncworkers.job import (
     CANCELLED,
+    ENDED,
     FAILED,
     QUEUED,
     RUNNING,
@@ -209,7 +210,7 @@ class StoredQueue(MemoryQueue):
             if desk is not None:
                 desk.link.stir()  # a worker has nothing to do
             raise
-        held = getattr(entry, "_rare", None)
+        held: Any = getattr(entry, "_rare", None)
         if held.__class__ is Held and entry._state == QUEUED and desk is not None:
             if not held.begun:
                 try:
@@ -223,7 +224,7 @@ class StoredQueue(MemoryQueue):
                     raise IndexError from error
                 held.begun = True
             view = None if held.view is None else held.view()
-            if view is not None:
+            if view is not None and view._state < ENDED:
                 view._state = RUNNING
                 view._started = self.now()
                 view._uncommon().tries = held.lease.attempt

@@ -229,7 +229,8 @@ class Views:
             policies.priority, policies.tags = record.priority, tuple(record.tags)
             function = _nothing if listed is None else listed.function
             order = Order(self.shelf(record.queue), policies, function)
-            view = JobView(order, _arguments(listed, record), None, None, 0.0)
+            made: Job[Any] = JobView(order, _arguments(listed, record), None, None, 0.0)
+            view = made
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
         self.refresh(view, record)
@@ -301,6 +302,8 @@ class Views:
 
     def waits_again(self, view: Job[Any], delay: float, error: str | None) -> None:
         """The job was put back, here, and may go on anywhere."""
+        if view._state >= ENDED:
+            return
         rare = view._uncommon()
         view._state = SCHEDULED if delay > 0 else QUEUED
         rare.due = self.link.hub.clock.now() + delay
@@ -460,9 +463,10 @@ class Views:
                 waiters: Any = view._waiters
                 for waiter in cast("list[Any]", waiters if type(waiters) is list else [waiters]):
                     if isinstance(waiter, asyncio.Future):
-                        view._unwatch(waiter)
-                        if not waiter.done():
-                            cast("asyncio.Future[None]", waiter).set_result(None)
+                        woken = cast("asyncio.Future[None]", waiter)
+                        view._unwatch(woken)
+                        if not woken.done():
+                            woken.set_result(None)
                     else:
                         error = self.link.closed_error(f"job {rare.id} is kept there")
                         self._fail(view, FAILED, error, unread=False)
