@@ -45,7 +45,7 @@ __all__ = ["Held", "StoredQueue"]
 LOOK_AHEAD = 0.05
 """Seconds of work that is leased ahead of what free workers take, by what was done lately."""
 
-MOST_AHEAD = 1_000
+MOST_AHEAD = 4_000
 """Jobs leased ahead at the most."""
 
 LEAST_STRETCH = 0.01
