@@ -30,6 +30,7 @@ from asyncworkers import (
     JobState,
     NotSerializable,
     Queue,
+    Retry,
     Supervisor,
     SupervisorClosed,
     events,
@@ -88,6 +89,16 @@ async def test_retries_are_the_stores(place, tmp_path):
         assert await supervisor.call(third_time, str(tmp_path / "diary")) == 3
         assert notes(tmp_path / "diary") == ["attempt 1", "attempt 2", "attempt 3"]
         assert supervisor.stats().retried == 2
+
+
+async def test_a_retry_policy_counts_failures(place):
+    """A job that always fails is begun as often as its policy says, and then it has failed."""
+    always = job(fail.function, name="always", retry=Retry(3, on=KeyError, delay=0))
+    async with place.supervisor(functions=[always]) as supervisor:
+        submitted = await supervisor.submit(always, "gone")
+        with pytest.raises(KeyError):
+            await submitted
+        assert (await supervisor.stored.get(submitted.id)).attempt == 3
 
 
 async def test_errors_come_back_as_data(place):
@@ -257,7 +268,11 @@ async def test_a_drain_gives_back_what_did_not_start(place, tmp_path):
     async with place.supervisor(workers=1) as supervisor:
         running = await supervisor.submit(hold, str(tmp_path / "diary"))
         await began(tmp_path / "diary")
+        queue = supervisor._intake.queues["default"]
+        queue._rate = 1e9  # as if jobs were quick: some are leased ahead
         waiting = await supervisor.submit_many(double, range(5))
+        while not queue.queued:
+            await asyncio.sleep(0)
         assert await supervisor.drain(0)
     assert notes(tmp_path / "diary")[-1] == "cancelled"
     for one in (running, waiting[0]):
