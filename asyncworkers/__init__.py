@@ -1,4 +1,4 @@
-"""An asyncio-native job runner: jobs in memory, on the event loop, in threads and in processes."""
+"""An asyncio-native job runner: jobs in memory or in a store, on the loop, in threads and processes."""
 
 from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
 from asyncworkers.bridge import Bridge, CancelCallback, CancelToken, Work
@@ -6,6 +6,7 @@ from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
     ArgumentsMismatch,
     AsyncworkersError,
+    DuplicateJob,
     GiveUp,
     JobCancelled,
     JobExpired,
@@ -32,7 +33,7 @@ from asyncworkers.errors import (
 from asyncworkers.function import Call, JobFunction, job
 from asyncworkers.job import Job, JobState, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
-from asyncworkers.policies import Retry
+from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
 from asyncworkers.stream import Stream
@@ -49,6 +50,7 @@ __all__ = [
     "ChildStats",
     "CurrentJob",
     "DrainReport",
+    "DuplicateJob",
     "Failed",
     "GiveUp",
     "Job",
@@ -81,6 +83,7 @@ __all__ = [
     "SupervisorClosed",
     "SupervisorFailed",
     "TimedOut",
+    "Unique",
     "Work",
     "WorkerCrashed",
     "WouldDeadlock",

@@ -14,6 +14,7 @@ __all__ = [
     "flag",
     "function_name",
     "iterable",
+    "job_id",
     "kind_of",
     "moment_or_duration",
     "nearest",
@@ -134,6 +135,14 @@ def function_name(argument: str, value: Any) -> str:
 def queue_name(argument: str, value: Any) -> str:
     """The name of a queue: lower-case letters, digits and `_.-`, at most 64."""
     return _name(argument, value, _QUEUE_NAME)
+
+
+def job_id(argument: str, value: Any) -> str:
+    """The id of a job: 1 to 128 printable characters."""
+    found = text(argument, value)
+    if not (1 <= len(found) <= 128 and found.isprintable()):
+        raise ValueError(f"{argument} must be 1 to 128 printable characters, not {shown(value)}")
+    return found
 
 
 def tags(argument: str, value: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 __all__ = [
     "ArgumentsMismatch",
     "AsyncworkersError",
+    "DuplicateJob",
     "GiveUp",
     "JobCancelled",
     "JobExpired",
@@ -145,6 +146,20 @@ class JobTimedOut(AsyncworkersError, TimeoutError):
 
 class JobLost(AsyncworkersError):
     """The stored job's worker died each time it ran, or once if it may only run once."""
+
+
+class DuplicateJob(AsyncworkersError):
+    """Another job holds the `unique` key, and the function says to reject a second one.
+
+    `job_id` is the id of the job that holds it.
+    """
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.job_id), self.__dict__
 
 
 class ArgumentsMismatch(AsyncworkersError, TypeError):

@@ -27,6 +27,7 @@ __all__ = [
     "JobProgressed",
     "JobSettled",
     "JobSubmitted",
+    "LeaseLost",
     "Listener",
     "ListenerDropped",
     "Listeners",
@@ -35,6 +36,8 @@ __all__ = [
     "QueuePaused",
     "QueueResized",
     "QueueResumed",
+    "StoreFound",
+    "StoreMissed",
     "SupervisorClosed",
     "SupervisorDraining",
     "SupervisorStarted",
@@ -98,6 +101,26 @@ class JobProgressed(JobEvent):
     done: float
     total: float | None
     message: str | None
+
+
+class LeaseLost(JobEvent):
+    """A stored job that was leased or ran here belongs to somebody else now: this process had not
+    been heard of for too long. What the attempt returned is discarded.
+    """
+
+    attempt: int
+
+
+class StoreMissed(Event):
+    """The store cannot be reached; what runs goes on, and everything asked is asked again."""
+
+    error: str
+
+
+class StoreFound(Event):
+    """The store can be reached again, after `seconds`."""
+
+    seconds: float
 
 
 class WorkerReplaced(Event):

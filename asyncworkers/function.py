@@ -22,7 +22,7 @@ from typing import (
 )
 
 from asyncworkers import _checks
-from asyncworkers.policies import Retry
+from asyncworkers.policies import Retry, Unique
 
 __all__ = ["Call", "JobFunction", "Options", "Policies", "job", "policies_of"]
 
@@ -46,6 +46,11 @@ class Options(TypedDict, total=False):
     - `priority`: -100 to 100, higher runs sooner; 0 otherwise.
     - `delay`: seconds to wait before the first attempt, or an aware datetime to wait for.
     - `tags`: up to 16 short texts to find jobs by.
+    - `once`: True: at most one attempt is ever begun, also if its process dies. For stored jobs.
+    - `unique`: a text, a function of the arguments that makes one, or a `Unique`: at most one such
+      job exists at a time. For stored jobs.
+    - `keep`: seconds for which a result can be read; None means as long as the store says, a day
+      by itself. For stored jobs.
     - `context`: "submitter" (a snapshot of the submitter's context variables), "none", or the
       context variables to take from there.
     """
@@ -59,6 +64,9 @@ class Options(TypedDict, total=False):
     priority: int
     delay: Duration | datetime | None
     tags: Iterable[str]
+    once: bool
+    unique: str | Callable[..., str] | Unique | None
+    keep: Duration | None
     context: Literal["submitter", "none"] | tuple[ContextVar[Any], ...]
 
 
@@ -75,7 +83,10 @@ class Policies:
         "cpu",
         "delay",
         "expires",
+        "for_stores",
+        "keep",
         "name",
+        "once",
         "priority",
         "queue",
         "retry",
@@ -83,6 +94,7 @@ class Policies:
         "simple",
         "tags",
         "timeout",
+        "unique",
     )
 
     def __init__(self, name: str | None, blocking: bool, options: Options) -> None:
@@ -105,6 +117,17 @@ class Policies:
         delay = get("delay")
         self.delay = None if delay is None else _checks.moment_or_duration("delay", delay)
         self.tags = _checks.tags("tags", get("tags", ()))
+        self.once = _checks.flag("once", get("once", False))
+        if self.once and self.retry is not None and self.retry.attempts > 1:
+            raise ValueError(
+                "once=True is for jobs that run at most once: they cannot have a retry"
+            )
+        self.unique = _unique(get("unique"))
+        keep = get("keep")
+        self.keep = None if keep is None else _checks.duration("keep", keep)
+        # The option, if any, that only means something to a store.
+        asked = {"once": self.once, "unique": self.unique is not None, "keep": keep is not None}
+        self.for_stores: str | None = next((word for word, given in asked.items() if given), None)
         self.context = _context(get("context", "submitter"))
         # A hint, learned while running: the function changes context variables, so its jobs
         # had better get a context of their own at once.
@@ -120,6 +143,10 @@ def _optional_retry(value: Any) -> Retry | None:
 
 def _optional_duration(argument: str, value: Any) -> float | None:
     return None if value is None else _checks.duration(argument, value, zero=False)
+
+
+def _unique(value: Any) -> Unique | None:
+    return value if value is None or isinstance(value, Unique) else Unique(value)
 
 
 def _context(value: Any) -> Literal["submitter", "none"] | tuple[ContextVar[Any], ...]:
@@ -205,17 +232,31 @@ def _check_names(options: Options) -> None:
 class Call(Generic[R_co]):
     """A JobFunction with the arguments of one call, made by `JobFunction.bind`."""
 
-    __slots__ = ("args", "function", "kwargs")
+    __slots__ = ("args", "function", "job_id", "kwargs")
 
     def __init__(
-        self, function: JobFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        function: JobFunction[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        job_id: str | None = None,
     ) -> None:
         self.function = function
         self.args = args
         self.kwargs = kwargs
+        self.job_id = job_id
+
+    def with_id(self, job_id: str) -> Call[R_co]:
+        """The same call under an id of your own, of 1 to 128 printable characters.
+
+        To submit one id again does nothing: the job there is, is the answer. So a `submit` that
+        was cancelled, or has raised StoreUnavailable, can be repeated safely. For stored jobs.
+        """
+        return Call(self.function, self.args, self.kwargs, _checks.job_id("job_id", job_id))
 
     def __repr__(self) -> str:
-        return f"<Call of {self.function.name}>"
+        named = "" if self.job_id is None else f" with id {self.job_id!r}"
+        return f"<Call of {self.function.name}{named}>"
 
 
 @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TypeAlias, assert_never, cast
+from typing import Any, Literal, TypeAlias, assert_never, cast
 
 from asyncworkers import _checks
 from asyncworkers._record import Record
@@ -22,7 +22,7 @@ from asyncworkers.outcome import (
     TimedOut,
 )
 
-__all__ = ["Backoff", "Retry", "decide"]
+__all__ = ["Backoff", "Retry", "Unique", "decide"]
 
 Backoff: TypeAlias = Callable[[int, Exception], float | timedelta | None]
 """Answers with the delay after attempt `n` failed with an error, or None for the formula's."""
@@ -93,6 +93,57 @@ class Retry(Record):
         except OverflowError:
             longest = self.maximum
         return longest * roll if self.jitter else longest
+
+
+class Unique(Record):
+    """At most one stored job of a function may hold a key at a time.
+
+    - `key`: a text, or a function that makes one of the job's arguments:
+      `Unique(lambda order: str(order.number))`. At most 256 characters. Keys of two functions never meet.
+    - `until`: how long the key is held: "started", while the job waits for its first attempt; "done",
+      until it has ended; or so many seconds after it was submitted, whatever becomes of it.
+    - `on_duplicate`: what a second `submit` does meanwhile: "existing" answers with the job there is;
+      "replace" cancels that one if it has not started, and otherwise answers with it; "reject"
+      raises DuplicateJob.
+    """
+
+    key: str | Callable[..., str]
+    until: Literal["started", "done"] | float
+    on_duplicate: Literal["existing", "replace", "reject"]
+
+    def __init__(
+        self,
+        key: str | Callable[..., str],
+        *,
+        until: Literal["started", "done"] | float | timedelta = "done",
+        on_duplicate: Literal["existing", "replace", "reject"] = "existing",
+    ) -> None:
+        if not callable(key):
+            _unique_key("the key of unique", key)
+        if isinstance(until, str):
+            _checks.one_of("Unique.until", until, ("started", "done"))
+        else:
+            until = _checks.duration("Unique.until", until, zero=False)
+        _checks.one_of("Unique.on_duplicate", on_duplicate, ("existing", "replace", "reject"))
+        super().__init__(key, until, on_duplicate)
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The key of a call. Raises TypeError or ValueError if the function makes none of it."""
+        if isinstance(self.key, str):
+            return self.key
+        return _unique_key("what the function given as unique answers", self.key(*args, **kwargs))
+
+
+def _unique_key(argument: str, value: object) -> str:
+    if type(value) is not str:
+        raise TypeError(
+            f"{argument} must be a str or a function that makes one, not {_checks.shown(value)}"
+        )
+    if not 1 <= len(value) <= 256:
+        raise ValueError(
+            f"{argument} must be of between 1 and 256 characters, not {_checks.shown(value)}"
+        )
+    return value
 
 
 def _exception_classes(on: object) -> tuple[type[Exception], ...]:

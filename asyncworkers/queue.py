@@ -42,6 +42,9 @@ class Queue(Record):
       or, in a process or over a bridge of your own, killed. None means 10 seconds, there 1.
     - `ageing`: seconds after which a waiting job goes first whatever its priority; without it,
       jobs of a low priority wait as long as there are higher ones.
+    - `stored`: whether its jobs live in the supervisor's store: None if it has one, False never, and
+      True refuses a supervisor that has none. What a store holds is not bounded by `maxsize`, and
+      `ageing` does not reach there. Streams (`map`) always run in memory.
 
     The rest is about the child processes of a queue of the kind "processes", and refused for others:
 
@@ -67,6 +70,7 @@ class Queue(Record):
     isolation: Literal["shared", "task"]
     unwind: float
     ageing: float | None
+    stored: bool | None
     initializer: Callable[[], object] | None
     max_jobs: int | None
     max_memory: int | None
@@ -85,6 +89,7 @@ class Queue(Record):
         isolation: Literal["shared", "task"] = "shared",
         unwind: float | timedelta | None = None,
         ageing: float | timedelta | None = None,
+        stored: bool | None = None,
         initializer: Callable[[], object] | None = None,
         max_jobs: int | None = None,
         max_memory: int | None = None,
@@ -109,6 +114,8 @@ class Queue(Record):
         unwind = _checks.duration("Queue.unwind", UNWIND[kind] if unwind is None else unwind)
         if ageing is not None:
             ageing = _checks.duration("Queue.ageing", ageing)
+        if stored is not None:
+            _checks.flag("Queue.stored", stored)
         terms = (initializer, max_jobs, max_memory, nice, prints, startup)
         if kind == "processes":
             terms = _checked(*terms)
@@ -121,7 +128,9 @@ class Queue(Record):
                     )
             if startup is not None:
                 terms = (*terms[:-1], _checks.duration("Queue.startup", startup, zero=False))
-        super().__init__(name, workers, kind, maxsize, isolation, unwind, ageing, *terms, bridge)
+        super().__init__(
+            name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge
+        )
 
 
 def _checked_bridge(kind: str, bridge: Any) -> Literal["bridge"]:

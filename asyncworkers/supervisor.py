@@ -15,7 +15,17 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
@@ -51,7 +61,12 @@ from asyncworkers.function import Call, JobFunction
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
+from asyncworkers.stored import Stored
 from asyncworkers.stream import Stream
+
+if TYPE_CHECKING:
+    from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
 
@@ -60,6 +75,9 @@ T = TypeVar("T")
 
 LEAST_STALL = 0.01
 """Seconds. To notice shorter ones the watchdog would have to look so often that it became one."""
+
+LAST_WRITES = 1.0
+"""Seconds that a drain waits for a store to take what has ended."""
 
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
@@ -79,6 +97,13 @@ class Supervisor:
       first needed.
     - `queues`: more queues, or other settings for these three, as `Queue` declarations.
     - `maxsize`: how many jobs may wait in each of these three; None means no bound.
+    - `store`: where jobs live that must outlive this process: a URL such as
+      "sqlite:///jobs.db", a Store, or a function that makes one. Every queue is stored then, but those
+      declared `Queue(..., stored=False)`; streams (`map`) run in memory.
+    - `functions`: those whose stored jobs may be submitted and run here. Their names are what is
+      stored, so another process that lists them can run the jobs.
+    - `max_block`: seconds for which a job may block the event loop before this process stops to
+      say that it is alive; some time later its stored jobs are given to others.
     - `grace`: seconds that `drain()` and signals give to what is queued and running.
     - `restarts`, `period`: if workers crash more than `restarts` times in `period` seconds (by
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
@@ -100,6 +125,9 @@ class Supervisor:
         processes: int | None = None,
         queues: Iterable[Queue] = (),
         maxsize: int | None = 10_000,
+        store: str | Store | Callable[[], Store] | None = None,
+        functions: Iterable[Callable[..., Any]] = (),
+        max_block: float | timedelta = 10.0,
         grace: float | timedelta = 20.0,
         restarts: int = 3,
         period: float | timedelta = 5.0,
@@ -116,6 +144,13 @@ class Supervisor:
         _checks.whole("processes", processes, 0, 10_000)
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
+        self._store = _store(store)
+        self._functions = tuple(map(_listed, _checks.iterable("functions", functions)))
+        if self._store is not None:
+            from asyncworkers._engine.stored.forms import listed  # what most never need
+
+            listed(self._functions)
+        self._max_block = _checks.duration("max_block", max_block, zero=False)
         self._grace = _checks.duration("grace", grace)
         self._restarts = _checks.whole("restarts", restarts, 0, 1_000_000)
         self._period = _checks.duration("period", period, zero=False)
@@ -129,6 +164,9 @@ class Supervisor:
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
+        for queue in self._declared.values():
+            if queue.stored and self._store is None:
+                raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -137,6 +175,7 @@ class Supervisor:
         self._cancelled_host = False
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
+        self._depot: Depot | None = None
         self._pid = os.getpid()
 
     # ---- its life
@@ -172,10 +211,16 @@ class Supervisor:
         hub = Hub(
             loop, self._listeners, self._name, lambda queue, error: _tell(crashed, queue, error)
         )
-        queues = {name: _memory_queue(hub, queue) for name, queue in self._declared.items()}
+        stored = self._store is not None
+        queues = {
+            name: _memory_queue(hub, queue, stored=stored and queue.stored is not False)
+            for name, queue in self._declared.items()
+        }
         hub.queues = tuple(queues.values())
         hub.refresh()
-        self._intake, self._relay = Intake(hub, queues), Relay(hub)
+        intake = Intake(hub, queues)
+        self._depot = None if self._store is None else await self._open_depot(intake, self._store())
+        self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
         if hub.clock.real and self._stall is not None:
@@ -187,6 +232,18 @@ class Supervisor:
         self._state = "open"
         self._emit(events.SupervisorStarted)
         return self
+
+    async def _open_depot(self, intake: Intake, store: Store) -> Depot:
+        """Open the store, or raise what it raises."""
+        from asyncworkers._engine.stored.depot import Depot
+        from asyncworkers._engine.stored.forms import listed
+        from asyncworkers._engine.stored.queue import StoredQueue
+
+        queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
+        functions = listed(self._functions)
+        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        await depot.open()
+        return depot
 
     async def __aexit__(
         self,
@@ -231,7 +288,10 @@ class Supervisor:
         hub = self._entered().hub
         hub.check_loop()
         self._begin_to_drain()
-        return await finish(hub, seconds)
+        report = await finish(hub, seconds)
+        if self._depot is not None:
+            await self._depot.settler.written(LAST_WRITES)
+        return report
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
@@ -272,6 +332,8 @@ class Supervisor:
         self._state = "draining"
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
+        if self._depot is not None:
+            self._depot.drain()
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=False)
             end_if_still(queue)
@@ -285,8 +347,12 @@ class Supervisor:
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
         try:
+            if self._depot is not None:
+                self._depot.drain()
             stop(hub, reason)
             await finish(hub, 0.0)
+            if self._depot is not None:
+                await self._depot.close()
         finally:
             self._state = "failed" if self._cause is not None else "closed"
             _open.discard(self)
@@ -387,6 +453,11 @@ class Supervisor:
             job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
+        depot = self._depot
+        if depot is not None and depot.takes(function):
+            intake.check()
+            (stored,) = await depot.submit([(function, args, kwargs)])
+            return stored
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -414,6 +485,11 @@ class Supervisor:
             job = intake.take_packed(function, args, kwargs)
         if job is not None:
             return job
+        if self._depot is not None and self._depot.takes(function):
+            raise TypeError(
+                "a stored job is accepted when it is committed, and submit_nowait cannot wait for "
+                "that: await submit(...), or declare its queue Queue(..., stored=False)"
+            )
         job = intake.make(function, args, kwargs)
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
@@ -440,6 +516,10 @@ class Supervisor:
         """
         intake = self._entered()
         intake.check()
+        depot = self._depot
+        if depot is not None and depot.takes(function):
+            each = _checks.iterable("items", items)
+            return await depot.submit([(function, (item,), {}) for item in each])
         queue = cast("MemoryQueue", intake.order(function).home)
         jobs: list[Job[Any]] = []
         for item in _checks.iterable("items", items):
@@ -561,11 +641,16 @@ class Supervisor:
     # ---- steering
 
     def get(self, job_id: str, /) -> Job[Any]:
-        """The unfinished job with this id; raises JobNotFound if there is none (any more)."""
+        """The unfinished job with this id; raises JobNotFound if there is none (any more).
+
+        Of a stored job: if this process has anything to do with it. `await stored.get(id)` finds all.
+        """
         hub = self._entered().hub
         if type(job_id) is not str:
             raise TypeError(f"job_id must be a str, not {_checks.shown(job_id)}")
         job = hub.index.get(job_id)
+        if job is None and self._depot is not None:
+            job = self._depot.find(job_id)
         if job is None:
             raise JobNotFound(f"no unfinished job has the id {_checks.shown(job_id)}")
         return job
@@ -578,7 +663,9 @@ class Supervisor:
         name: str | None = None,
         tag: str | None = None,
     ) -> list[Job[Any]]:
-        """The unfinished jobs, oldest first, that match everything given."""
+        """The unfinished jobs of this process, oldest first, that match everything given. Of stored
+        jobs those it has leased; `stored.jobs()` has all.
+        """
         hub = self._entered().hub
         hub.check_loop()
         wanted = None if state is None else _state(state)
@@ -587,9 +674,14 @@ class Supervisor:
                 _checks.text(argument, text)
         if queue is not None:
             self._entered().queue(queue)
+        depot = self._depot
+        jobs = hub.unfinished()
+        if depot is not None:
+            runs = set(depot.link.runs.values())
+            jobs = [depot.view_of(job) if job in runs else job for job in jobs]
         return [
             job
-            for job in hub.unfinished()
+            for job in jobs
             if (wanted is None or job.state is wanted)
             and (queue is None or job.queue == queue)
             and (name is None or job.name == name)
@@ -643,6 +735,18 @@ class Supervisor:
             found.emit(events.QueuePaused if paused else events.QueueResumed, queue)
             if self._state == "draining":
                 end_if_still(found)
+
+    @property
+    def stored(self) -> Stored:
+        """What is in the store, whichever process submitted or runs it.
+
+        Raises ValueError if this supervisor has no store, SupervisorClosed before it was entered.
+        """
+        if self._store is None:
+            raise ValueError(f"supervisor {self._name!r} has no store: Supervisor(store=...)")
+        self._entered()
+        assert self._depot is not None
+        return Stored(self._depot)
 
     # ---- looking at it
 
@@ -708,6 +812,7 @@ def _tell_what_is_lost() -> None:
     for supervisor in tuple(_open):
         hub = supervisor._entered().hub
         lost = hub.unfinished() if os.getpid() == hub.pid else []
+        lost = [job for job in lost if not getattr(job._rare, "lease", None)]
         if lost:
             named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
             log.warning("%r was never left; %d jobs are lost: %s", supervisor, len(lost), named)
@@ -782,8 +887,13 @@ def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
     return Bridges(make, STARTUP if queue.startup is None else queue.startup).hire
 
 
-def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
-    made = MemoryQueue(
+def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
+    kind = MemoryQueue
+    if stored:
+        from asyncworkers._engine.stored.queue import StoredQueue  # what most never need
+
+        kind = StoredQueue
+    made = kind(
         hub,
         queue.name,
         kind=queue.kind,
@@ -796,6 +906,34 @@ def _memory_queue(hub: Hub, queue: Queue) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _store(given: Any) -> Callable[[], Store] | None:
+    """What makes the store, each time the supervisor is entered."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        from asyncworkers.store.address import make_store
+
+        make_store(given)  # what is wrong with the URL is said here
+        return lambda: make_store(given)
+    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+        return lambda: cast("Store", given)
+    if callable(given):
+        return cast("Callable[[], Store]", given)
+    raise TypeError(
+        f"store must be a URL, a Store or a function that makes one, not {_checks.shown(given)}"
+    )
+
+
+def _listed(function: Any) -> JobFunction[..., Any]:
+    if isinstance(function, JobFunction):
+        return cast("JobFunction[..., Any]", function)
+    try:
+        return JobFunction(function, {})
+    except TypeError as error:
+        shown = _checks.shown(function)
+        raise TypeError(f"functions must hold functions, not {shown}: {error}") from None
 
 
 def _state(value: JobState | str) -> JobState:

@@ -64,10 +64,10 @@ def names_of(page: str) -> set[str]:
 
 def test_every_exported_name_is_in_the_reference() -> None:
     """`__all__` and the reference pages list the same names; what is more there is no export but
-    the type of an argument.
+    the type of an argument or an answer.
     """
     documented = names_of("api.md") | names_of("errors.md")
-    types_of_arguments = {"Options", "Listener", "Backoff"}
+    types_of_arguments = {"Options", "Listener", "Backoff", "Stored"}
     assert documented - types_of_arguments == set(asyncworkers.__all__)
     assert types_of_arguments <= documented
 
@@ -197,6 +197,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "Supervisor": (Supervisor, shows("<Supervisor new>")),
     "Queue": (lambda: Queue("mail", 3), shows("Queue(", "name='mail'", "workers=3", "maxsize=")),
     "Retry": (lambda: Retry(3, on=ValueError), shows("Retry(", "attempts=3", "ValueError")),
+    "Unique": (
+        lambda: asyncworkers.Unique("key", until=5),
+        shows("Unique(key='key', until=5.0, on_duplicate='existing')"),
+    ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),
     "JobState": (lambda: asyncworkers.JobState.QUEUED, shows("JobState.QUEUED")),

@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
     **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
-    **dict.fromkeys(("embedding", "stream"), 6),
+    **dict.fromkeys(("embedding", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,

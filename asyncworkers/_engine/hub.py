@@ -39,6 +39,14 @@ class ServedQueue(Protocol):
     def close(self) -> None: ...
 
 
+class Depot(Protocol):
+    """What ends of a store with its supervisor."""
+
+    def drain(self) -> None: ...
+    async def close(self) -> None: ...
+    def forget(self) -> None: ...
+
+
 class Hub:
     """Shared by the queues, streams and workers of one supervisor, in one event loop.
 
@@ -68,6 +76,7 @@ class Hub:
         self.stopping: str | None = None  # why nothing is started or tried again any more
         self.finishing: list[dict[Job[Any], None]] = []  # for each who drains: what is abandoned
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
+        self.depot: Depot | None = None  # what there is of a store
         self._quiet: list[asyncio.Future[None]] = []
 
     def is_here(self) -> bool:

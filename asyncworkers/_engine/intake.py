@@ -134,6 +134,11 @@ class Intake:
             if args or kwargs:
                 raise TypeError("a bound call has its arguments: submit(f.bind(x)), nothing more")
             call = cast("Call[Any]", function)
+            if call.job_id is not None:
+                raise ValueError(
+                    f"with_id is for jobs in a store: {call!r} goes to a queue in memory, "
+                    "where the supervisor gives ids"
+                )
             args, kwargs, function = call.args, call.kwargs, call.function
         order = self.order(function)
         context, parent = _surroundings()
@@ -176,7 +181,7 @@ class Intake:
         if known.last_hub is not self.hub:
             queue = self.queue_for(known.policies)
             order = _order(queue, known.policies, known.function)
-            if order.plain and self.accepting:
+            if order.plain and self.accepting and not queue.stored:
                 order.gate = self.gate
             known.last_order, known.last_hub = order, self.hub
             self.hub.functions.add(known)
@@ -249,6 +254,10 @@ def _chosen(context: Context | None, policies: Policies) -> Context | None:
 
 
 def _order(queue: MemoryQueue, policies: Policies, function: Callable[..., Any]) -> Order:
+    if policies.for_stores and not queue.stored:
+        raise ValueError(
+            f"{policies.for_stores}= is for jobs in a store, and queue {queue.name!r} is in memory"
+        )
     order = Order(queue, policies, function)
     if queue.kind == "processes" and not queue.clock.simulated:
         from asyncworkers.bridge.parcel import cargo_of

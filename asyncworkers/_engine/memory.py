@@ -75,6 +75,9 @@ class MemoryQueue:
     What waits for room is in `room`, what workers there are in `crew`.
     """
 
+    stored = False
+    """Whether what is submitted to it lives in a store, and only comes here to be run."""
+
     __slots__ = (
         "_dead",
         "_due",
@@ -356,12 +359,7 @@ class MemoryQueue:
         """Judge how the attempt ended, tell of it, and settle."""
         if isinstance(outcome, TimedOut):
             self.timed_out += 1
-        decision = decide(
-            outcome, job._order.policies.retry, job.attempt, self.clock.random.random()
-        )
-        ending = self.hub.stopping or self.ending
-        if ending and isinstance(decision, RetryAfter):
-            decision = Cancel(ending)
+        decision = self.judge(job, outcome)
         attempt.clear()
         job._finished = moment
         if self.told:
@@ -373,6 +371,13 @@ class MemoryQueue:
             if job._state == RUNNING:
                 self.settle(job, Fail(_crashed(crash)), moment)
             raise
+
+    def judge(self, job: Job[Any], outcome: Outcome) -> Decision:
+        """What is to be done about how an attempt ended; nothing is tried again at the end of all."""
+        retry, roll = job._order.policies.retry, self.clock.random.random()
+        decision = decide(outcome, retry, job.attempt, roll)
+        ending = self.hub.stopping or self.ending
+        return Cancel(ending) if ending and isinstance(decision, RetryAfter) else decision
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
         """Do what was decided about a job that is not running any more."""

@@ -111,8 +111,12 @@ _endings: set[asyncio.Task[None]] = set()
 
 
 async def _end_orphans(hub: Hub, strays: Strays | None) -> None:
+    if hub.depot is not None:
+        hub.depot.drain()
     stop(hub, "its supervisor was never left, and is gone")
     await finish(hub, 0.0)
+    if hub.depot is not None:
+        await hub.depot.close()
     await close(hub)
     if strays is not None:
         strays.close()
@@ -139,6 +143,8 @@ async def close(hub: Hub) -> None:
 
 def forget(hub: Hub) -> None:
     """The loop was closed under us, so no worker will ever end: let their bridges go at least."""
+    if hub.depot is not None:
+        hub.depot.forget()
     for queue in hub.queues:
         for attempt in queue.crew.members:
             attempt.drop()

@@ -409,7 +409,10 @@ def encode_error(error: BaseException) -> str:
     """An error as text: class name, message and traceback, shortened; no locals, no objects."""
     notes = tuple(str(note)[:1_000] for note in getattr(error, "__notes__", ()))[:10]
     args: tuple[Any, ...] | None = tuple(error.args)
-    if not all(type(one) in _ATOMS or type(one) is float for one in error.args):
+    if isinstance(error, errors.AsyncworkersError):
+        made: Any = error.__reduce__()  # what it is made of, which is more than its message
+        args = made[1]
+    if not all(type(one) in _ATOMS or type(one) is float for one in args or ()):
         args = None
     kept = _ErrorOnTheWire(
         type(error).__qualname__, _message(error), _lines(error), _clean_all(notes), args

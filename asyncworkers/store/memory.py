@@ -212,6 +212,16 @@ class MemoryStore:
         wanted = [want for want in wants if want.free + want.ahead > 0]
         return self._do(lambda: [lease for want in wanted for lease in self._lease(want)])
 
+    def holding(self) -> Awaitable[list[Lease]]:
+        """The leases that this worker has now."""
+        return self._do(
+            lambda: [
+                self._lease_of(job)
+                for job in self._data.jobs.values()
+                if job.state == RUNNING and job.worker is self._worker
+            ]
+        )
+
     def started(self, lease: Lease) -> None:
         """Note that the job begins now."""
         self._me.started.add((lease.seq, lease.token))
@@ -471,25 +481,30 @@ class MemoryStore:
             job.state, job.worker, job.started = RUNNING, me, now
             job.token += 1
             job.attempt += 1
-            yield Lease(
-                job.seq,
-                job.token,
-                new.id,
-                new.queue,
-                new.name,
-                new.args,
-                new.codec,
-                job.attempt,
-                job.failures,
-                job.losses,
-                new.priority,
-                job.submitted,
-                job.due,
-                job.expires,
-                new.once,
-                new.tags,
-                new.extra,
-            )
+            yield self._lease_of(job)
+
+    @staticmethod
+    def _lease_of(job: _Job) -> Lease:
+        new = job.submission
+        return Lease(
+            job.seq,
+            job.token,
+            new.id,
+            new.queue,
+            new.name,
+            new.args,
+            new.codec,
+            job.attempt,
+            job.failures,
+            job.losses,
+            new.priority,
+            job.submitted,
+            job.due,
+            job.expires,
+            new.once,
+            new.tags,
+            new.extra,
+        )
 
     def _settle(self, settlement: Settlement) -> bool:
         job = self._data.jobs.get(settlement.seq)

@@ -1,7 +1,7 @@
 """What a stored queue needs of a store: a few verbs, each taking a batch, and the values they speak.
 
-The running verbs move jobs: `open submit lease started settle renew wait_ready maintain close`. The
-others look and steer: `get find counts tally wait_ended cancel retry purge pause`.
+The running verbs move jobs: `open submit lease holding started settle renew wait_ready maintain
+close`. The others look and steer: `get find counts tally wait_ended cancel retry purge pause`.
 
 Three users, and how they use it
 ================================
@@ -16,7 +16,8 @@ few more to have at hand, and when there is nothing it waits:
 
 The verb that takes never waits and the verb that waits never takes, so that a stop may cancel the
 waiting and loses nothing; if a `lease` is cancelled nevertheless, the store gives back what it had
-taken. `wait_ready` looks before it sleeps: what was submitted between the two calls wakes it.
+taken. If it raised, its outcome is unknown: `holding` tells what there is that nobody was told of,
+to be given back. `wait_ready` looks before it sleeps: what was submitted between the two calls wakes it.
 A worker says `store.started(lease)` right before it calls the function. That is cheap (no commit, no
 wait), and by it a crash charges only what had begun. Jobs marked `once` are only ever part of
 `free`: start them at once. On drain, what has not started is given back with `Settlement.release`.
@@ -398,6 +399,12 @@ class Store(Protocol):
         """Take waiting jobs that are due, in order; fewer than wanted if there are no more.
 
         A queue that is paused gives none.
+        """
+        ...
+
+    def holding(self) -> Awaitable[list[Lease]]:
+        """The leases that this worker has now: after a `lease` whose outcome is unknown, who holds
+        one that nobody told of can give it back.
         """
         ...
 

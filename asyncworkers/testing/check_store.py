@@ -188,6 +188,20 @@ async def _a_job_is_stored_leased_settled_and_read(world: World) -> None:
 
 
 @_check
+async def _what_a_worker_holds_can_be_asked_and_given_back(world: World) -> None:
+    store, other = await world.open(), await world.open()
+    await store.submit([world.new() for _ in range(3)])
+    mine, others = await _take(store, 2), await _take(other, 1)
+    assert await store.holding() == mine
+    assert await other.holding() == others
+    assert await store.settle([Settlement.release(one) for one in await store.holding()]) == [
+        True,
+        True,
+    ]
+    assert await store.holding() == []
+
+
+@_check
 async def _submitting_an_id_again_does_nothing(world: World) -> None:
     """A submission whose outcome is unknown can be repeated, before and after the job has ended."""
     store = await world.open()

@@ -44,7 +44,9 @@ def test_every_public_name_is_documented():
     in_errors = set(re.findall(r"^\| `(\w+)` \|", page("errors.md"), re.MULTILINE))
     assert set(asyncworkers.__all__) - described - in_errors == set()
     assert in_errors <= set(asyncworkers.__all__)
-    assert documented("api.md") - set(asyncworkers.__all__) == {"Options", "Listener", "Backoff"}
+    assert documented("api.md") - set(asyncworkers.__all__) == {
+        *("Options", "Listener", "Backoff", "Stored")
+    }
 
 
 def test_every_testing_name_is_documented():

@@ -34,6 +34,7 @@ from asyncworkers import (
     Retry,
     Stream,
     Supervisor,
+    Unique,
     cli,
     current_job,
     job,
@@ -143,6 +144,7 @@ CORPUS: list[Any] = [
     "through",
     "log",
     "shared",
+    "existing",
     "task",
     "submitter",
     "none",
@@ -384,6 +386,38 @@ def _judge_bridge(value: Any) -> Verdict:
     return _judge_initializer(value)
 
 
+def _judge_store(value: Any) -> Verdict:
+    if isinstance(value, str):  # none of the corpus is a URL that names a store
+        return ValueError if type(value) is str else TypeError
+    return None if value is None or callable(value) else TypeError
+
+
+def _judge_functions(value: Any) -> Verdict:
+    if not _is_iterable(value):
+        return TypeError
+    return None if all(_makes_a_job(one) for one in value) else TypeError
+
+
+def _makes_a_job(value: Any) -> bool:
+    if isinstance(value, type) or not callable(value):
+        return False
+    return not (inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value))
+
+
+def _judge_unique(value: Any) -> Verdict:
+    if value is None or callable(value) or isinstance(value, Unique):
+        return None
+    if type(value) is not str:
+        return TypeError
+    return None if 1 <= len(value) <= 256 else ValueError
+
+
+def _judge_until(value: Any) -> Verdict:
+    if isinstance(value, str):
+        return one_of("started", "done").judge(value)
+    return duration(zero=False).judge(value)
+
+
 QUEUE_NAME = name(r"[a-z0-9][a-z0-9_.-]{0,63}")
 FUNCTION_NAME = name(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 TEXT = Kind(lambda value: None if type(value) is str else TypeError)
@@ -401,6 +435,9 @@ SUPERVISOR = {
     "processes": whole(0, 10_000).or_none(),
     "queues": Kind(_judge_queues),
     "maxsize": whole(1, 2**63).or_none(),
+    "store": Kind(_judge_store),
+    "functions": Kind(_judge_functions),
+    "max_block": duration(zero=False),
     "grace": duration(),
     "restarts": whole(0, 1_000_000),
     "period": duration(zero=False),
@@ -417,6 +454,7 @@ QUEUE = {
     "unwind": duration().or_none(),
     "ageing": duration().or_none(),
     "bridge": Kind(_judge_bridge).or_none(),
+    "stored": FLAG.or_none(),
 }
 QUEUE_OF_PROCESSES = {
     "initializer": Kind(_judge_initializer).or_none(),
@@ -435,6 +473,11 @@ RETRY = {
     "jitter": FLAG,
     "backoff": CALLABLE.or_none(),
 }
+UNIQUE = {
+    "key": Kind(lambda value: TypeError if value is None else _judge_unique(value)),
+    "until": Kind(_judge_until),
+    "on_duplicate": one_of("existing", "replace", "reject"),
+}
 OPTIONS = {
     "name": FUNCTION_NAME.or_none(),
     "queue": QUEUE_NAME.or_none(),
@@ -445,6 +488,9 @@ OPTIONS = {
     "priority": whole(-100, 100),
     "delay": Kind(_judge_delay).or_none(),
     "tags": Kind(_judge_tags),
+    "once": FLAG,
+    "unique": Kind(_judge_unique).or_none(),
+    "keep": duration().or_none(),
     "context": Kind(_judge_context),
 }
 
@@ -457,6 +503,7 @@ CONSTRUCTORS: dict[str, tuple[dict[str, Kind], Make]] = {
         QUEUE_OF_PROCESSES,
         lambda argument, value: Queue("mine", kind="processes", **{argument: value}),
     ),
+    "Unique": (UNIQUE, lambda argument, value: Unique(**{"key": "k", argument: value})),
     "Retry": (RETRY, lambda a, value: Retry(**{"attempts": 3, "on": ValueError, a: value})),
     "job(function, ...)": (OPTIONS, lambda argument, value: job(blocks, **{argument: value})),
     "job(...)": (OPTIONS, lambda argument, value: job(**{argument: value})),
@@ -551,6 +598,8 @@ USES = {
     "CancelToken": {"cancel": {"reason"}, "on_cancel": {"callback"}, "wait": {"seconds"}},
     "Stream": {"progress": {"title"}, "reduce": {"function"}},
     "JobFunction": {"options": set[str](), "bind": set[str]()},
+    "Call": {"with_id": {"job_id"}},
+    "Unique": {"key_of": {"args", "kwargs"}},
     "Retry": {"wants": {"error"}, "delay_after": {"attempt", "error", "roll"}},
     "run": {"main"},
     "job": {"function"},
@@ -591,12 +640,14 @@ def test_every_argument_is_in_the_tables() -> None:
             elif issubclass(one, BaseException) and "__init__" in vars(one):
                 found[public] = _arguments(one)
     assert found.pop("JobCancelled") == {"message", "reason"}  # made by the engine
+    assert found.pop("DuplicateJob") == {"message", "job_id"}
     assert found.pop("JobTimedOut") == {"message", "timeout"}
     assert found.pop("WorkerCrashed") == {"message", "status", "stderr"}
     assert found == USES
     assert _arguments(Supervisor) == SUPERVISOR.keys()
     assert _arguments(Queue) == QUEUE.keys() | QUEUE_OF_PROCESSES.keys()
     assert _arguments(Retry) == RETRY.keys()
+    assert _arguments(Unique) == UNIQUE.keys()
     assert Options.__annotations__.keys() == OPTIONS.keys()
     classes = {
         public
@@ -604,7 +655,7 @@ def test_every_argument_is_in_the_tables() -> None:
         if isinstance(getattr(asyncworkers, public), type)
         and not issubclass(getattr(asyncworkers, public), Exception)
     }
-    assert classes - NOT_FOR_USERS.keys() == {"Supervisor", "Queue", "Retry"}
+    assert classes - NOT_FOR_USERS.keys() == {"Supervisor", "Queue", "Retry", "Unique"}
 
 
 # ---- constructors and options: B01, B02, B03
@@ -644,7 +695,7 @@ def test_fault_B02_out_of_range(what: str) -> None:
     kinds, make = CONSTRUCTORS[what]
     told = 0
     for argument, value, expected in _tries(kinds):
-        if expected is ValueError and argument not in ("queues", "on", "tags"):
+        if expected is ValueError and argument not in ("queues", "on", "tags", "store"):
             with pytest.raises(ValueError) as caught:
                 make(argument, value)
             message = str(caught.value)
@@ -1192,7 +1243,7 @@ def test_fault_B07_a_misspelled_option_is_named_with_the_nearest(option: str) ->
         job(**{wrong: None})
 
 
-@pytest.mark.parametrize("option", ["rate", "concurrency", "unique", "once", "store", "x"])
+@pytest.mark.parametrize("option", ["rate", "concurrency", "x"])
 def test_fault_B07_what_is_not_built_yet_does_not_exist(option: str) -> None:
     """Nothing is accepted and ignored: an option that does nothing is an error."""
     with pytest.raises(TypeError, match=f"unknown option '{option}'"):

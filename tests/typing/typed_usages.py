@@ -18,6 +18,7 @@ from asyncworkers import (
     Stream,
     Succeeded,
     Supervisor,
+    Unique,
     Work,
     current_job,
     job,
@@ -136,3 +137,21 @@ async def main(count: int) -> str:
 
 
 assert_type(run(main, 3), str)
+
+
+@job(once=True, unique=Unique(str, until=60.0), keep=3_600)
+async def charge(number: int) -> str:
+    """A job that only a store can keep."""
+    return str(number)
+
+
+async def storing() -> None:
+    """Jobs in a store are typed as those in memory; those found there are of any type."""
+    async with Supervisor(store="sqlite:///jobs.db", functions=[charge, fetch]) as supervisor:
+        assert_type(await supervisor.submit(charge, 1), Job[str])
+        assert_type(await supervisor.call(charge.bind(1).with_id("charge-1")), str)
+        found = await supervisor.stored.get("charge-1")
+        assert_type(found.done(), bool)
+        assert_type(await supervisor.stored.retry(name="charge"), int)
+        async for one in supervisor.stored.jobs(state="failed"):
+            assert_type(one.why, str)

@@ -141,6 +141,10 @@ class SqliteStore:
         """Take waiting jobs that are due."""
         return self._use().write("lease", wants)
 
+    def holding(self) -> Awaitable[list[Lease]]:
+        """The leases that this worker has now."""
+        return self._use().write("holding", None)
+
     def started(self, lease: Lease) -> None:
         """Note that the job begins now."""
         opened = self._open
@@ -528,6 +532,8 @@ class _Open:
                     after += [one.bury for one in dead]
                 case "renew":
                     ask.answer = self._renew(ask.items, after)
+                case "holding":
+                    ask.answer = tables.holding(self.presence.worker)
                 case "leave":
                     tables.bring_back(self.presence.worker, self.presence.begun(), certain=True)
                 case _:

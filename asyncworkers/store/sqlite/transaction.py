@@ -435,6 +435,16 @@ class Tables:
             )
         return taken
 
+    def holding(self, worker: int) -> list[Lease]:
+        """The leases that a worker has now."""
+        held = LEASED.replace("token + 1", "token").replace("attempt + 1", "attempt")
+        text = self._value(
+            f"SELECT json_group_array({held}) FROM asyncworkers_jobs"
+            f" JOIN asyncworkers_kinds USING (kind) WHERE worker = ? AND state = {RUNNING}",
+            worker,
+        )
+        return msgspec.json.decode(text, type=list[Lease])
+
     def kinds_of(
         self, queue: str, names: Collection[str], codecs: Collection[str]
     ) -> tuple[int, ...]:

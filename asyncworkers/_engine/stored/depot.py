@@ -1,0 +1,373 @@
+"""The depot is all that one supervisor has of its store: opened with it, drained with it, closed last."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from asyncworkers import _checks
+from asyncworkers._engine.attempt import Attempt
+from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.stored.feeder import Feeder
+from asyncworkers._engine.stored.forms import Form, Forms, Listed
+from asyncworkers._engine.stored.keeper import Keeper
+from asyncworkers._engine.stored.link import EMPTY, Link
+from asyncworkers._engine.stored.queue import Held, StoredQueue
+from asyncworkers._engine.stored.settler import Settler
+from asyncworkers._engine.stored.views import Views
+from asyncworkers._log import log
+from asyncworkers.errors import DuplicateJob, JobCancelled
+from asyncworkers.events import JobSubmitted
+from asyncworkers.function import Call, JobFunction, Policies, policies_of
+from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress
+from asyncworkers.outcome import Cancelled
+from asyncworkers.store.codec import encode_error, rebuild_error
+from asyncworkers.store.protocol import (
+    LIMIT,
+    Lease,
+    Mark,
+    Receipt,
+    Settlement,
+    Store,
+    Submission,
+    Where,
+)
+
+__all__ = ["Depot"]
+
+LAST_WRITES = 5.0
+"""Seconds in which the last settlements must be written when the supervisor closes."""
+
+LAST_TRIES = 3
+"""How often the store is asked to close."""
+
+
+class Depot:
+    """Owns the link, the feeder, the settler, the keeper and the views."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        functions: dict[str, Listed],
+        queues: Iterable[StoredQueue],
+        queue_for: Callable[[Policies], Any],
+        max_block: float,
+    ) -> None:
+        self.hub = hub
+        self.store = store
+        self.functions = functions
+        self.queues = {queue.name: queue for queue in queues}
+        self.draining = False
+        self.link = Link(hub, store, self.stir)
+        self.views = Views(self.link, functions, self._about_to_wait)
+        self.settler = Settler(self.link)
+        self.keeper = Keeper(
+            self.link,
+            max_block,
+            lost=self._lost,
+            marked=self._marked,
+            each_round=self._each_round,
+        )
+        self.feeder = Feeder(
+            self.link,
+            self.queues.values(),
+            functions,
+            self.keeper.trusts,
+            lambda: self.settler.backlog,
+        )
+        clock = hub.clock
+        shelf_for: Callable[[Policies], Any] = lambda policies: self.views.shelf(  # noqa: E731
+            queue_for(policies).name
+        )
+        self._queue_for = queue_for
+        self._forms = Forms(functions, shelf_for, clock.wall, clock.random)
+        self._stirred = False
+        self._open = False
+
+    # ---- its life
+
+    async def open(self) -> None:
+        """Open the store and begin to work. Raises what the store raises."""
+        try:
+            await self.store.open(tuple(self.functions))
+        except BaseException:
+            with contextlib.suppress(Exception):  # it may have been opened all the same
+                await self.store.close()
+            raise
+        self._open = True
+        for queue in self.queues.values():
+            queue.belong_to(self)
+        self.hub.depot = self
+        self.keeper.start()
+        self.feeder.start()
+
+    def drain(self) -> None:
+        """Lease nothing more; what has not begun goes back to the store, what runs runs on.
+
+        A job that awaits one that is only stored would wait for who may never come, so it is stopped
+        and goes back as well.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        self.feeder.stop()
+        for queue in self.queues.values():
+            queue.give_back("the supervisor drains")
+        for each in self.hub.queues:
+            for attempt in tuple(each.crew.members):
+                for awaited in tuple(attempt.waits_for):
+                    self._about_to_wait(attempt, awaited)
+        self.stir()
+
+    async def close(self) -> None:
+        """Write what is to be written, in bounded time, and let go of the store."""
+        if not self._open:
+            return
+        self._open = False
+        self.drain()
+        try:
+            await self.feeder.close()
+            if not await self.settler.written(LAST_WRITES):
+                log.error(
+                    "%d jobs ended and the store could not be told: they will be run again",
+                    self.settler.backlog,
+                )
+        finally:
+            self.link.close()
+            self.settler.close()
+            self.views.close()
+            await self._finish_background()
+            await self.keeper.close()
+            await self._close_store()
+
+    async def _finish_background(self) -> None:
+        for task in tuple(self.link.background):
+            with contextlib.suppress(Exception):
+                await task
+
+    async def _close_store(self) -> None:
+        for left in reversed(range(LAST_TRIES)):
+            try:
+                await self.store.close()
+            except Exception as error:
+                if not left:
+                    log.failure("the store could not be closed", error)
+            else:
+                return
+
+    def forget(self) -> None:
+        """The loop was closed under us."""
+        self.keeper.stop()
+
+    # ---- turns
+
+    def stir(self) -> None:
+        """Settle and lease in the next turn of the loop, together."""
+        if not self._stirred:
+            self._stirred = True
+            self.hub.loop.call_soon(self._turn, context=EMPTY)
+
+    def _turn(self) -> None:
+        self._stirred = False
+        self.settler.flush()
+        self.feeder.stir()
+
+    def _each_round(self) -> None:
+        if not self.draining:
+            for queue in self.queues.values():
+                queue.give_back_stale()
+
+    # ---- what its queues ask
+
+    def trusts(self) -> bool:
+        """Whether what was leased is ours for certain."""
+        return self.keeper.trusts()
+
+    def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None:
+        """Have a settlement written."""
+        self.settler.add(settlement, job, queue)
+
+    def say(self, lease: Lease, progress: Progress) -> None:
+        """Have the progress of a running job told."""
+        text = json.dumps([progress.done, progress.total, progress.message])
+        self.keeper.say(lease, text)
+
+    def began(self, held: Held) -> None:
+        """A leased job stands in line here."""
+        view = self.views.find(held.id)
+        if view is not None:
+            held.view = weakref.ref(view)
+
+    def ended(self, job: Job[Any], held: Held, settlement: Settlement, state: int | None) -> None:
+        """A leased job is over here; `state` is its end, None if it goes on in the store."""
+        view = None if held.view is None else held.view()
+        if view is None:
+            view = self.views.find(held.id)
+        if state is not None:
+            if view is not None:
+                self.views.ended(view, state, settlement.data, job._finished)
+            elif settlement.verb == "fail":
+                self._say_failed(job, held)
+        elif view is not None:
+            error = settlement.data if settlement.verb == "retry" else None
+            self.views.waits_again(view, settlement.delay, error)
+
+    def _say_failed(self, job: Job[Any], held: Held) -> None:
+        log.error(
+            "job %s (%s) failed in attempt %d and nobody here awaited it: the store keeps its error",
+            job.name,
+            held.id,
+            held.lease.attempt,
+        )
+
+    # ---- what its keeper tells
+
+    def _lost(self, reason: str) -> None:
+        for job in tuple(self.link.runs.values()):
+            cast("StoredQueue", job._order.home).lose(job, reason)
+
+    def _marked(self, marks: Iterable[Mark]) -> None:
+        for mark in marks:
+            job = self.link.runs.get(mark.id)
+            held = None if job is None else job._rare
+            if job is None or not isinstance(held, Held) or held.lease.token != mark.token:
+                continue
+            error = rebuild_error(mark.reason)
+            reason = str(getattr(error, "reason", error))
+            cast("StoredQueue", job._order.home).cancel_run(job, reason)
+
+    # ---- waits at the end
+
+    def _about_to_wait(self, attempt: Attempt, job: Job[Any]) -> None:
+        """While draining, nobody here will run what is only stored: who awaits that is stopped."""
+        if self.draining and getattr(job._order.home, "run_of", None) is not None:
+            self.hub.loop.call_soon(self._stop_waiting, attempt, attempt.serial, job, context=EMPTY)
+
+    def _stop_waiting(self, attempt: Attempt, serial: int, awaited: Job[Any]) -> None:
+        ours = awaited._uncommon().id in self.link.runs
+        if ours or awaited.done() or attempt.serial != serial or attempt.job is None:
+            return
+        why = "the supervisor ends, and the job it awaits is left in the store"
+        if attempt.job._state == RUNNING:
+            cast("Any", attempt.job._order.home).cancel_attempt(attempt, Cancelled(why))
+
+    # ---- steering
+
+    async def cancel_in_store(self, where: Where, reason: str) -> int:
+        """Cancel jobs wherever they are; how many were reached."""
+        text = f"the job was cancelled: {_checks.printable(reason)}"
+        error = encode_error(JobCancelled(text, reason))
+        reached = await self.store.cancel(where, error)
+        for one in reached:
+            run, view = self.link.runs.get(one.id), self.views.find(one.id)
+            if one.running and run is not None:
+                cast("StoredQueue", run._order.home).cancel_run(run, reason)
+            elif not one.running and view is not None:
+                self.views.ended(view, CANCELLED, error, self.hub.clock.now(), unread=False)
+        return len(reached)
+
+    def view_of(self, run: Job[Any]) -> Job[Any]:
+        """What users see of a job that is leased here."""
+        held = run._rare
+        assert isinstance(held, Held)
+        view = None if held.view is None else held.view()
+        if view is None:
+            order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
+            view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
+            view._created = run._created
+            view._uncommon().tries = run.attempt
+            if run._state == RUNNING:
+                view._state, view._started = RUNNING, run._started
+            held.view = weakref.ref(view)
+        return view
+
+    def find(self, ident: str) -> Job[Any] | None:
+        """The job of this id, if it is leased or held here."""
+        run = self.link.runs.get(ident)
+        return self.views.find(ident) if run is None else self.view_of(run)
+
+    # ---- submitting
+
+    def takes(self, function: Any) -> bool:
+        """Whether what is made of this function goes to the store.
+
+        Raises TypeError or ValueError for what makes no job anywhere.
+        """
+        if type(function) is Call:
+            function = cast("Call[Any]", function).function
+        policies: Policies
+        if isinstance(function, JobFunction):
+            policies = cast("JobFunction[..., Any]", function).policies
+        else:
+            policies = policies_of(function)
+        return bool(self._queue_for(policies).stored)
+
+    async def submit(
+        self, calls: Iterable[tuple[Any, tuple[Any, ...], dict[str, Any]]]
+    ) -> list[Job[Any]]:
+        """Store jobs, all or none; returns when that is committed.
+
+        Raises what is wrong with a call, DuplicateJob, and StoreUnavailable: then whether they are
+        stored is unknown.
+        """
+        unbound = [_unbound(*call) for call in calls]
+        written = [self._forms.write(*call) for call in unbound]
+        if len(written) > LIMIT:
+            raise ValueError(
+                f"a store takes at most {LIMIT:,} jobs at a time, not {len(written):,}"
+            )
+        if not written:
+            return []
+        batch = [submission for _, submission in written]
+        views = [
+            self.views.make(form.order, new.id, form.listed, args, kwargs)
+            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
+        ]
+        asked = self.link.start(lambda: self.store.submit(batch))
+        for name in {form.queue for form, _ in written}:
+            self.feeder.submitted(name)
+        receipts = await asked
+        return await self._received(written, views, receipts)
+
+    async def _received(
+        self,
+        written: list[tuple[Form, Submission]],
+        views: list[Job[Any]],
+        receipts: list[Receipt],
+    ) -> list[Job[Any]]:
+        now = self.hub.clock.now()
+        others: dict[int, str] = {}
+        for place, ((form, new), receipt) in enumerate(zip(written, receipts, strict=True)):
+            if receipt.outcome == "rejected":
+                raise DuplicateJob(
+                    f"job {receipt.id} holds the unique key of {form.listed.name}", receipt.id
+                )
+            if receipt.id != new.id:
+                others[place] = receipt.id
+            elif self.hub.listeners:
+                details = new.id, form.listed.name, form.queue, form.policies.tags
+                self.hub.listeners.emit(JobSubmitted(now, *details))
+        if others:
+            records = await self.store.get(list(others.values()))
+            for (place, ident), record in zip(others.items(), records, strict=True):
+                if record is not None:
+                    views[place] = self.views.of(record)
+                else:
+                    views[place]._uncommon().id = ident
+        return views
+
+
+def _unbound(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any], str | None]:
+    """A call as function, arguments and the id it was given, if it was."""
+    if type(function) is not Call:
+        return function, args, kwargs, None
+    if args or kwargs:
+        raise TypeError("a bound call has its arguments: submit(f.bind(x)), nothing more")
+    call = cast("Call[Any]", function)
+    return call.function, call.args, call.kwargs, call.job_id

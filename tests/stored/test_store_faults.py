@@ -1,0 +1,202 @@
+"""The store fails, at each of its calls, before or after it took effect, or is away for a while."""
+
+import asyncio
+import contextlib
+
+import pytest
+from stored_jobs import ALL, double, fail, notes, third_time
+
+from asyncworkers import JobState, StoreUnavailable, Supervisor, events
+from asyncworkers.store.memory import MemoryData, MemoryStore
+from asyncworkers.store.sqlite import SqliteStore
+from asyncworkers.testing import EventRecorder, FaultInjector
+
+pytestmark = pytest.mark.asyncio
+
+VERBS = (
+    "open",
+    "lease",
+    "holding",
+    "started",
+    "settle",
+    "renew",
+    "wait_ready",
+    "maintain",
+    "close",
+)
+READS = ("get", "wait_ended", "cancel")
+
+
+class LoopClock:
+    """A store's clock on the loop's own time, which may be virtual."""
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+
+    def wall(self):
+        return 1_800_000_000 + self.loop.time()
+
+    def uptime(self):
+        return self.loop.time()
+
+    def boot(self):
+        return "boot"
+
+
+async def a_life(store, diary, submitted):
+    """Submit jobs of each kind, await them, and leave; every store call may be the one to fail."""
+    supervisor = Supervisor(store=store, functions=ALL, stall=None)
+    while True:
+        try:
+            await supervisor.__aenter__()
+            break
+        except StoreUnavailable:  # opening is the user's to repeat
+            continue
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_exit(supervisor.__aexit__)
+        for number, call in enumerate(
+            [double.bind(1), third_time.bind(str(diary)), fail.bind("gone"), double.bind(2)]
+        ):
+            named = call.with_id(f"job-{number}")
+            while True:
+                try:
+                    submitted.append(await supervisor.submit(named))
+                    break
+                except StoreUnavailable:  # an unknown outcome: the same id may be submitted again
+                    continue
+        ends = await asyncio.gather(*submitted, return_exceptions=True)
+    assert ends[:2] == [2, 3]
+    assert isinstance(ends[2], KeyError)
+    assert ends[3] == 4
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_fault_S01_each_call_of_a_life_fails(when, tmp_path):
+    """Whichever call of the store fails, before or after it took effect: every job ends as it should,
+    no settlement is lost or doubled, and nothing stays leased.
+    """
+    number, failed = 0, set()
+    while True:
+        number += 1
+        diary = tmp_path / f"diary-{when}-{number}"
+        injector = FaultInjector(number, when=when, error=StoreUnavailable)
+        data = MemoryData(LoopClock())
+        store = injector.wrap_object(MemoryStore(data), (*VERBS, *READS, "submit"))
+        await a_life(store, diary, [])
+        states = [job.state for job in data.jobs.values()]
+        assert states == [
+            JobState.SUCCEEDED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.SUCCEEDED,
+        ], (number, injector.failed)
+        assert [job.attempt for job in data.jobs.values()] == [1, 3, 1, 1], injector.failed
+        assert notes(diary) == ["attempt 1", "attempt 2", "attempt 3"], injector.failed
+        if injector.failed is None:
+            break
+        failed.add(injector.failed)
+    assert number > 20
+    assert {f"MemoryStore.{verb}" for verb in ("lease", "settle", "submit", "maintain")} <= failed
+
+
+class Away(MemoryStore):
+    """A store that can be away."""
+
+    away = False
+
+    def _do(self, work):
+        if self.away:
+            raise StoreUnavailable("away")
+        return super()._do(work)
+
+    def renew(self, progress=()):
+        if self.away:
+            raise StoreUnavailable("away")
+        return super().renew(progress)
+
+    async def maintain(self):
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().maintain()
+
+
+@pytest.mark.virtual_time
+async def test_fault_S02_the_store_is_away_and_comes_back(tmp_path):
+    """What runs ends, and is settled when the store is back; nothing is lost, and it is said."""
+    data = MemoryData(LoopClock())
+    recorder = EventRecorder()
+    store = Away(data)
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        started.set()
+        await go.wait()
+        return "ended"
+
+    functions = [wait, double]
+    async with Supervisor(store=store, functions=functions, listeners=[recorder]) as supervisor:
+        job = await supervisor.submit(wait)
+        await started.wait()
+        store.away = True
+        go.set()
+        await asyncio.sleep(10)
+        assert not job.done()
+        with pytest.raises(StoreUnavailable):
+            await supervisor.submit(double, 1)
+        assert "cannot be reached" in supervisor._depot.link.why
+        store.away = False
+        assert await job == "ended"
+        assert await supervisor.call(double, 1) == 2
+        await recorder.wait_for(events.StoreFound)
+    assert len(recorder.of(events.StoreMissed)) == 1
+    assert len(recorder.of(events.StoreFound)) == 1
+    assert next(iter(data.jobs.values())).attempt == 1
+
+
+@pytest.mark.virtual_time
+async def test_a_store_that_is_away_for_longer_than_a_lease(tmp_path):
+    """Once the lease has run out what runs is stopped, and begins anew when the store is back."""
+    data = MemoryData(LoopClock())
+    store = Away(data)
+    attempts = []
+
+    async def wait() -> str:
+        attempts.append(1)
+        await asyncio.sleep(3_600 if len(attempts) == 1 else 0)
+        return "ended"
+
+    async with Supervisor(store=store, functions=[wait]) as supervisor:
+        job = await supervisor.submit(wait)
+        while not attempts:
+            await asyncio.sleep(0)
+        store.away = True
+        await asyncio.sleep(45)
+        assert supervisor.stats().running == 0
+        store.away = False
+        assert await job == "ended"
+    assert len(attempts) == 2
+
+
+async def test_fault_S03_a_slow_store_loses_nothing(tmp_path):
+    """While every settlement takes its time the keeper goes on, and no lease is lost."""
+
+    class Slow(MemoryStore):
+        async def settle(self, batch):
+            await asyncio.sleep(0.5)
+            return await super().settle(batch)
+
+    data = MemoryData()
+    async with Supervisor(store=Slow(data, ttl=0.3), functions=ALL) as supervisor:
+        jobs = await supervisor.submit_many(double, range(10))
+        assert await asyncio.gather(*jobs) == [2 * n for n in range(10)]
+    assert {job.attempt for job in data.jobs.values()} == {1}
+
+
+async def test_what_cannot_be_opened_is_said_at_the_start(tmp_path):
+    """A file that can be no store is an error of entering, and leaves nothing behind."""
+    with pytest.raises(StoreUnavailable):
+        async with Supervisor(store=lambda: SqliteStore(tmp_path), functions=ALL):
+            pass
+    with pytest.raises(ValueError, match="store"):
+        Supervisor(store="redis://localhost")

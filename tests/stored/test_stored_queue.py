@@ -1,0 +1,371 @@
+"""Jobs in a store through the supervisor: accepted when committed, run, settled, awaited, given back."""
+
+import asyncio
+import contextlib
+
+import pytest
+from stored_jobs import (
+    SUPERVISORS,
+    OwnError,
+    cpu_double,
+    double,
+    fail,
+    hold,
+    keyed,
+    notes,
+    parent,
+    rejecting,
+    surprise,
+    third_time,
+    thread_double,
+    who,
+)
+
+from asyncworkers import (
+    ArgumentsMismatch,
+    DuplicateJob,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobState,
+    NotSerializable,
+    Queue,
+    Retry,
+    Supervisor,
+    SupervisorClosed,
+    events,
+    job,
+)
+from asyncworkers.store import Submission
+from asyncworkers.testing import EventRecorder, no_leaks
+
+pytestmark = pytest.mark.asyncio
+
+
+async def began(diary, count=1):
+    """Wait until so many attempts have noted that they began."""
+    while sum(line.startswith("began") for line in notes(diary)) < count:
+        await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("function", [double, thread_double, cpu_double], ids=lambda f: f.name)
+async def test_a_stored_job_runs_and_gives_its_value(place, function):
+    """A job is committed, runs on the loop, in a thread or in a process, and its value comes back."""
+    async with no_leaks(ignore=("shared memory *",), grace=3.0):
+        async with place.supervisor() as supervisor:
+            submitted = await supervisor.submit(function, 21)
+            assert await submitted == 42
+            assert submitted.state is JobState.SUCCEEDED
+            assert (submitted.attempt, submitted.name) == (1, function.name)
+            assert "succeeded" in submitted.why
+
+
+async def test_jobs_of_each_way_to_submit(place):
+    """`submit_many`, `call`, a bound call and a submission from a thread all store their jobs."""
+    async with place.supervisor() as supervisor:
+        jobs = await supervisor.submit_many(double, range(200))
+        assert await asyncio.gather(*jobs) == [2 * n for n in range(200)]
+        assert await supervisor.call(double, 4) == 8
+        assert await supervisor.call(double.bind(5)) == 10
+        future = await asyncio.to_thread(supervisor.submit_threadsafe, double, 6)
+        assert await asyncio.wrap_future(future) == 12
+        assert (await supervisor.submit_many(double, [])) == []
+        stored = [one async for one in supervisor.stored.jobs(state="succeeded")]
+        assert len(stored) == 203
+        assert await stored[0] == 12
+
+
+async def test_a_job_knows_its_stored_id(place):
+    """`current_job()` has the id that the store knows the job by."""
+    async with place.supervisor() as supervisor:
+        submitted = await supervisor.submit(who)
+        assert await submitted == (submitted.id, 1, "who")
+        assert len(submitted.id) == 32
+
+
+async def test_retries_are_the_stores(place, tmp_path):
+    """An attempt that failed goes back to the store with its delay, and the next one counts on."""
+    async with place.supervisor() as supervisor:
+        assert await supervisor.call(third_time, str(tmp_path / "diary")) == 3
+        assert notes(tmp_path / "diary") == ["attempt 1", "attempt 2", "attempt 3"]
+        assert supervisor.stats().retried == 2
+
+
+async def test_a_retry_policy_counts_failures(place):
+    """A job that always fails is begun as often as its policy says, and then it has failed."""
+    always = job(fail.function, name="always", retry=Retry(3, on=KeyError, delay=0))
+    async with place.supervisor(functions=[always]) as supervisor:
+        submitted = await supervisor.submit(always, "gone")
+        with pytest.raises(KeyError):
+            await submitted
+        assert (await supervisor.stored.get(submitted.id)).attempt == 3
+
+
+async def test_errors_come_back_as_data(place):
+    """A builtin error is rebuilt, any other is a JobFailed that names it; the store keeps both."""
+    async with place.supervisor() as supervisor:
+        with pytest.raises(KeyError, match="gone"):
+            await supervisor.call(fail, "gone")
+        with pytest.raises(JobFailed, match="OwnError: mine"):
+            await supervisor.call(fail, "own")
+        dead = [one async for one in supervisor.stored.jobs(state="failed")]
+        assert [type(one.exception()) for one in dead] == [JobFailed, KeyError]
+        assert OwnError.__name__ in str(dead[0].exception())
+
+
+async def test_what_cannot_be_stored_is_refused_by_name(place):
+    """An argument that would not come back is an error at the call; such a result fails the job."""
+    async with place.supervisor() as supervisor:
+        with pytest.raises(NotSerializable, match="argument 'number'"):
+            await supervisor.submit(double, {1, 2})
+        with pytest.raises(TypeError, match="missing"):
+            await supervisor.submit(double)
+        with pytest.raises(NotSerializable, match="the result"):
+            await supervisor.call(surprise)
+        assert supervisor.stats().queues["default"].failed == 1
+        assert await supervisor.call(double, 1) == 2
+
+
+async def test_fault_J26_stored_arguments_that_do_not_fit_fail_the_job(place):
+    """Arguments of an older version of the function are no attempt and no storm: the job fails."""
+    async with place.supervisor() as supervisor:
+        store = supervisor._depot.store
+        await store.submit([Submission("old", "default", "double", '[["x", 2],{}]')])
+        with pytest.raises(ArgumentsMismatch):
+            await (await supervisor.stored.get("old"))
+        assert await supervisor.call(double, 1) == 2
+
+
+async def test_fault_J25_an_unknown_function_is_left_and_said(place):
+    """A job whose function is not listed here stays where it is, and `why` says so."""
+    async with place.supervisor() as supervisor:
+        store = supervisor._depot.store
+        await store.submit([Submission("alien", "default", "alien", "[[],{}]")])
+        assert await supervisor.call(double, 1) == 2
+        found = await supervisor.stored.get("alien")
+        assert found.state is JobState.QUEUED
+        assert "no process here knows function 'alien'" in found.why
+        (counts,) = await supervisor.stored.counts()
+        assert counts.unknown == {"alien": 1}
+
+
+async def test_an_unlisted_function_is_an_error_at_submit(place):
+    """Nobody could run it; on a queue in memory it may be submitted."""
+
+    async def stranger() -> int:
+        return 1
+
+    async with place.supervisor(queues=[Queue("local", stored=False)]) as supervisor:
+        with pytest.raises(ValueError, match="functions"):
+            await supervisor.submit(stranger)
+        assert await supervisor.call(job(stranger, queue="local")) == 1
+        assert await supervisor.map(stranger_double, [1, 2]) == [2, 4]
+
+
+async def stranger_double(number: int) -> int:
+    """A function that was not listed."""
+    return 2 * number
+
+
+async def test_what_only_a_store_can_do_is_refused_in_memory():
+    """`once`, `unique`, `keep`, an id of one's own and `stored=True` need a store; so does steering."""
+    async with Supervisor() as supervisor:
+        for option in ({"once": True}, {"unique": "a"}, {"keep": 5}):
+            with pytest.raises(ValueError, match=f"{next(iter(option))}= is for jobs in a store"):
+                await supervisor.submit(double.options(**option), 1)
+        with pytest.raises(ValueError, match="with_id"):
+            await supervisor.submit(double.bind(1).with_id("a"))
+        with pytest.raises(ValueError, match="no store"):
+            _ = supervisor.stored
+    with pytest.raises(ValueError, match="no store="):
+        Supervisor(queues=[Queue("a", stored=True)])
+
+
+async def test_submit_nowait_says_what_to_do(place):
+    """What is accepted when committed cannot be accepted without waiting."""
+    async with place.supervisor() as supervisor:
+        with pytest.raises(TypeError, match="await submit"):
+            supervisor.submit_nowait(double, 1)
+
+
+async def test_options_that_a_store_cannot_keep_are_refused(place):
+    """Whoever runs the job has the listed function's retry and timeout, so others are refused."""
+    async with place.supervisor() as supervisor:
+        with pytest.raises(ValueError, match="timeout= of a stored job"):
+            await supervisor.submit(double.options(timeout=5), 1)
+        assert await supervisor.call(double.options(priority=5, tags=["a"]), 1) == 2
+    with pytest.raises(ValueError, match="two of the name 'double'"):
+        place.supervisor(functions=[double, double.options(priority=1)])
+    with pytest.raises(TypeError, match="store must be"):
+        Supervisor(store=5)
+
+
+async def test_an_id_of_ones_own_is_submitted_once(place):
+    """To submit an id again does nothing, and answers with the job there is."""
+    async with place.supervisor() as supervisor:
+        call = double.bind(3).with_id("order-3")
+        first, second = await supervisor.submit(call), await supervisor.submit(call)
+        assert (await first, await second) == (6, 6)
+        assert first.id == second.id == "order-3"
+        third = await supervisor.submit(call)
+        assert await third == 6
+        assert len([one async for one in supervisor.stored.jobs()]) == 1
+
+
+async def test_fault_J29_unique_keys(place):
+    """A second job of a key answers with the first one, or is refused, as its function says."""
+    async with place.supervisor() as supervisor:
+        await supervisor.stored.pause("default")
+        first, second = await supervisor.submit(keyed, "a"), await supervisor.submit(keyed, "a")
+        other = await supervisor.submit(keyed, "b")
+        assert first.id == second.id != other.id
+        await supervisor.stored.resume("default")
+        assert await asyncio.gather(first, second, other) == ["a", "a", "b"]
+        there = await supervisor.submit(rejecting)
+        with pytest.raises(DuplicateJob) as refused:
+            await supervisor.submit(rejecting)
+        assert refused.value.job_id == there.id
+
+
+async def test_cancelling_what_waits_and_what_runs(place, tmp_path):
+    """A stored job is cancelled in line, while it runs, and by its id, and says why."""
+    diary = tmp_path / "diary"
+    async with place.supervisor() as supervisor:
+        running = await supervisor.submit(hold, str(diary))
+        await began(diary)
+        later = await supervisor.submit(double.options(delay=3_600), 1)
+        assert later.cancel("not needed")
+        with pytest.raises(JobCancelled) as cancelled:
+            await later
+        assert cancelled.value.reason == "not needed"
+        assert running.state is JobState.RUNNING
+        assert await supervisor.stored.cancel(running.id, reason="enough") == 1
+        with pytest.raises(JobCancelled, match="enough"):
+            await running
+        assert notes(diary)[-1] == "cancelled"
+        assert not running.cancel()
+
+
+async def test_dead_jobs_are_replayed(place):
+    """A failed job is run again on request, as if it were new, and forgotten on request."""
+    async with place.supervisor() as supervisor:
+        with pytest.raises(KeyError):
+            await supervisor.call(fail, "gone")
+        (dead,) = [one async for one in supervisor.stored.jobs(state="failed")]
+        assert await supervisor.stored.retry(name="fail") == 1
+        again = await supervisor.stored.get(dead.id)
+        with contextlib.suppress(KeyError):
+            await again
+        assert await supervisor.stored.purge(dead) == 1
+        with pytest.raises(JobNotFound):
+            await supervisor.stored.get(dead.id)
+        with pytest.raises(ValueError, match="which jobs"):
+            await supervisor.stored.cancel()
+
+
+async def test_a_drain_gives_back_what_did_not_start(place, tmp_path):
+    """On leaving, what runs is finished; what has not begun is in the store, nothing charged."""
+    async with place.supervisor(workers=1) as supervisor:
+        running = await supervisor.submit(hold, str(tmp_path / "diary"))
+        await began(tmp_path / "diary")
+        queue = supervisor._intake.queues["default"]
+        queue._rate = 1e9  # as if jobs were quick: some are leased ahead
+        waiting = await supervisor.submit_many(double, range(5))
+        while not queue.queued:
+            await asyncio.sleep(0)
+        assert await supervisor.drain(0)
+    assert notes(tmp_path / "diary")[-1] == "cancelled"
+    for one in (running, waiting[0]):
+        with pytest.raises(SupervisorClosed):
+            await one
+    async with place.supervisor(workers=0) as supervisor:
+        records = await supervisor._depot.store.get([running.id, *(one.id for one in waiting)])
+        assert [(one.state, one.attempt, one.failures, one.losses) for one in records] == [
+            (JobState.QUEUED, 1, 0, 0),
+            *[(JobState.QUEUED, 0, 0, 0)] * 5,
+        ]
+    async with place.supervisor(workers=2) as supervisor:
+        again = [await supervisor.stored.get(one.id) for one in waiting]
+        assert await asyncio.gather(*again) == [0, 2, 4, 6, 8]
+        assert (await supervisor.stored.get(running.id)).attempt == 2
+        await supervisor.stored.cancel(running)
+
+
+async def test_a_normal_exit_finishes_what_runs(place):
+    """A job that runs when the block is left normally runs to its end, and its end is written."""
+    started = asyncio.Event()
+
+    @job(name="slow")
+    async def slow() -> str:
+        started.set()
+        await asyncio.sleep(0.05)
+        return "done"
+
+    async with place.supervisor(functions=[slow]) as supervisor:
+        submitted = await supervisor.submit(slow)
+        await started.wait()
+    assert submitted.result() == "done"
+    assert submitted.state is JobState.SUCCEEDED
+
+
+async def test_a_job_that_awaits_what_is_left_in_the_store_goes_back_at_the_end(place):
+    """Nobody here will run the job it awaits, so leaving does not wait for it: both are in the store."""
+    waits = asyncio.Event()
+
+    @job(name="waits")
+    async def wait_for_later() -> int:
+        later = await SUPERVISORS[0].submit(double.options(delay=3_600), 1)
+        waits.set()
+        return await later
+
+    async with place.supervisor(functions=[double, wait_for_later]) as supervisor:
+        SUPERVISORS[:] = [supervisor]
+        left = await supervisor.submit(wait_for_later)
+        await waits.wait()
+    SUPERVISORS.clear()
+    assert left.state is JobState.QUEUED
+    async with place.supervisor(workers=0) as supervisor:
+        states = [(one.name, one.state.value) async for one in supervisor.stored.jobs()]
+        assert states == [("double", "scheduled"), ("waits", "queued")]
+
+
+async def test_a_job_that_awaits_a_stored_job(place):
+    """A stored job lends its slot while it awaits another one: one worker is enough."""
+    async with place.supervisor(workers=1) as supervisor:
+        SUPERVISORS[:] = [supervisor]
+        try:
+            assert await supervisor.call(parent, 4) == 9
+        finally:
+            SUPERVISORS.clear()
+
+
+async def test_events_of_a_stored_job(place):
+    """Submitted, started, ended, settled: in this order, once, settled only when that is written."""
+    recorder = EventRecorder()
+    async with place.supervisor(listeners=[recorder]) as supervisor:
+        submitted = await supervisor.submit(double, 1)
+        assert await submitted == 2
+    kinds = [type(event) for event in recorder.all if isinstance(event, events.JobEvent)]
+    assert kinds[-2:] == [events.AttemptEnded, events.JobSettled]
+    assert sorted(kind.__name__ for kind in kinds) == [
+        "AttemptEnded",
+        "AttemptStarted",
+        "JobSettled",
+        "JobSubmitted",
+    ]
+
+
+async def test_pausing_everywhere_and_here(place):
+    """A queue paused in the store starts nothing; one that is paused here gives back what it had."""
+    async with place.supervisor() as supervisor:
+        await supervisor.stored.pause("default")
+        waiting = await supervisor.submit(double, 1)
+        assert await supervisor.call(thread_double, 1) == 2
+        assert waiting.state is JobState.QUEUED
+        await supervisor.stored.resume("default")
+        assert await waiting == 2
+        supervisor.pause("default")
+        waiting = await supervisor.submit(double, 2)
+        assert "paused" in waiting.why
+        supervisor.resume("default")
+        assert await waiting == 4
