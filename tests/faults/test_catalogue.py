@@ -19,7 +19,6 @@ GROUPS = {
 NOT_YET = {
     "J25": "needs a store: a job whose function an old deployment does not know",
     "J26": "needs a store: arguments that a new deployment does not take",
-    "L05, in a kernel": "needs the door for notebooks: a real kernel",
     "J29": "needs a store: two jobs with one unique key",
     "S02": "needs the stored queue: workers while the store is away",
     "S03": "needs the stored queue: leases while the store is slow",
