@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Described", "describe", "dumps_freely", "freely"]
+__all__ = ["AT_ONCE", "Described", "Way", "describe", "dumps_freely", "freely"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -43,24 +43,41 @@ def describe(error: BaseException) -> bytes:
     return pickle.dumps(described, 5)
 
 
+class Way:
+    """How to pickle: at once. Others may do it in other ways."""
+
+    def dumps(
+        self, module: Any, value: object, apart: Callable[[pickle.PickleBuffer], Any] | None = None
+    ) -> bytes:
+        """Pickle the value by this module, pickle or cloudpickle; `apart` is asked of each buffer."""
+        return bytes(module.dumps(value, protocol=5, buffer_callback=apart))
+
+    def names_main(self, data: bytes) -> bool:
+        """Whether the pickle that was made last, which is this, names anything of `__main__`."""
+        return b"__main__" in data
+
+
+AT_ONCE = Way()
+
+
 def dumps_freely(value: object) -> bytes:
     """Pickle a value; by cloudpickle if pickle cannot name what it is made of."""
-    return freely(lambda dumps: dumps(value, protocol=5))
+    return freely(lambda module: AT_ONCE.dumps(module, value))
 
 
-def freely(dump: Callable[[Callable[..., bytes]], bytes]) -> bytes:
-    """Have `dump` pickle by the function it is given: pickle's, or cloudpickle's if that one fails."""
+def freely(dump: Callable[[Any], bytes], way: Way = AT_ONCE) -> bytes:
+    """Have `dump` pickle by the module it is given: pickle, or cloudpickle if that one fails."""
     try:
-        data = dump(pickle.dumps)
-        if b"__main__" not in data:
+        data = dump(pickle)
+        if not way.names_main(data):
             return data
     except Exception:  # cloudpickle may know better, and says it better if not
         data = b""
     try:
         __import__("cloudpickle")
     except ImportError:
-        return dump(pickle.dumps)
-    return bytes(dump(sys.modules["cloudpickle"].dumps))
+        return dump(pickle)
+    return dump(sys.modules["cloudpickle"])
 
 
 def _pickled(error: BaseException) -> bytes | None:
