@@ -103,7 +103,7 @@ class Order:
             and not policies.sets_context
         )
         self.gate: object = None
-        self.pack: Callable[[Any, Any, Any], Any] | None = None
+        self.pack: Callable[[Any, Any, Any, bool], Any] | None = None
 
     @property
     def name(self) -> str:

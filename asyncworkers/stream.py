@@ -247,7 +247,7 @@ class _Reader:
         if self._ordered and self._results is None:
             if self._failure is None or index < self._failure[0]:
                 self._failure = (index, job)
-            self._stop("another job of its map failed", after=self._failure[0])
+                self._stop("another job of its map failed", after=index)
         elif self._failure is None:
             self._failure = (index, job)
             self._stop("another job of its map failed")

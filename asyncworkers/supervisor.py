@@ -41,6 +41,7 @@ from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
+from asyncworkers.bridge.steps import Heavy
 from asyncworkers.bridge.terms import (
     STARTUP,
     Terms,
@@ -443,14 +444,14 @@ class Supervisor:
         """Make a job of this call and put it in its queue; waits only while the queue is full.
 
         All arguments after the first are the function's own. A job that submits to a full queue
-        lends its slot while it waits. Raises SupervisorClosed if nothing is accepted, WrongLoop
-        outside the supervisor's loop, WouldDeadlock if 1,000 jobs already wait for room from
-        inside jobs, TypeError and ValueError for what makes no job.
+        lends its slot while it waits. What goes to a process is pickled here, and in a thread if
+        that takes long: do not change it before this returns. Raises SupervisorClosed if nothing
+        is accepted, WrongLoop outside the supervisor's loop, WouldDeadlock if 1,000 jobs already
+        wait for room from inside jobs, NotSerializable for what cannot be pickled, TypeError and
+        ValueError for what makes no job.
         """
         intake = self._intake or self._entered()
-        job = intake.take_ordinary(function, args, kwargs)
-        if job is None:
-            job = intake.take_packed(function, args, kwargs)
+        job, heavy = intake.take_ordinary(function, args, kwargs), None
         if job is not None:
             return job
         depot = self._depot
@@ -458,7 +459,16 @@ class Supervisor:
             intake.check()
             (stored,) = await depot.submit([(function, args, kwargs)])
             return stored
-        job = intake.make(function, args, kwargs)
+        try:
+            job = intake.take_packed(function, args, kwargs, True)
+            if job is not None:
+                return job
+            job = intake.make(function, args, kwargs, True)
+        except Heavy as found:
+            heavy = found.with_traceback(None)
+        if heavy is not None:
+            job = await intake.make_aside(function, args, kwargs, heavy)
+        assert job is not None
         queue = cast("MemoryQueue", job._order.home)
         if queue.is_full():
             await queue.room.take(1, intake.check)
@@ -478,7 +488,10 @@ class Supervisor:
         self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[T]: ...
     def submit_nowait(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
-        """As `submit`, but raises QueueFull at once where that would wait."""
+        """As `submit`, but raises QueueFull at once where that would wait.
+
+        What goes to a process is pickled at once, however long that takes.
+        """
         intake = self._intake or self._entered()
         job = intake.take_ordinary(function, args, kwargs)
         if job is None:
@@ -527,7 +540,13 @@ class Supervisor:
                 raise QueueFull(
                     f"more than {queue.maxsize} jobs can never fit in queue {queue.name!r}: use map"
                 )
-            jobs.append(intake.make(function, (item,), {}))
+            heavy = None
+            try:
+                jobs.append(intake.make(function, (item,), {}, True))
+            except Heavy as found:
+                heavy = found.with_traceback(None)
+            if heavy is not None:
+                jobs.append(await intake.make_aside(function, (item,), {}, heavy))
         if not jobs:
             return jobs
         if not queue.room.has(len(jobs)):

@@ -709,3 +709,14 @@ async def test_failures_nobody_read_are_logged_at_the_end(caplog: Log) -> None:
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert "job unread" in record.getMessage()
     assert "ValueError: no" in record.getMessage()
+
+
+async def test_cancelled_jobs_are_counted_out_once() -> None:
+    """However many of those that wait are cancelled, the line holds none in the end, by its own count."""
+    async with Supervisor(workers=1) as supervisor:
+        supervisor.pause("default")
+        for one in await supervisor.submit_many(asyncio.sleep, [0] * 300):
+            one.cancel()
+        supervisor.resume("default")
+        await supervisor.call(asyncio.sleep, 0)
+        assert supervisor.stats().queued == 0

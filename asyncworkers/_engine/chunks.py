@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from asyncworkers._engine.attempt import failure
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers.bridge.child.chunk import UNREAD
 from asyncworkers.bridge.failure import rebuild
-from asyncworkers.bridge.parcel import ChunkCargo, cargo_of
+from asyncworkers.bridge.parcel import ChunkCargo, Unsent, cargo_of
 from asyncworkers.job import FAILED, SUCCEEDED, Job, Order
 
 __all__ = ["Chunks", "chunks_of"]
@@ -80,7 +81,10 @@ class Chunks:
         items = [pop() for _ in range(min(size, len(owner.items)))]
         index = owner.taken
         owner.taken += len(items)
-        job = owner.make_chunk(self._order, items)
+        return self._make(index, items)
+
+    def _make(self, index: int, items: list[Any]) -> Job[Any]:
+        job = self._owner.make_chunk(self._order, items)
         self.under_way[job] = index, items
         job._watch(self._ended)
         return job
@@ -96,13 +100,37 @@ class Chunks:
         done, culprit = 0, job
         if job._state == SUCCEEDED:
             values, done, nanoseconds, trouble = job._value
-            self._learn(nanoseconds * 1e-9 / max(1, done))
             self._owner.queue.completed -= 1  # its items count, not the chunk
+            if done == UNREAD and len(items) > 1:
+                self._split(index, items)
+                return
+            done = max(0, done)
+            self._learn(nanoseconds * 1e-9 / max(1, done))
             if trouble is not None:
                 culprit = self._failed(items[done], failure(rebuild(trouble)).error)
+        elif job._state == FAILED and isinstance(job._value.error, Unsent):
+            job._value.unread = False  # it is nobody's: each item has an end of its own
+            self._owner.queue.failed -= 1
+            self._split(index, items)
+            return
         self._owner.chunk_ended(index, values, done, len(items) - done)
         if done < len(items):
             self._owner.give(index + done, culprit)
+
+    def _split(self, index: int, items: list[Any]) -> None:
+        """Not all of these items can travel, and none was called: each goes alone now, in the same
+        place, so that those that can do.
+        """
+        queue = self._owner.queue
+        jobs = [self._make(at, [item]) for at, item in enumerate(items, index)]
+        for job in reversed(jobs):
+            queue.line.appendleft(job)
+        ending = queue.hub.stopping or queue.ending
+        if ending is not None:
+            for job in jobs:
+                queue.cancel(job, ending)
+        else:
+            queue.crew.staff(len(jobs))
 
     def _failed(self, item: Any, error: Exception) -> Job[Any]:
         """The job of an item that raised inside its chunk."""

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from asyncworkers._engine.aside import Aside
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
@@ -62,6 +63,7 @@ class Hub:
     ) -> None:
         self.loop = loop
         self.clock = Clock(loop)
+        self.aside = Aside(loop, self.clock)
         self.listeners = listeners
         self.name = name
         self.crashed = crashed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import weakref
@@ -16,6 +17,7 @@ from asyncworkers._engine.crew import AT_ONCE
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.supply import Plan
+from asyncworkers.bridge.steps import Heavy, Unwanted
 from asyncworkers.bridge.terms import has_gil, kind_for_cpu
 from asyncworkers.errors import SupervisorClosed
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
@@ -105,11 +107,11 @@ class Intake:
         return job
 
     def take_packed(
-        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], light: bool = False
     ) -> Job[Any] | None:
         """As `take_ordinary`, for a function whose calls are packed for another process.
 
-        Raises NotSerializable if this one cannot be.
+        Raises NotSerializable if this one cannot be; and Heavy if it must be `light` and is not.
         """
         if type(function) is not JobFunction or function.last_hub is not self.hub:
             return None
@@ -120,15 +122,25 @@ class Intake:
         if here() != self.here or queue.ending or queue.is_full() or copy_context():
             return None
         job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
-        job._value = order.pack(args, kwargs, None)
+        job._value = order.pack(args, kwargs, None, light)
         queue.line.append(job)
         queue.crew.staff(1)
         if queue.told:
             queue.tell_submitted(job)
         return job
 
-    def make(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
-        """The job of a call, not yet in its queue: all that can be refused is refused here."""
+    def make(
+        self,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        light: bool = False,
+        heavy: Heavy | None = None,
+    ) -> Job[Any]:
+        """The job of a call, not yet in its queue: all that can be refused is refused here.
+
+        Raises Heavy if it must be `light` and is not. If it was `heavy` it is packed later.
+        """
         self.check()
         if type(function) is Call:
             if args or kwargs:
@@ -148,8 +160,18 @@ class Intake:
         if parent is not None:
             rare = job._uncommon()
             rare.parent, rare.depth = parent, parent._depth() + 1
-        if order.pack is not None:
-            job._value = order.pack(args, job._kwargs, context)
+        if order.pack is not None and heavy is None:
+            job._value = order.pack(args, job._kwargs, context, light)
+        return job
+
+    async def make_aside(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], heavy: Heavy
+    ) -> Job[Any]:
+        """As `make`, for a call so heavy that it is packed in a thread."""
+        job = self.make(function, args, kwargs, heavy=heavy)
+        with contextlib.suppress(Unwanted):  # the supervisor has closed, as `check` says
+            job._value = heavy.version, await self.hub.aside.do(heavy.pack)
+        self.check()
         return job
 
     def put(self, job: Job[Any]) -> None:

@@ -7,7 +7,7 @@ import itertools
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import Any, cast
 
@@ -22,9 +22,11 @@ from asyncworkers.bridge.child.freight import Freight, unpack
 from asyncworkers.bridge.echo import levels, say
 from asyncworkers.bridge.failure import crashed, rebuild, said_of, unready
 from asyncworkers.bridge.freighter import Loaded
+from asyncworkers.bridge.heavy import LIGHT, load_gently
 from asyncworkers.bridge.parcel import Parcel
 from asyncworkers.bridge.process import ProcessBridge
 from asyncworkers.bridge.protocol import BridgeBroken
+from asyncworkers.bridge.steps import Heavy, Step
 from asyncworkers.bridge.terms import Terms
 from asyncworkers.errors import NotSerializable, WorkerCrashed
 from asyncworkers.events import ChildEnded, ChildStarted
@@ -59,6 +61,9 @@ LEAVE = 0.5
 
 FOUND = -1
 """Instead of a record's kind: the value is to be unpacked of what was found in the arena."""
+
+MADE = -2
+"""Instead of a record's kind: the value was unpacked in a thread, or there is an error."""
 
 SAID_AT_ONCE = 50
 """Log records of one child that are logged in one turn of the loop."""
@@ -143,6 +148,7 @@ class LineWorker(BridgedWorker):
         "_idle",
         "_known",
         "_over",
+        "_packing",
         "_patience",
         "_pulse",
         "_ready",
@@ -155,6 +161,7 @@ class LineWorker(BridgedWorker):
         "_timer",
         "_told_dropped",
         "_unfit",
+        "_unpacking",
         "_waiting",
         "children",
         "process",
@@ -182,6 +189,9 @@ class LineWorker(BridgedWorker):
         self._ready = False
         self._idle = False  # it is one of the idle of its crew
         self._fills = False  # jobs are being taken, to be sent together
+        self._packing: Step | None = None  # the last job of the line, in a thread
+        # The end of the first job, in a thread: how to give it back, and what tells of it.
+        self._unpacking: tuple[Step, Callable[[], None], asyncio.Future[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pulse = LOOK
         self._seen = 0.0  # when the job the child runs was seen first, or the line began
@@ -205,6 +215,8 @@ class LineWorker(BridgedWorker):
                 reason = await self._over
                 self._hold(True)
                 self._retire()
+                if self._unpacking is not None:  # that job has ended: its value is on the way
+                    await self._unpacking[2]
                 if reason is _WORN:
                     self._settle_all()  # it begins nothing any more
                     bridge.freighter.stop()
@@ -225,6 +237,7 @@ class LineWorker(BridgedWorker):
     def leave(self) -> float:
         """The supervisor closes: end, whatever there is to be done."""
         self._patience = HURRY
+        self._unpack_no_more()
         self._end(_HOME)
         self._end_rest()
         return 2 * LEAVE + self.process.freighter.seconds_to_close
@@ -259,6 +272,8 @@ class LineWorker(BridgedWorker):
             self.process.kill()
             self.process.wait(LEAVE)
         self._settle_all()
+        if self._packing is not None:
+            self._packing.unwanted = True
         self._tell_ended()
         self.process.freighter.stop()
         self.process.close()
@@ -328,6 +343,8 @@ class LineWorker(BridgedWorker):
         """Send jobs, as many as the line has room for."""
         if not self._ready or self.process.clogged or self.process.freighter.loads:
             return
+        if self._packing is not None:
+            return
         if self._fills:
             return  # code of an item, or of who gave it, has made us look: that one goes on
         self._fills = True
@@ -358,7 +375,7 @@ class LineWorker(BridgedWorker):
                 self._waiting += cost
             sent.append((job, parcel, cost))
             job._value = self
-            if arguments.__class__ is Freight:
+            if arguments.__class__ is Freight or arguments.__class__ is Heavy:
                 big = job, parcel
                 break
             if job._rare is None or not job._rare.tries:
@@ -400,10 +417,49 @@ class LineWorker(BridgedWorker):
                 self._seen = self.home.now()
             self.fill(ring.PLACES)
 
+        def packed(arguments: Any, error: BaseException | None) -> None:
+            self._packing = None
+            if not self._ready:
+                return  # whoever settles the line gives it back as it is
+            if not wanted():
+                loaded(None)
+            elif error is None:
+                self.sent[number - self._first] = job, (parcel[0], arguments), parcel[0].took
+                self._ship(arguments, wanted, loaded)
+            else:
+                self.sent[number - self._first] = None
+                self.process.take_back(number)
+                self._refuse(job, error)
+                loaded(None)
+
+        if parcel[1].__class__ is Heavy:
+            self._packing = self.home.hub.aside.begin(parcel[1].pack, packed)
+        else:
+            self._ship(parcel[1], wanted, loaded)
+
+    def _ship(
+        self, arguments: Any, wanted: Callable[[], bool], loaded: Callable[[Loaded], None]
+    ) -> None:
+        """Have packed arguments copied to where the child finds them, if any part of them is big."""
         freighter = self.process.freighter
         freighter.last_used = self.home.now()
         freighter.poll()
-        freighter.load(parcel[1], wanted, loaded)
+        freight = arguments if arguments.__class__ is Freight else Freight(arguments, [])
+        freighter.load(freight, wanted, loaded)
+
+    def _refuse(self, job: Job[Any], error: BaseException) -> None:
+        """A job fails that was never sent; what the child runs meanwhile is not concerned."""
+        queue = self.home
+        stand_in = Attempt(queue, self.number)
+        stand_in.job = job
+        job._value = stand_in
+        job._state = RUNNING
+        job._started = now = queue.now()
+        if job._rare is not None:
+            job._rare.tries += 1
+        if queue.told:
+            queue.tell_started(job, stand_in)
+        queue.conclude(job, stand_in, failure(error), now)
 
     def _head_takes(self) -> float:
         head = self.sent[0]
@@ -419,11 +475,12 @@ class LineWorker(BridgedWorker):
             except AttributeError:  # it is an item's of a stream, which nobody has packed yet
                 pass
             try:
-                job._value = cast("Any", job._order.pack)(job._args, job._kwargs, job._context)
+                pack = cast("Any", job._order.pack)
+                job._value = pack(job._args, job._kwargs, job._context, True)
+            except Heavy as heavy:
+                job._value = heavy.version, heavy.with_traceback(None)
             except NotSerializable as error:
-                self._begin(job, queue.now())
-                job._value = self
-                self._conclude(job, None, Failed(error))
+                self._refuse(job, error)
                 continue
             return job
         return None
@@ -480,10 +537,11 @@ class LineWorker(BridgedWorker):
         said = 0
         learn: tuple[Any, int] | None = None
         now = queue.now()
-        if self.process.freighter.unloads:
+        if self.process.freighter.unloads or self._unpacking is not None:
             if not at_once:
                 return False
             self.process.freighter.unload_now()
+            self._unpack_no_more()
         while True:
             record = next(self._records, None)
             if record is None:
@@ -514,6 +572,9 @@ class LineWorker(BridgedWorker):
                 if not self._unload(number, started, ended, memoryview(payload), at_once=at_once):
                     break
                 continue
+            if self._is_heavy(kind, payload) and not at_once:
+                self._unpack(kind, number, started, ended, payload)
+                break
             one = self._step()
             if one is None:  # it was taken back, or withdrawn
                 self.process.shared.places[number & ring.MASK] = 0
@@ -544,7 +605,9 @@ class LineWorker(BridgedWorker):
                     continue
                 if job._state == QUEUED:
                     self._begin(job, self._moment(started))
-                self._conclude(job, parcel, self._outcome(job, kind, payload))
+                ended_by_verdict = self.job is job and self.verdict is not None
+                outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
+                self._conclude(job, parcel, outcome)
         if learn is not None:
             learn[0].learn(learn[1] * 1e-9)
             self.children.deaths = 0
@@ -577,6 +640,43 @@ class LineWorker(BridgedWorker):
             return False
         return at_hand
 
+    def _is_heavy(self, kind: int, payload: Any) -> bool:
+        """Whether a value that somebody wants takes long to unpickle."""
+        one = self.sent[0]
+        if one is None or (self.job is one[0] and self.verdict is not None):
+            return False
+        return (kind == ring.VALUE and len(payload) > LIGHT) or (
+            kind == FOUND and payload is not None and len(payload.stream) > LIGHT
+        )
+
+    def _unpack(self, kind: int, number: int, started: int, ended: int, payload: Any) -> None:
+        """Have a value unpickled in a thread: the next record is the value then."""
+        stream, buffers = cast("Any", payload if kind == FOUND else (payload, []))
+        over: asyncio.Future[None] = self.home.hub.loop.create_future()
+
+        def made(value: Any, error: BaseException | None) -> None:
+            if self._unpacking is not None and self._unpacking[0] is step:
+                self._unpacking = None
+                _resolve(over)
+                record = (MADE, number, started, ended, (value, error))
+                self._records = itertools.chain([record], self._records)
+                self.look()
+
+        def as_it_came() -> None:
+            record = (kind, number, started, ended, payload)
+            self._records = itertools.chain([record], self._records)
+
+        step = self.home.hub.aside.begin(lambda step: load_gently(stream, buffers, step), made)
+        self._unpacking = step, as_it_came, over
+
+    def _unpack_no_more(self) -> None:
+        """Nobody can wait for the thread any more, or wants the value."""
+        if self._unpacking is not None:
+            (step, as_it_came, over), self._unpacking = self._unpacking, None
+            step.unwanted = True
+            _resolve(over)
+            as_it_came()
+
     def _step(self) -> Sent | None:
         """The first job in the line has ended, or was skipped; what it was."""
         sent = self.sent
@@ -599,6 +699,9 @@ class LineWorker(BridgedWorker):
                 return Succeeded(pickle.loads(payload) if payload else None)  # noqa: S301
             if kind == FOUND:
                 return Succeeded(unpack(*payload))
+            if kind == MADE:
+                value, error = payload
+                return Succeeded(value) if error is None else Failed(_unreadable(job, error))
             return failure(rebuild(payload))
         except BaseException as error:
             return Failed(_unreadable(job, error))
@@ -666,6 +769,8 @@ class LineWorker(BridgedWorker):
         if place and one is not None:
             self._waiting -= one[2]
         self.sent[place] = None
+        if self._packing is not None and place == len(self.sent) - 1:
+            self._packing.unwanted = True
         return True
 
     def _number_of(self, job: Job[Any]) -> int | None:
@@ -712,6 +817,9 @@ class LineWorker(BridgedWorker):
         if one is not None and one[0] is self.job:
             self.process.interrupt(self._first)
             self._take_back()
+            if self._unpacking is not None:
+                self._unpack_no_more()
+                self._look_soon()
         return True
 
     def kill(self) -> bool:
@@ -902,7 +1010,8 @@ class LineWorker(BridgedWorker):
                 if running is not None:  # nothing is sent behind it again
                     self.sent[0] = (running[0], running[1], waited)
             timeout = job._order.timeout
-            if timeout is not None and self.verdict is None:
+            ended = self.process.freighter.unloads or self._unpacking is not None
+            if timeout is not None and self.verdict is None and not ended:
                 left = job._started + timeout - now
                 if left <= 0:
                     queue.cancel_attempt(self, TimedOut(timeout))
@@ -922,3 +1031,8 @@ def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
     )
     failed.__cause__ = error
     return failed
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -444,7 +444,7 @@ class MemoryQueue:
         elif job._state == QUEUED:
             self._dead += 1
             if self._dead > 64 and self._dead * 2 > len(self.line):
-                self._forget_dead()
+                self._forget_dead(job)
         else:
             self.scheduled -= 1
         job._uncommon()  # so that it counts no attempt
@@ -703,10 +703,14 @@ class MemoryQueue:
             self._open()
         self.line.append(entry)
 
-    def _forget_dead(self) -> None:
-        """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head."""
+    def _forget_dead(self, last: Job[Any]) -> None:
+        """Take the cancelled jobs out of the line, so that they do not pile up behind a slow head;
+        and the last one, which is about to be cancelled.
+        """
         alive = [
-            entry for entry in self.line if entry.__class__ is not Job or entry._state == QUEUED
+            entry
+            for entry in self.line
+            if entry.__class__ is not Job or (entry._state == QUEUED and entry is not last)
         ]
         ranked = not isinstance(self.line, deque)
         self.line = (

@@ -128,6 +128,7 @@ async def close(hub: Hub) -> None:
         stopped.abandon_all()  # all of it has ended, unless somebody was in too much of a hurry
     for queue in hub.queues:
         queue.close()
+    hub.aside.close()
     hub.let_functions_go()
     workers = [task for task in hub.tasks() if not task.done()]
     patience = LAST_MOMENT

@@ -9,12 +9,15 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, ContextVar
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 from asyncworkers import _checks
 from asyncworkers.bridge.child.chunk import CHUNKED
 from asyncworkers.bridge.child.freight import Freight, pack, pack_call, pack_small
-from asyncworkers.bridge.child.trouble import dumps_freely
+from asyncworkers.bridge.child.trouble import AT_ONCE, Way, dumps_freely
+from asyncworkers.bridge.heavy import LIGHT, LIGHTLY, Gently, TooMuch, dumps_light
+from asyncworkers.bridge.steps import Heavy, Step
 from asyncworkers.errors import NotSerializable
 from asyncworkers.function import name_of
 from asyncworkers.job import running
@@ -24,6 +27,7 @@ __all__ = [
     "Cargo",
     "ChunkCargo",
     "Parcel",
+    "Unsent",
     "Version",
     "cargo_of",
     "find_function",
@@ -60,7 +64,7 @@ class Version:
 
 Parcel: TypeAlias = tuple[Version, Any]
 """A call: its function's version and the arguments, plain ones as a tuple, others pickled with what
-goes with them, and as Freight if there is big data in them."""
+goes with them, and as Freight if there is big data in them or the pickle is long."""
 
 _numbers = itertools.count(1)
 
@@ -90,9 +94,16 @@ class Cargo:
             self._version = Version(0, None)
 
     def pack(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        context: Context | None,
+        light: bool = False,
     ) -> Parcel:
-        """Pack a call. Raises NotSerializable, naming the function and the argument."""
+        """Pack a call. Raises NotSerializable, naming the function and the argument.
+
+        With `light` it takes a few milliseconds at most, and raises Heavy if that is not enough.
+        """
         version = self._version
         if version.definition is None or self._references:
             version = self._present_version()
@@ -103,7 +114,7 @@ class Cargo:
                     break
             else:
                 return version, args
-        return version, self._pickle(args, kwargs or {}, context)
+        return version, self._pickle(version, args, kwargs or {}, context, light)
 
     @property
     def travels_alone(self) -> bool:
@@ -111,10 +122,15 @@ class Cargo:
         return not self._carried
 
     def pack_anything(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        context: Context | None,
+        light: bool = False,
     ) -> Parcel:
         """As `pack`, without looking for arguments that need not be pickled."""
-        return self.present_version(), self._pickle(args, kwargs or {}, context)
+        version = self.present_version()
+        return version, self._pickle(version, args, kwargs or {}, context, light)
 
     def present_version(self) -> Version:
         """The function as it is now. Raises NotSerializable if it cannot be pickled."""
@@ -139,30 +155,52 @@ class Cargo:
         return self._version
 
     def _pickle(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], context: Context | None
+        self,
+        version: Version,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None,
+        light: bool,
     ) -> bytes | Freight:
         if self._carried:
             args = (self.function, *args)
         variables = () if context is None else _variables(context)
-        small = pack_small((args, kwargs, variables), *args, *kwargs.values())
-        if small is not None and b"__main__" not in small:
-            return small
         try:
-            freight = pack_call(args, kwargs, variables)
+            dumps = dumps_light if light else None
+            given = (*args, *kwargs.values()) if kwargs else args
+            small = pack_small((args, kwargs, variables), given, dumps)
+            if small is not None and b"__main__" not in small:
+                return small if len(small) <= LIGHT else Freight(small, [])
+            return self._pack_call(args, kwargs, variables, LIGHTLY if light else AT_ONCE)
+        except TooMuch:
+            raise Heavy(version, partial(self._pack_gently, args, kwargs, variables)) from None
+
+    def _pack_gently(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], variables: Any, step: Step
+    ) -> bytes | Freight:
+        return self._pack_call(args, kwargs, variables, Gently(step))
+
+    def _pack_call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], variables: Any, way: Way
+    ) -> bytes | Freight:
+        try:
+            freight = pack_call(args, kwargs, variables, way=way)
         except Exception as error:
             named: list[tuple[Any, Any]] = [
                 *enumerate(args, 0 if self._carried else 1),
                 *kwargs.items(),
             ]
-            raise _refusal(name_of(self.function), named, error) from error
-        return freight if freight.pieces else freight.stream
+            raise _refusal(name_of(self.function), named, error, way) from error
+        return freight if freight.pieces or len(freight.stream) > LIGHT else freight.stream
 
 
-def _refusal(name: str, named: Iterable[tuple[Any, Any]], error: Exception) -> NotSerializable:
+def _refusal(
+    name: str, named: Iterable[tuple[Any, Any]], error: Exception, way: Way = AT_ONCE
+) -> NotSerializable:
     """The error that says which part of a call cannot be pickled; the function itself is part 0."""
     for place, value in named:
         try:
-            pack(value)
+            pack(value, way)
         except Exception as trouble:
             what = f"argument {place!r}" if place else "the function itself"
             return NotSerializable(
@@ -170,6 +208,10 @@ def _refusal(name: str, named: Iterable[tuple[Any, Any]], error: Exception) -> N
                 f"{_said(trouble)}"
             )
     return NotSerializable(f"the arguments of {name} cannot be pickled: {_said(error)}")
+
+
+class Unsent(NotSerializable):
+    """Not all items of a chunk can be pickled, so none was sent."""
 
 
 class ChunkCargo:
@@ -186,17 +228,40 @@ class ChunkCargo:
         self._of: tuple[Version | None, Version | None] = None, None  # what it stands for
 
     def pack(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None, context: Context | None
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        context: Context | None,
+        light: bool = False,
     ) -> Parcel:
-        """Pack a chunk. Raises NotSerializable, naming the function."""
-        version, packed = self._cargo.pack_anything(args, kwargs, context)
+        """Pack a chunk. Raises what `Cargo.pack` does, or Unsent if there are several items."""
+        several = len(args[0]) > 1
+        try:
+            version, packed = self._cargo.pack_anything(args, kwargs, context, light)
+        except Heavy as heavy:
+            heavy.version = self._present_version(heavy.version)
+            if several:
+                heavy.pack = partial(_pack_several, heavy.pack)
+            raise
+        except NotSerializable as error:
+            raise (Unsent(str(error)) if several else error) from error.__cause__
+        return self._present_version(version), packed
+
+    def _present_version(self, version: Version) -> Version:
         reducer = None if self._reducer is None else self._reducer.present_version()
         if (version, reducer) != self._of:
             self._of = version, reducer
             parts = (version,) if reducer is None else (version, reducer)
             definition = (CHUNKED, *(part.definition for part in parts))
             self._version = Version(next(_numbers), definition, self._version.took)
-        return self._version, packed
+        return self._version
+
+
+def _pack_several(pack: Callable[[Step], Any], step: Step) -> Any:
+    try:
+        return pack(step)
+    except NotSerializable as error:
+        raise Unsent(str(error)) from error.__cause__
 
 
 def cargo_of(function: Callable[..., Any]) -> Cargo:

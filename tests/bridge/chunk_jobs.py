@@ -1,8 +1,10 @@
 """Functions for the tests of chunks, in a module that a child can import."""
 
 import os
+import sys
 import time
 from contextvars import ContextVar
+from typing import Any
 
 number: ContextVar[int] = ContextVar("number", default=0)
 
@@ -73,3 +75,33 @@ def join(one: str, other: str) -> str:
 def trips(one: str, other: str) -> str:
     """A reducer that fails."""
     raise ZeroDivisionError(one + other)
+
+
+class OnlyThere:
+    """Can be unpickled in the parent, which has asyncworkers, but in no child."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __reduce__(self) -> Any:
+        return _unless_in_a_child, (self.value,)
+
+
+def _unless_in_a_child(value: int) -> int:
+    if "asyncworkers" not in sys.modules:
+        raise OSError(f"not here: {value}")
+    return value
+
+
+def double_but_one(value: int) -> Any:
+    """One of its values cannot be pickled."""
+    return (each for each in ()) if value == 777 else value * 2
+
+
+calls: list[int] = []
+
+
+def count_calls(value: int) -> tuple[int, int]:
+    """How often this process has called it with this value."""
+    calls.append(value)
+    return value, calls.count(value)

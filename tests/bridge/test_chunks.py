@@ -1,6 +1,7 @@
 """Items of a map that share a job on their way to a process: nothing of that is to be seen."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -162,6 +163,54 @@ async def test_what_cannot_cross(supervisor: Supervisor) -> None:
     items = [1, (each for each in ())]
     with pytest.raises(NotSerializable, match="double"):
         await supervisor.map(chunk_jobs.double, items, cpu=True)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("bad", [(each for each in ()), chunk_jobs.OnlyThere(1)])
+async def test_an_item_that_cannot_cross_among_many(
+    supervisor: Supervisor, sizes: list[int], bad: Any, ordered: bool
+) -> None:
+    """Whether it cannot be packed or cannot be unpacked, it fails alone: the items before it give
+    their values, none is called twice, and the figures are those of the items.
+    """
+    await supervisor.map(chunk_jobs.double, range(MANY), cpu=True)
+    items = [*range(777), bad, *range(778, MANY)]
+    seen: list[Any] = []
+    with pytest.raises((NotSerializable, OSError), match=r"count_calls|not here: 1"):
+        async for value in supervisor.map(chunk_jobs.count_calls, items, ordered=ordered, cpu=True):
+            seen.append(value)
+    if ordered:
+        assert [value for value, _ in seen] == list(range(777))
+    assert {times for _, times in seen} == {1}
+    assert max(sizes) > 8
+    stats = supervisor.stats().queues["processes"]
+    assert stats.submitted == stats.succeeded + stats.failed + stats.cancelled
+    assert stats.failed == 1
+    assert await supervisor.map(chunk_jobs.double, [4], cpu=True) == [8]
+
+
+async def test_a_value_that_cannot_come_back_among_many(
+    supervisor: Supervisor, sizes: list[int]
+) -> None:
+    """It fails alone, and the values before it are seen."""
+    seen: list[Any] = []
+    with pytest.raises(NotSerializable, match="a generator"):
+        async for value in supervisor.map(chunk_jobs.double_but_one, range(MANY), cpu=True):
+            seen.append(value)
+    assert seen == list(range(0, 2 * 777, 2))
+    assert max(sizes) > 8
+    stats = supervisor.stats().queues["processes"]
+    assert (stats.failed, stats.running, stats.queued) == (1, 0, 0)
+
+
+async def test_nothing_of_an_item_that_was_split_off_is_logged(
+    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error of the chunk that could not be sent is nobody's, and is not told of."""
+    with pytest.raises(NotSerializable):
+        await supervisor.map(chunk_jobs.double, [1, 2, 3, (each for each in ())] * 100, cpu=True)
+    gc.collect()
+    assert [record for record in caplog.records if "nobody awaited" in record.getMessage()] == []
 
 
 async def test_with_policies_each_item_is_a_job(supervisor: Supervisor, sizes: list[int]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))  # tests/notebook runs them
 
 
 def promised(program: Path) -> str:
@@ -42,4 +43,4 @@ def test_index_lists_every_example():
     """The README beside the examples names each of them, and nothing that is not there."""
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     listed = {line.split("`")[1] for line in index.splitlines() if line.startswith("| [`")}
-    assert listed == set(PROGRAMS)
+    assert listed == {*PROGRAMS, *NOTEBOOKS}

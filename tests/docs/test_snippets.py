@@ -1,11 +1,15 @@
 """Every Python block of the README and the docs runs, and prints what the page says it prints.
 
-A block is a program of its own, but for the tutorial's pages, where each continues the one before.
+A block is a program of its own, but for the tutorial's pages, where each continues the one before,
+and the page on notebooks, where they are cells too: they may await, and each is a task of one loop.
 If a ```text block follows, it is the output, in which `...` stands for anything.
 """
 
+import ast
+import asyncio
 import contextlib
 import doctest
+import inspect
 import io
 import itertools
 import re
@@ -15,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,12 +63,18 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def execute(block: Block, page: Path, namespace: dict[str, object]) -> str:
+def execute(
+    block: Block, page: Path, namespace: dict[str, object], kernel: asyncio.Runner | None
+) -> str:
     """Run a block as `__main__` and return what it printed; what is logged is thrown away."""
-    code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
+    source = "\n" * (block.line - 1) + block.text
+    flags = 0 if kernel is None else ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code = compile(source, str(page), "exec", flags, dont_inherit=True)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(code, namespace)
+        running = eval(code, namespace)
+        if kernel is not None and inspect.iscoroutine(running):
+            kernel.run(running)
     return "".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
 
 
@@ -73,14 +84,24 @@ def test_blocks_run(page, loop, monkeypatch, tmp_path):
     """Each Python block of the page runs without a warning and prints what the page says."""
     monkeypatch.setenv("ASYNCWORKERS_LOOP", loop)
     monkeypatch.chdir(tmp_path)
-    checker = doctest.OutputChecker()
-    continued = "tutorial" in page.parts
+    is_notebook = page.name == "notebook.md"
+    continued = is_notebook or "tutorial" in page.parts
     module = types.ModuleType("__main__")
+    new_loop = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with (
+        asyncio.Runner(loop_factory=new_loop) if is_notebook else contextlib.nullcontext() as kernel
+    ):
+        run_blocks(page, module, continued, kernel, monkeypatch)
+
+
+def run_blocks(page, module, continued, kernel, monkeypatch):
+    """Run the blocks of a page one after the other, and compare what they print."""
+    checker = doctest.OutputChecker()
     for block, wanted in programs(page):
         if not continued:
             module = types.ModuleType("__main__")
         monkeypatch.setitem(sys.modules, "__main__", module)
-        printed = execute(block, page, module.__dict__)
+        printed = execute(block, page, module.__dict__, kernel)
         if wanted is not None and not checker.check_output(wanted, printed, doctest.ELLIPSIS):
             pytest.fail(
                 f"{name(page)}:{block.line} says it prints\n{wanted}\nbut printed\n{printed}"

@@ -17,7 +17,6 @@ GROUPS = {
 }
 
 NOT_YET = {
-    "L05, in a kernel": "needs the door for notebooks: a real kernel",
     "S12": "needs a store whose broker may deliver twice",
     "Q09": "its test is not written yet: a network file system",
     "Q11": "its test is not written yet: a file that is restored from a backup while it is open",

@@ -10,10 +10,13 @@ from typing import Any, TypeAlias
 
 from .trouble import describe
 
-__all__ = ["CHUNKED", "Chunk", "ChunkEnd"]
+__all__ = ["CHUNKED", "UNREAD", "Chunk", "ChunkEnd", "unread"]
 
 CHUNKED = 0
 """Stands before the definition of a function that is to be called for each item of a chunk."""
+
+UNREAD = -1
+"""Instead of how many items are done: none was called, because not all could be unpickled."""
 
 ChunkEnd: TypeAlias = tuple[list[Any], int, int, bytes | None]
 """The values of the items up to the first that raised (or the one value they were reduced to), how
@@ -47,6 +50,15 @@ class Chunk:
                 values, done, trouble = [], 0, describe(error)
         return values, done, monotonic_ns() - began, trouble
 
+    def shortened(self, end: ChunkEnd, trouble_with: Callable[[Any], bytes | None]) -> ChunkEnd:
+        """As much of an end as can be pickled: up to the first value with which there is trouble."""
+        values, done, nanoseconds, trouble = end
+        for at, value in enumerate(values):
+            found = trouble_with(value)
+            if found is not None:
+                return values[:at], at, nanoseconds, found
+        return values, done, nanoseconds, trouble
+
     def _run(self, items: Sequence[Any], values: list[Any], variables: int) -> bytes | None:
         """Go on until one raises, all are done, or one has left a context variable behind."""
         function, append = self.function, values.append
@@ -58,3 +70,8 @@ class Chunk:
             if len(copy_context()) != variables:
                 break
         return None
+
+
+def unread(error: BaseException) -> ChunkEnd:
+    """The end of a chunk whose items could not be unpickled."""
+    return [], UNREAD, 0, describe(error)

@@ -23,7 +23,7 @@ meanwhile arrives changed.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from io import BytesIO
 from operator import itemgetter, methodcaller
 from pickle import PickleBuffer
@@ -31,15 +31,17 @@ from struct import Struct
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from .arena import STEP, Block, Looker, Writer
-from .trouble import freely
+from .trouble import AT_ONCE, Way, freely
 
 __all__ = [
     "BIG",
     "Arrived",
+    "Buffer",
     "Freight",
     "Piece",
     "discard",
     "finish",
+    "is_small",
     "open_steps",
     "pack",
     "pack_call",
@@ -52,6 +54,8 @@ T = TypeVar("T")
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 BIG = 64 << 10  # bytes; below it a copy costs less than a place in the arena
+
+JOINED = 256 << 10  # bytes of a pickle that are copied, so that the message has one part less
 
 VIEW, BYTES, BYTEARRAY = 0, 1, 2  # what a piece becomes
 OWNERS = frozenset((bytes, bytearray))
@@ -141,47 +145,57 @@ class _Packing:
         self.pieces.append(Piece(becomes, data))
         return False
 
-    def freight(self, value: Any) -> Freight:
-        def dump(dumps: Callable[..., bytes]) -> bytes:
+    def freight(self, value: Any, way: Way) -> Freight:
+        def dump(module: Any) -> bytes:
             self.pieces.clear()  # of what was tried before
-            return dumps(value, protocol=5, buffer_callback=self.keep_in_band)
+            return way.dumps(module, value, self.keep_in_band)
 
-        return Freight(freely(dump), self.pieces)
+        return Freight(freely(dump, way), self.pieces)
 
 
-def pack_small(value: Any, *args: Any) -> bytes | None:
-    """Pickle a value in the quick way that suits nearly all: None if it, or one of `args`, needs `pack`."""
-    items: Any = value if value.__class__ is tuple else (value,)
-    for item in (*items, *args):
+def pack_small(
+    value: Any, items: Iterable[Any], dumps: Callable[[object], bytes] | None = None
+) -> bytes | None:
+    """Pickle a value in the quick way that suits nearly all: None if it needs `pack`, which treats
+    some of these `items` of it in a way of its own.
+
+    `dumps` is asked to, if given; it must not take what `is_small` does not.
+    """
+    for item in items:
         kind: Any = item.__class__
         if kind is memoryview or (kind in OWNERS and len(item) >= BIG):
             return None
     try:
-        return pickle.dumps(value, protocol=5, buffer_callback=_is_small)
+        if dumps is not None:
+            return dumps(value)
+        return pickle.dumps(value, protocol=5, buffer_callback=is_small)
     except Exception:
         return None
 
 
-def _is_small(buffer: PickleBuffer) -> bool:
+def is_small(buffer: PickleBuffer) -> bool:
+    """What pickle asks of each buffer where none must be big. Raises BufferError if one is."""
     if len(buffer.raw()) >= BIG:
         raise BufferError("there is big data in it")
     return True
 
 
-def pack(value: Any) -> Freight:
+def pack(value: Any, way: Way = AT_ONCE) -> Freight:
     """Pack a value. Raises what pickle raises if it cannot be pickled."""
     packing = _Packing()
     if value.__class__ is tuple:
-        return packing.freight(tuple(map(packing.item, value)))
-    return packing.freight(packing.item(value))
+        return packing.freight(tuple(map(packing.item, value)), way)
+    return packing.freight(packing.item(value), way)
 
 
-def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], *more: Any) -> Freight:
+def pack_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], *more: Any, way: Way = AT_ONCE
+) -> Freight:
     """Pack `(args, kwargs, *more)`. Raises what pickle raises if that cannot be pickled."""
     packing = _Packing()
     item = packing.item
     named = {name: item(value) for name, value in kwargs.items()}
-    return packing.freight((tuple(map(item, args)), named, *more))
+    return packing.freight((tuple(map(item, args)), named, *more), way)
 
 
 def unpack(stream: Buffer, buffers: list[Buffer]) -> Any:
@@ -215,6 +229,8 @@ def ship_steps(
                 writer.take_back(block)
         raise
     head = _head.pack(len(places), len(freight.stream))
+    if len(freight.stream) > JOINED:
+        return [b"".join([head, *places]), freight.stream, *enclosed]
     return [b"".join([head, *places, freight.stream]), *enclosed]
 
 

@@ -13,10 +13,10 @@ from contextvars import Context, copy_context
 from select import select
 from time import monotonic_ns
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from .arena import Memory
-from .chunk import CHUNKED, Chunk
+from .chunk import CHUNKED, Chunk, ChunkEnd, unread
 from .freight import (
     Arrived,
     Freight,
@@ -202,14 +202,17 @@ class Serving:
 
     def _pack(self, job: int, value: object) -> tuple[int, bytes]:
         """The record of a value that may be big, or may not be picklable."""
-        small = pack_small(value)
+        items: Any = value if value.__class__ is tuple else (value,)
+        small = pack_small(value, items)
         if small is not None:
             return VALUE, small
         try:
             freight = pack(value)
         except BaseException as error:
-            text = f"{type(value).__name__}: {type(error).__name__}: {error}"
-            return ERROR, pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+            function = self.functions[self.number]
+            if not isinstance(function, Chunk):
+                return ERROR, _unpicklable(value, error)
+            freight = pack(function.shortened(cast("ChunkEnd", value), _trouble_with))
         if not freight.pieces:
             return VALUE, freight.stream
         return self._ship(job, freight)
@@ -422,6 +425,20 @@ def _failed(error: BaseException) -> tuple[int, bytes]:
     return ERROR, describe(error)
 
 
+def _trouble_with(value: object) -> bytes | None:
+    """What there is to say against pickling a value, if anything is."""
+    try:
+        pack(value)
+    except BaseException as error:
+        return _unpicklable(value, error)
+    return None
+
+
+def _unpicklable(value: object, error: BaseException) -> bytes:
+    text = f"{type(value).__name__}: {type(error).__name__}: {error}"
+    return pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+
+
 _UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 _WAKE = frame(WAKE)
 
@@ -433,10 +450,15 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
     if isinstance(packed, BaseException):  # the parent could not send what it should
         raise packed
-    if isinstance(packed, Arrived):
-        args, kwargs, variables = unpack(*packed)
-    else:
-        args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
+    try:
+        if isinstance(packed, Arrived):
+            args, kwargs, variables = unpack(*packed)
+        else:
+            args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
+    except Exception as error:
+        if isinstance(function, Chunk):
+            return unread(error)
+        raise
     for (module, name), value in variables:
         try:
             __import__(module)

@@ -7,10 +7,10 @@ import pickle
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
-__all__ = ["Described", "describe", "dumps_freely", "freely"]
+__all__ = ["AT_ONCE", "Described", "Way", "describe", "dumps_freely", "freely"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -45,35 +45,46 @@ def describe(error: BaseException) -> bytes:
     return pickle.dumps(described, 5)
 
 
+class Way:
+    """How to pickle: at once. Others may do it in other ways."""
+
+    def dumps(
+        self, module: Any, value: object, apart: Callable[[pickle.PickleBuffer], Any] | None = None
+    ) -> bytes:
+        """Pickle the value by this module, pickle or cloudpickle; `apart` is asked of each buffer."""
+        return bytes(module.dumps(value, protocol=5, buffer_callback=apart))
+
+    def names_main(self, data: bytes) -> bool:
+        """Whether the pickle that was made last, which is this, names anything of `__main__`."""
+        return b"__main__" in data
+
+
+AT_ONCE = Way()
+
+
 def dumps_freely(value: object) -> bytes:
     """Pickle a value; by cloudpickle if pickle cannot name what it is made of."""
-    return freely(lambda dumps: dumps(value, protocol=5))
+    return freely(lambda module: AT_ONCE.dumps(module, value))
 
 
-def freely(dump: Callable[[Callable[..., bytes]], bytes]) -> bytes:
-    """Have `dump` pickle by the function it is given: pickle's, or cloudpickle's if that one fails."""
+def freely(dump: Callable[[Any], bytes], way: Way = AT_ONCE) -> bytes:
+    """Have `dump` pickle by the module it is given: pickle, or cloudpickle if that one fails."""
     try:
-        data = dump(pickle.dumps)
-        if b"__main__" not in data:
+        data = dump(pickle)
+        if not way.names_main(data):
             return data
     except Exception:  # cloudpickle may know better, and says it better if not
         data = b""
     try:
-        pickler = _pickler_by_value()
+        by_value = _by_value()
     except ImportError:
-        return dump(pickle.dumps)
-
-    def dumps(value: object, **options: Any) -> bytes:
-        file = BytesIO()
-        pickler(file, **options).dump(value)
-        return file.getvalue()
-
-    return dump(dumps)
+        return dump(pickle)
+    return dump(by_value)
 
 
 @cache
-def _pickler_by_value() -> Any:
-    """The pickler of cloudpickle, except that code keeps the name of its file, for tracebacks."""
+def _by_value() -> Any:
+    """What pickles as cloudpickle does, except that code keeps the name of its file, for tracebacks."""
     cloudpickle: Any = __import__("cloudpickle")
     table = cloudpickle.Pickler.dispatch_table
     reduce_code = table[CodeType]
@@ -83,7 +94,14 @@ def _pickler_by_value() -> Any:
         return make, tuple(code.co_filename if part == _NO_FILE else part for part in parts)
 
     names = {"dispatch_table": table.new_child({CodeType: reduce})}
-    return type("Pickler", (cloudpickle.Pickler,), names)
+    pickler: Any = type("Pickler", (cloudpickle.Pickler,), names)
+
+    def dumps(value: object, **options: Any) -> bytes:
+        file = BytesIO()
+        pickler(file, **options).dump(value)
+        return file.getvalue()
+
+    return SimpleNamespace(Pickler=pickler, dumps=dumps)
 
 
 _NO_FILE = "<dynamic-code>"
