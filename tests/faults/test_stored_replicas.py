@@ -1,6 +1,5 @@
 """Two replicas and a third process on one store: what is submitted is done, whoever dies."""
 
-import inspect
 import os
 import re
 import signal
@@ -10,15 +9,11 @@ import sys
 import pytest
 from children import child
 
-from asyncworkers import Supervisor
 from asyncworkers.cli import main
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="processes are told by signals"),
-    pytest.mark.skipif(
-        "store" not in inspect.signature(Supervisor).parameters, reason="supervisors have no store"
-    ),
 ]
 
 APP = """\
