@@ -762,6 +762,10 @@ class LineWorker(BridgedWorker):
                 self.refresh()
                 if job._state != QUEUED:
                     return False
+                if self._number_of(job) != number:
+                    return self.give_up(
+                        job
+                    )  # the child had skipped it, so it went back or was sent anew
             # Its end is on the way, behind something big that is still read: it counts no more.
             self.process.interrupt(number)
         place = number - self._first

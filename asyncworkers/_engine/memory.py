@@ -453,9 +453,13 @@ class MemoryQueue:
 
     def _ask_for(self, job: Job[Any]) -> None:
         """Ask the worker that was given this queued job, if any, to let go of it; perhaps it has begun."""
-        holder: Any = getattr(job, "_value", None)
-        if isinstance(holder, Attempt) and holder.give_up(job):
-            job._value = GIVEN_UP
+        while isinstance(holder := getattr(job, "_value", None), Attempt):
+            if holder.give_up(job):
+                job._value = GIVEN_UP
+                return
+            if job._state != QUEUED or getattr(job, "_value", None) is holder:
+                return
+            # Meanwhile it was given to another worker, or is in line again.
 
     # ---- ending attempts early
 

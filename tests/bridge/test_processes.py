@@ -409,6 +409,62 @@ async def test_sent_jobs_count_as_queued_and_can_be_cancelled(
     assert one.stats().queues["processes"].submitted == 16
 
 
+@pytest.mark.parametrize("paused", [False, True], ids=["sent anew", "in line again"])
+async def test_a_job_that_goes_back_while_it_is_cancelled(
+    one: Supervisor, tmp_path: Path, monkeypatch: Any, paused: bool
+) -> None:
+    """Who asks the child for a job may hear that it went back to the queue, or is in line anew: it is
+    cancelled there, counted once, and no other job suffers.
+    """
+    monkeypatch.setattr(line_worker, "LONG", 1e9)  # nothing is taken back
+    monkeypatch.setattr(line_worker, "LINE", 1e9)
+    go, started = tmp_path / "go", tmp_path / "started"
+    for _ in range(5):
+        await one.call(cpu(_wait_or_not), "", "")
+    running = await one.submit(cpu(_wait_or_not), str(started), str(go))
+    behind = [await one.submit(cpu(_wait_or_not), "", "") for _ in range(9)]
+    await until(lambda: running.state == "running")
+    worker = next(iter(one._entered().queues["processes"].crew.members))
+    await until(lambda: len(worker.ahead) == 9)
+    if paused:
+        one.pause("processes")
+    look, take_back = worker.look, type(worker.process).take_back
+    late: list[int] = []
+
+    def refuse(process: Any, number: int) -> bool:
+        if late:
+            return take_back(process, number)
+        late.append(number)
+        return False
+
+    def look_late() -> None:
+        if len(late) == 1:  # as if the record had come only now that says it was skipped
+            late.append(place := late[0] - worker._first)
+            sent, worker.sent[place] = worker.sent[place], None
+            assert take_back(worker.process, late[0])
+            worker._waiting -= sent[2]
+            worker._give_back([sent])
+            if not paused:
+                worker.fill(100)
+        look()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(worker.process), "take_back", refuse)
+        patch.setattr(type(worker), "look", lambda _: look_late())
+        assert behind[8].cancel("enough")
+    assert behind[8].state == "cancelled"
+    assert len(late) == 2
+    assert all(sent is None or sent[0] is not behind[8] for sent in worker.sent)
+    assert one.stats().queues["processes"].queued == 8
+    if paused:
+        one.resume("processes")
+    go.touch()
+    await running
+    for each in behind[:8]:
+        await each
+    assert one.stats().queues["processes"].queued == 0
+
+
 async def test_running_is_said_when_it_is_so(one: Supervisor, tmp_path: Path) -> None:
     """A job's start is told when the child has come to it, with the time by the child's clock."""
     recorder = EventRecorder()
