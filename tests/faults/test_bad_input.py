@@ -1326,13 +1326,13 @@ def test_fault_B05_what_cannot_be_run(main: Any, hint: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "required: COMMAND"),
-        (["dmo"], "invalid choice: 'dmo'"),
-        (["demo", "extra"], "unrecognized arguments: extra"),
-        (["demo", "--unknown"], "unrecognized arguments: --unknown"),
-        (["demo", "--workers"], "expected one argument"),
+        ([], "Commands:"),
+        (["dmo"], "No such command 'dmo'"),
+        (["demo", "extra"], "unexpected extra argument"),
+        (["demo", "--unknown"], "No such option"),
+        (["demo", "--workers"], "requires an argument"),
         *(
-            (["demo", f"--{option}", value], f"argument --{option}")
+            (["demo", f"--{option}", value], f"--{option}")
             for option in ("workers", "threads", "pages")
             for value in (
                 "0",
@@ -1349,10 +1349,10 @@ def test_fault_B05_what_cannot_be_run(main: Any, hint: str) -> None:
             )
         ),
         *(
-            (["demo", f"--faults={value}"], "argument --faults")
+            (["demo", f"--faults={value}"], "--faults")
             for value in ("-0.1", "1.1", "nan", "inf", "", "half")
         ),
-        (["demo", "--seed", str(2**64)], "argument --seed"),
+        (["demo", "--seed", str(2**64)], "--seed"),
         (["demo", "--faults", "0.1", "--no-faults"], "not allowed with"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -1361,9 +1361,7 @@ def test_fault_B06_wrong_usage(
     capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
 ) -> None:
     """Wrong usage ends with code 2 and one line that names the cause, and nothing is begun."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 2
+    assert cli.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert complaint in err
