@@ -81,7 +81,10 @@ class Stored:
         name: str | None = None,
         tag: str | None = None,
     ) -> int:
-        """Run failed and cancelled jobs once more, as if they were new; how many there were."""
+        """Run failed and cancelled jobs once more, as if they were new; how many there were.
+
+        Keys (`unique`) are not looked at: a job whose key another one holds meanwhile runs as well.
+        """
         return len(await self._depot.store.retry(self._some(jobs, queue, name, tag)))
 
     async def purge(

@@ -351,9 +351,11 @@ class Supervisor:
             if self._depot is not None:
                 self._depot.drain()
             stop(hub, reason)
-            await finish(hub, 0.0)
-            if self._depot is not None:
-                await self._depot.close()
+            try:
+                await finish(hub, 0.0)
+            finally:
+                if self._depot is not None:
+                    await self._depot.close()
         finally:
             self._state = "failed" if self._cause is not None else "closed"
             _open.discard(self)
@@ -525,7 +527,8 @@ class Supervisor:
 
         Waits until the queue has room for all of them. Raises QueueFull if it never can have:
         `map` takes any number, and holds few at a time. Raises TypeError if `items` cannot be
-        iterated, and otherwise what `submit` raises.
+        iterated, and otherwise what `submit` raises; if that is DuplicateJob, of a stored job
+        whose key is held, the others of the items are stored nevertheless.
         """
         intake = self._entered()
         intake.check()

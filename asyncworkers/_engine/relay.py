@@ -61,6 +61,9 @@ class Relay:
         except Exception as error:
             _fail(future, error)
             return
+        if job.done():  # a stored job may have ended long ago
+            _give(future, job)
+            return
         job._watch(lambda ended: _give(future, ended))
         future.add_done_callback(lambda done: self._pass_on_cancel(done, job))
 
@@ -76,12 +79,13 @@ def _fail_if_never_begun(task: asyncio.Task[None], future: ThreadFuture) -> None
 
 
 def _give(future: ThreadFuture, job: Job[Any]) -> None:
-    error = job.exception()
-    if error is not None:
+    try:
+        value = job.result()
+    except Exception as error:  # its own, or what says that a stored result cannot be read here
         _fail(future, error)
-    else:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
-            future.set_result(job.result())
+        return
+    with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
+        future.set_result(value)
 
 
 def _fail(future: ThreadFuture, error: Exception) -> None:

@@ -215,6 +215,11 @@ class Depot:
         elif view is not None:
             error = settlement.data if settlement.verb == "retry" else None
             self.views.waits_again(view, settlement.delay, error)
+            if self.draining:  # nobody here runs it any more: whoever awaits it must hear of that
+                for queue in self.hub.queues:
+                    for attempt in tuple(queue.crew.members):
+                        if view in attempt.waits_for:
+                            self._about_to_wait(attempt, view)
 
     def _say_failed(self, job: Job[Any], held: Held) -> None:
         log.error(

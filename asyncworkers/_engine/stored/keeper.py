@@ -47,6 +47,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._said: dict[tuple[int, int], tuple[Lease, str]] = {}
         self._told_late = False
+        self._distrusted = False
         self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ended: asyncio.Future[None] | None = None
@@ -124,8 +125,14 @@ class Keeper:
         self._check_trust()
 
     def _check_trust(self) -> None:
-        if not self.trusts() and not self._over.is_set():
+        if self._over.is_set():
+            return
+        if not self.trusts():
+            self._distrusted = True
             self._lost("the store has not heard of this process for too long")
+        elif self._distrusted:
+            self._distrusted = False
+            self._link.stir()  # more may be leased again
 
     def _missed(self, error: BaseException) -> None:
         self._link.missed("renew", error)

@@ -27,6 +27,7 @@ from asyncworkers.job import (
 )
 from asyncworkers.outcome import (
     Cancel,
+    Cancelled,
     Complete,
     Decision,
     Fail,
@@ -263,7 +264,10 @@ class StoredQueue(MemoryQueue):
             if isinstance(held, Held) and (
                 older_than is None or (not held.begun and held.fed < older_than)
             ):
-                self.cancel(job, reason)
+                if self.kind == "processes":
+                    self._ask_for(job)
+                if job._state == QUEUED:  # otherwise it has begun meanwhile, and runs on
+                    self._withdraw(job, Cancelled(reason))
 
     def give_back_stale(self) -> None:
         """What was leased ahead and does not get its turn goes back, for others may be idle."""
@@ -293,7 +297,10 @@ class StoredQueue(MemoryQueue):
         if not isinstance(held, Held):
             return super().judge(job, outcome)
         retry, failures = job._order.policies.retry, held.lease.failures
-        return decide(outcome, retry, failures + 1, self.clock.random.random())
+        decision = decide(outcome, retry, failures + 1, self.clock.random.random())
+        if held.asked is not None and isinstance(decision, RetryAfter):
+            return Cancel(held.asked)  # it timed out, say, before it was told
+        return decision
 
     def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
         """Judge how the attempt ended, tell of it, and settle."""

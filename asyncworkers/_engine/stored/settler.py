@@ -37,6 +37,7 @@ class Settler:
         self._under_way: list[_Entry] = []
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
+        self._closed = False
 
     @property
     def backlog(self) -> int:
@@ -51,7 +52,7 @@ class Settler:
 
     def flush(self) -> None:
         """Hand over what has gathered, unless a call is under way, or has just failed."""
-        if self._under_way or not self._gathered or self._timer is not None:
+        if self._closed or self._under_way or not self._gathered or self._timer is not None:
             return
         batch, self._gathered = self._gathered[:LIMIT], self._gathered[LIMIT:]
         self._under_way = batch
@@ -64,6 +65,8 @@ class Settler:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
             self._gathered[:0] = batch
+            if self._closed:
+                return
             seconds = self._link.missed("settle", error)
             self._timer = self._link.hub.loop.call_later(seconds, self._again, context=EMPTY)
             return
@@ -100,6 +103,7 @@ class Settler:
 
     def close(self) -> None:
         """Nothing is written any more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -542,7 +542,10 @@ class _Open:
             ask.answer = tables.lease(self.presence.worker, ask.items, self.names, self.codecs)
         tables.commit()
         for act in after:
-            act()
+            try:
+                act()
+            except OSError as error:  # what was committed must not be done again
+                log.failure("a file beside the store could not be tidied", error)
         self._tell(tables.news)
 
     def _merged(self, asks: Sequence[Ask], do: Callable[[list[Any]], list[Any]]) -> None:

@@ -111,8 +111,10 @@ class Batches:
             while self._one_batch():
                 pass
         finally:
-            self._stop()
-            self._tell(_finish, self.ended)
+            try:
+                self._stop()
+            finally:
+                self._tell(_finish, self.ended)  # whatever became of it: somebody waits
 
     def _one_batch(self) -> bool:
         self._wake.acquire()
