@@ -13,15 +13,18 @@ Prints:
 
 import asyncio
 import math
+import os
 import pickle
 import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
 
 from asyncworkers import (
     Bridge,
     Failed,
+    NotSerializable,
     Queue,
     Succeeded,
     Supervisor,
@@ -60,18 +63,23 @@ class CommandBridge(Bridge):
         try:
             data, said = await asyncio.shield(answer)
         except asyncio.CancelledError:
-            process.send_signal(signal.SIGINT)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
             await answer
             raise
         if process.returncode or not data:
             raise WorkerCrashed("its Python is gone", process.returncode, said.decode())
-        succeeded, end = pickle.loads(data)
+        try:
+            succeeded, end = pickle.loads(data)
+        except Exception as error:
+            return Failed(NotSerializable(f"how it ended cannot be read here: {error!r}"))
         return Succeeded(end) if succeeded else Failed(end)
 
     def kill(self) -> None:
         """Kill what runs."""
         if self.process is not None and self.process.returncode is None:
-            self.process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @job(queue="remote")

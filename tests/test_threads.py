@@ -834,3 +834,47 @@ async def test_senseless_stall(stall: Any) -> None:
     """What is no time, or too short a time to look for, is refused by name."""
     with pytest.raises((TypeError, ValueError), match="stall must be"):
         Supervisor(stall=stall)
+
+
+# ---- who cancels from inside what is told of it
+
+
+async def test_a_callback_that_cancels_again_changes_nothing() -> None:
+    """The first reason to cancel counts, also if being told of it makes somebody cancel once more."""
+    begun = threading.Event()
+    gate = threading.Event()
+
+    def waits() -> None:
+        with current_job().cancelled.on_cancel(again):
+            begun.set()
+            gate.wait()
+
+    def again() -> None:
+        cancelled.cancel("second")
+        gate.set()
+
+    async with threads_of() as supervisor:
+        cancelled = await supervisor.submit(waits)
+        await asyncio.to_thread(begun.wait)
+        assert cancelled.cancel("first")
+        assert (await cancelled.wait()).reason == "first"
+        assert await supervisor.call(threading.get_ident)
+
+
+async def test_a_listener_that_cancels_what_begins() -> None:
+    """A job that is cancelled while its start is told ends so, is not called, and its thread goes on."""
+    called: list[int] = []
+
+    def listen(event: Any) -> None:
+        if isinstance(event, AttemptStarted) and event.attempt == 1 and not called:
+            called.append(0)
+            assert first.cancel("not now")
+
+    with no_leaks():
+        async with threads_of() as supervisor:
+            supervisor.listen(listen)
+            first = await supervisor.submit(called.append, 1)
+            with pytest.raises(JobCancelled, match="not now"):
+                await first
+            assert called == [0]
+            assert await supervisor.call(threading.get_ident)

@@ -9,7 +9,7 @@ from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.errors import WorkerCrashed
-from asyncworkers.job import Job
+from asyncworkers.job import RUNNING, Job
 from asyncworkers.outcome import Failed
 
 __all__ = ["BridgedWorker", "Losses"]
@@ -97,9 +97,12 @@ class BridgedWorker(Attempt):
             job = self._take()
             if job is None:
                 return
+            packed = getattr(job, "_value", None)
             job._value = self
             self._begin(job, self.home.now())
             self.home.conclude(job, self, Failed(self._unready(job)), self.home.now())
+            if job._state < RUNNING and packed.__class__ is tuple:
+                job._value = packed  # it is retried as it was submitted
 
     def _take(self) -> Job[Any] | None:
         """The next job of the queue."""

@@ -98,7 +98,8 @@ class CallWorker(BridgedWorker):
             if await self._start():
                 await self._serve()
                 self._retire()
-                await self._close()
+                if self._bridge is not None:
+                    await self._close()
         finally:
             self._retire()
             self._hold(False)
@@ -114,8 +115,11 @@ class CallWorker(BridgedWorker):
             self._bridge = self._bridges.make(self.number)
             async with patience:
                 await self._bridge.start()
-        except BridgeBroken:  # there is no thread to be had, but there will be
-            self._hold(False)
+        except BridgeBroken as error:
+            if not self._abandons:
+                self._cause = f"it could not be started: {_checks.summary(error)}"
+                return False
+            self._hold(False)  # there is no thread to be had, but there will be
             self._bridge = None
             await asyncio.sleep(BACK_OFF)
             return False
@@ -155,20 +159,24 @@ class CallWorker(BridgedWorker):
             if self._must_go(error):
                 raise
             log.failure(f"bridge {self.number} of queue {self.home.name!r} did not close", error)
+        finally:
+            self._at_rest = False
 
     def drop(self) -> None:
         """Let go of the bridge at once, by force."""
-        if self._bridge is not None:
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None:
             try:
-                self._bridge.kill()
+                bridge.kill()
             except BaseException as error:  # also SystemExit: it would end the loop
                 log.failure(f"bridge {self.number} of queue {self.home.name!r} in kill()", error)
 
     def leave(self) -> float:
         """The supervisor closes: end, if nothing else tells this worker to."""
+        self._end_rest()
         if not self._at_rest and self.worker is not None:
             self.worker.cancel("the supervisor closed")
-        return CLOSE
+        return CLOSE + LEAVE
 
     def _retire(self) -> None:
         self._losses.ready.pop(self, None)
@@ -196,12 +204,19 @@ class CallWorker(BridgedWorker):
         context.run(running.set, job)
         work = Work(order.function, job._args, job._kwargs or {}, context, job.name)
         job._value = self
+        self._work = work
+        if not self._abandons:
+            self.task = None  # there is no call yet that could be cancelled
         self._begin(job, queue.now())
+        if self.job is not job:  # a listener cancelled it
+            self._work = self._left = None
+            return
         if order.timeout is not None:
             queue.timeouts.add(job._started + order.timeout, self, self.serial)
         self._hold(True)
-        self._work = work
         self._call = call = self._send(work, context)
+        if self.verdict is not None and not self._abandons:
+            call.cancel()  # a listener cancelled it
         await self._wait(call, work)
         self._call = self._ended = self._work = None
         self._hold(False)
@@ -253,7 +268,7 @@ class CallWorker(BridgedWorker):
                 if value.__class__ in UNFINISHED:
                     forget_value(end)
                     outcome = unfinished(value, job.name)
-            case Failed(error):
+            case Failed(error) if isinstance(error, BaseException):
                 outcome = failure(error)
             case NotSerializable():
                 outcome = failure(end)
@@ -293,9 +308,14 @@ class CallWorker(BridgedWorker):
     def cancel(self, verdict: Cancelled | TimedOut) -> bool:
         """Have the call stopped, or, where that cannot be, its job settled without it."""
         if not self._abandons:
+            if self.task is None and self.job is not None and self.verdict is None:
+                self.verdict = verdict  # it is only being begun: `_carry` cancels the call
+                self.tell_token(verdict)
+                return True
             return super().cancel(verdict)
-        if self.job is None or self._work is None:
+        if self.job is None or self._work is None or self.verdict is not None:
             return False
+        self.verdict = verdict  # first: what is told of it may cancel again, or ask only now
         self.tell_token(verdict)
         self._let_end(self._work, verdict)
         return True
@@ -304,12 +324,13 @@ class CallWorker(BridgedWorker):
         """Settle the job now; its call, which cannot be stopped, may notice, and end."""
         job = self.job
         assert job is not None
-        if self._token is not None:
-            self._token.cancel("nobody waits for it any more")  # unless it was told why already
+        token = self._token
         self._hold(False)
         self._left = work
         work.abandoned = True
         self.home.conclude(job, self, outcome, self.home.now())
+        if token is not None:
+            token.cancel("nobody waits for it any more")  # unless it was told why already
         if self._call is not None and not self._call.done():
             self.home.let_end(self, job)
 

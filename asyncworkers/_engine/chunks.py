@@ -125,6 +125,9 @@ class Chunks:
         jobs = [self._make(at, [item]) for at, item in enumerate(items, index)]
         for job in reversed(jobs):
             queue.line.appendleft(job)
+        if queue.told:
+            for job in jobs:
+                queue.tell_submitted(job)
         ending = queue.hub.stopping or queue.ending
         if ending is not None:
             for job in jobs:

@@ -418,19 +418,18 @@ class LineWorker(BridgedWorker):
             self.fill(ring.PLACES)
 
         def packed(arguments: Any, error: BaseException | None) -> None:
+            if self._ready and error is not None and wanted():
+                self.sent[number - self._first] = None
+                self.process.take_back(number)
+                self._refuse(job, error)  # nothing is sent meanwhile, whatever its end sets off
             self._packing = None
             if not self._ready:
                 return  # whoever settles the line gives it back as it is
             if not wanted():
                 loaded(None)
-            elif error is None:
+            else:
                 self.sent[number - self._first] = job, (parcel[0], arguments), parcel[0].took
                 self._ship(arguments, wanted, loaded)
-            else:
-                self.sent[number - self._first] = None
-                self.process.take_back(number)
-                self._refuse(job, error)
-                loaded(None)
 
         if parcel[1].__class__ is Heavy:
             self._packing = self.home.hub.aside.begin(parcel[1].pack, packed)
@@ -657,6 +656,7 @@ class LineWorker(BridgedWorker):
         def made(value: Any, error: BaseException | None) -> None:
             if self._unpacking is not None and self._unpacking[0] is step:
                 self._unpacking = None
+                self._seen = self.home.now()
                 _resolve(over)
                 record = (MADE, number, started, ended, (value, error))
                 self._records = itertools.chain([record], self._records)
@@ -1002,7 +1002,9 @@ class LineWorker(BridgedWorker):
         job = self.job
         if job is None:
             patience = START if self._ready else self.children.terms.startup
-            if waited > patience and not self.process.clogged and not self.process.freighter.loads:
+            freighter = self.process.freighter
+            ours = freighter.loads or freighter.unloads or self._packing or self._unpacking
+            if waited > patience and not self.process.clogged and not ours:
                 late = f"it was not ready after {patience:g} s"
                 self._cause = "it stood still" if self._ready else late
                 self._end(_DIED)

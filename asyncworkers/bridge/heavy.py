@@ -57,7 +57,7 @@ class Gently(Way):
         return self._names_main
 
     def _take(self, parts: list[bytes], data: bytes) -> None:
-        parts.append(data)
+        parts.append(bytes(data))  # a copy, if it is somebody's bytearray
         if len(data) < ONE and b"__main__" in data:
             self._names_main = True
         self._step()

@@ -169,7 +169,7 @@ async def test_a_deaf_run_is_killed(spy: type[Spy], caplog: Any) -> None:
         assert "killed, because a job did not end" in event.cause
         assert not recorder.of(AttemptAbandoned)
     assert len(spy.made) == 2
-    assert spy.made[0].log == ["start", "run say", "deaf", "kill", "close", "kill"]
+    assert spy.made[0].log == ["start", "run say", "deaf", "kill"]
 
 
 async def test_a_run_that_outlives_its_kill_is_abandoned(spy: type[Spy], caplog: Any) -> None:
