@@ -71,13 +71,6 @@ class NothingIsKilled(CommandBridge):
         pass
 
 
-class NothingIsEnded(CallRunsOn):
-    kept: ClassVar = []
-
-    def kill(self):
-        self.kept.append(self)  # nor is it by a collector, which would kill the process
-
-
 class OneForAll(CommandBridge):
     """All bridges share a place in which there is room for one process."""
 

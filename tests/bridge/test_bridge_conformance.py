@@ -43,7 +43,6 @@ BROKEN = [
     ("CallRunsOn", "a_cancelled_call_is_over"),
     ("CallRunsOn", "a_timed_out_call_is_over"),
     ("NothingIsKilled", "a_call_that_will_not_end_is_killed"),
-    ("NothingIsEnded", "leaving_in_anger_ends_calls"),
     ("OneForAll", "only_what_was_cancelled_is_ended"),
     ("LeavesAFile", "values_come_back"),
 ]
