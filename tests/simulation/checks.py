@@ -133,6 +133,7 @@ class History:
         self._workers = dict(self._declared)
         self._paused: set[str] = set()
         self._in_threads: set[tuple[int, int]] = set()
+        self._before: events.Event | None = None  # the event before this one
         self._now = 0.0
         self._closed = False
         specs = {spec.key: spec for spec in world.plan.specs()}
@@ -153,6 +154,8 @@ class History:
             method = getattr(self, f"_on_{type(entry).__name__}", None)
             if method is not None:
                 method(entry)
+            if isinstance(entry, events.Event):
+                self._before = entry
         for job_id, life in self._lives.items():
             if life.settled is None:
                 self._world.wrong(f"{job_id} was never settled")
@@ -260,6 +263,10 @@ class History:
             self._wrong(event, "an attempt ends that does not run")
             return
         self._check_duration(event, life)
+        before = self._before
+        if isinstance(before, events.AttemptStarted) and before.job_id == event.job_id:
+            # A listener cancelled it as its start was told: no thread has been given it.
+            self._in_threads.discard((life.number, life.attempt))
         life.started = None
         spec = life.spec
         if event.decision == "RetryAfter":
