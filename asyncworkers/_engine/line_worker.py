@@ -598,21 +598,26 @@ class LineWorker(BridgedWorker):
                     job._wake()
             else:
                 self.process.shared.places[number & ring.MASK] = 0
-                if kind == ring.SKIPPED and job._state == QUEUED:  # it was asked for a moment late
-                    self._skipped += 1
-                    self._give_back([one])
-                    continue
-                if job._state == QUEUED:
-                    self._begin(job, self._moment(started))
-                ended_by_verdict = self.job is job and self.verdict is not None
-                outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
-                self._conclude(job, parcel, outcome)
+                self._end_rarely(one, kind, started, payload)
         if learn is not None:
             learn[0].learn(learn[1] * 1e-9)
             self.children.deaths = 0
             self._seen = now
             self._pulse = LOOK
         return found
+
+    def _end_rarely(self, one: Sent, kind: int, started: int, payload: Any) -> None:
+        """Settle a job that did not simply succeed, or of whom somebody is told."""
+        job, parcel, _ = one
+        if job._state == QUEUED:
+            if kind == ring.SKIPPED:  # it was asked for a moment late
+                self._skipped += 1
+                self._give_back([one])
+                return
+            self._begin(job, self._moment(started))
+        ended_by_verdict = self.job is job and self.verdict is not None
+        outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
+        self._conclude(job, parcel, outcome)
 
     def _unload(
         self, number: int, started: int, ended: int, message: memoryview, *, at_once: bool

@@ -201,14 +201,11 @@ class MemoryQueue:
     def cancel(self, job: Job[Any], reason: str) -> bool:
         """End a waiting job now and a running one as soon as it lets us; False if it has ended."""
         self.hub.check_loop()
-        if job._state == QUEUED and self.kind == "processes":
-            self._ask_for(job)
+        if self._end_waiting(job, Cancelled(reason)):
+            return True
         if job._state >= ENDED:
             return False
-        if job._state == RUNNING:
-            self.cancel_attempt(job._runner(), Cancelled(reason))
-        else:
-            self._withdraw(job, Cancelled(reason))
+        self.cancel_attempt(job._runner(), Cancelled(reason))
         return True
 
     # ---- accepting jobs
@@ -437,8 +434,16 @@ class MemoryQueue:
         if rare.expires_at is not None:  # the entry may have come due while the job was running
             self._expiries.add(rare.expires_at, job)
 
+    def _end_waiting(self, job: Job[Any], outcome: Cancelled) -> bool:
+        """End a job unless it has begun, perhaps only just now; whether it was still waiting."""
+        if job._state == QUEUED and self.kind == "processes":
+            self._ask_for(job)
+        if job._state >= RUNNING:
+            return False
+        self._withdraw(job, outcome)
+        return True
+
     def _withdraw(self, job: Job[Any], outcome: Cancelled) -> None:
-        """End a job that waits."""
         if job._state == QUEUED and getattr(job, "_value", None) is GIVEN_UP:
             pass  # it was not in line any more
         elif job._state == QUEUED:
@@ -735,9 +740,7 @@ class MemoryQueue:
         self._line_up(job)
 
     def _expire(self, job: Job[Any], _stamp: float) -> None:
-        self._ask_for(job)
-        if job._state < RUNNING:
-            self._withdraw(job, Cancelled("it expired before it could start", expired=True))
+        self._end_waiting(job, Cancelled("it expired before it could start", expired=True))
 
     def report(self, job: Job[Any], progress: Progress) -> None:
         """A running job says how far it is, perhaps from a thread."""

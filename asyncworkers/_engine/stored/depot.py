@@ -117,10 +117,7 @@ class Depot:
         self.feeder.stop()
         for queue in self.queues.values():
             queue.give_back("the supervisor drains")
-        for each in self.hub.queues:
-            for attempt in tuple(each.crew.members):
-                for awaited in tuple(attempt.waits_for):
-                    self._about_to_wait(attempt, awaited)
+        self._stop_waiting_for()
         self.stir()
 
     async def close(self) -> None:
@@ -216,10 +213,7 @@ class Depot:
             error = settlement.data if settlement.verb == "retry" else None
             self.views.waits_again(view, settlement.delay, error)
             if self.draining:  # nobody here runs it any more: whoever awaits it must hear of that
-                for queue in self.hub.queues:
-                    for attempt in tuple(queue.crew.members):
-                        if view in attempt.waits_for:
-                            self._about_to_wait(attempt, view)
+                self._stop_waiting_for(view)
 
     def _say_failed(self, job: Job[Any], held: Held) -> None:
         log.error(
@@ -246,6 +240,14 @@ class Depot:
             cast("StoredQueue", job._order.home).cancel_run(job, reason)
 
     # ---- waits at the end
+
+    def _stop_waiting_for(self, job: Job[Any] | None = None) -> None:
+        """Stop who awaits this job, or any, if it is only stored."""
+        for queue in self.hub.queues:
+            for attempt in tuple(queue.crew.members):
+                for awaited in tuple(attempt.waits_for):
+                    if job is None or awaited is job:
+                        self._about_to_wait(attempt, awaited)
 
     def _about_to_wait(self, attempt: Attempt, job: Job[Any]) -> None:
         """While draining, nobody here will run what is only stored: who awaits that is stopped."""

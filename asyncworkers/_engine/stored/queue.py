@@ -264,10 +264,7 @@ class StoredQueue(MemoryQueue):
             if isinstance(held, Held) and (
                 older_than is None or (not held.begun and held.fed < older_than)
             ):
-                if self.kind == "processes":
-                    self._ask_for(job)
-                if job._state == QUEUED:  # otherwise it has begun meanwhile, and runs on
-                    self._withdraw(job, Cancelled(reason))
+                self._end_waiting(job, Cancelled(reason))  # what has begun meanwhile runs on
 
     def give_back_stale(self) -> None:
         """What was leased ahead and does not get its turn goes back, for others may be idle."""
