@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from asyncworkers import Job, JobFailed, NotSerializable, Retry, Supervisor, WorkerCrashed, job
+from asyncworkers._engine import line_worker
 from asyncworkers._engine.chunks import Chunks
 
 pytestmark = pytest.mark.asyncio
@@ -204,11 +205,14 @@ async def test_a_value_that_cannot_come_back_among_many(
 
 
 async def test_nothing_of_an_item_that_was_split_off_is_logged(
-    supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+    supervisor: Supervisor, sizes: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The error of the chunk that could not be sent is nobody's, and is not told of."""
+    await supervisor.map(chunk_jobs.double, range(MANY), cpu=True)
+    items = [*range(777), (each for each in ()), *range(778, MANY)]
     with pytest.raises(NotSerializable):
-        await supervisor.map(chunk_jobs.double, [1, 2, 3, (each for each in ())] * 100, cpu=True)
+        await supervisor.map(chunk_jobs.double, items, cpu=True)
+    assert max(sizes) > 8
     gc.collect()
     assert [record for record in caplog.records if "nobody awaited" in record.getMessage()] == []
 
@@ -276,8 +280,14 @@ class Meddler:
         return int, (21,)
 
 
-async def test_items_that_end_jobs_while_they_are_packed(tmp_path: Path) -> None:
+async def test_items_that_end_jobs_while_they_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is sent stays in order, though code of an item finds the line shorter meanwhile."""
+    monkeypatch.setattr(
+        line_worker, "LONG", 1e9
+    )  # the item is sent, however long the first one takes
+    monkeypatch.setattr(line_worker, "LINE", 1e9)
     started, go = tmp_path / "started", tmp_path / "go"
     waits = job(bridge_jobs.wait_for_file, cpu=True)
     double = job(bridge_jobs.double, cpu=True)

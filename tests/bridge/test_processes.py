@@ -16,6 +16,7 @@ import pytest_asyncio
 import uvloop
 
 from asyncworkers import (
+    Job,
     JobCancelled,
     JobExpired,
     JobFailed,
@@ -372,22 +373,30 @@ def _wait_or_not(started: str, go: str) -> int:
     return bridge_jobs.wait_for_file(started, go) if go else os.getpid()
 
 
+async def _nine_in_line(
+    one: Supervisor, go: Path, started: Path, monkeypatch: Any
+) -> tuple[Any, Job[int], list[Job[int]]]:
+    """A worker, the job that its child runs until `go` is there, and nine behind it in its line."""
+    monkeypatch.setattr(line_worker, "LONG", 1e9)  # nothing is taken back
+    monkeypatch.setattr(line_worker, "LINE", 1e9)
+    for _ in range(5):
+        await one.call(cpu(_wait_or_not), "", "")
+    running = await one.submit(cpu(_wait_or_not), str(started), str(go))
+    behind = [await one.submit(cpu(_wait_or_not), "", "") for _ in range(9)]
+    await until(lambda: running.state == "running")
+    worker: Any = next(iter(one._entered().queues["processes"].crew.members))
+    await until(lambda: len(worker.ahead) == 9)
+    return worker, running, behind
+
+
 async def test_sent_jobs_count_as_queued_and_can_be_cancelled(
     one: Supervisor, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Jobs in a child's line have not begun: they are queued, listed, explained, and end at once when
     cancelled or expired, without an attempt.
     """
-    monkeypatch.setattr(line_worker, "LONG", 1e9)  # nothing is taken back
-    monkeypatch.setattr(line_worker, "LINE", 1e9)
-    go, started = tmp_path / "go", tmp_path / "started"
-    for _ in range(5):
-        await one.call(cpu(_wait_or_not), "", "")
-    running = await one.submit(cpu(_wait_or_not), str(started), str(go))
-    behind = [await one.submit(cpu(_wait_or_not), "", "") for _ in range(9)]
-    await until(lambda: running.state == "running")
-    worker = next(iter(one._entered().queues["processes"].crew.members))
-    await until(lambda: len(worker.ahead) == 9)
+    go = tmp_path / "go"
+    _, running, behind = await _nine_in_line(one, go, tmp_path / "started", monkeypatch)
     stats = one.stats().queues["processes"]
     assert (stats.running, stats.queued) == (1, 9)
     assert stats.submitted == 15
@@ -416,16 +425,8 @@ async def test_a_job_that_goes_back_while_it_is_cancelled(
     """Who asks the child for a job may hear that it went back to the queue, or is in line anew: it is
     cancelled there, counted once, and no other job suffers.
     """
-    monkeypatch.setattr(line_worker, "LONG", 1e9)  # nothing is taken back
-    monkeypatch.setattr(line_worker, "LINE", 1e9)
-    go, started = tmp_path / "go", tmp_path / "started"
-    for _ in range(5):
-        await one.call(cpu(_wait_or_not), "", "")
-    running = await one.submit(cpu(_wait_or_not), str(started), str(go))
-    behind = [await one.submit(cpu(_wait_or_not), "", "") for _ in range(9)]
-    await until(lambda: running.state == "running")
-    worker = next(iter(one._entered().queues["processes"].crew.members))
-    await until(lambda: len(worker.ahead) == 9)
+    go = tmp_path / "go"
+    worker, running, behind = await _nine_in_line(one, go, tmp_path / "started", monkeypatch)
     if paused:
         one.pause("processes")
     look, take_back = worker.look, type(worker.process).take_back
