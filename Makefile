@@ -81,10 +81,10 @@ lock: $(VENV)/.lock
 	$(COMPILE) $(ARGS) --group build --group bench -o requirements/bench.txt
 	rm -f requirements/demo.txt requirements/test.txt requirements/lint.txt
 	rm -f requirements/docs.txt requirements/lock.txt
-	$(SUBSET) --all-extras --group build -o requirements/demo.txt
+	$(SUBSET) --extra demo --group build -o requirements/demo.txt
 	$(SUBSET) --all-extras --group build --group test -o requirements/test.txt
 	$(SUBSET) --all-extras --group build --group test --group lint -o requirements/lint.txt
-	$(SUBSET) --all-extras --group build --group docs -o requirements/docs.txt
+	$(SUBSET) --extra demo --group build --group docs -o requirements/docs.txt
 	$(SUBSET) --group build --group lock -o requirements/lock.txt
 
 clean:
