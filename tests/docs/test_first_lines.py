@@ -16,7 +16,9 @@ import pytest
 
 KERNEL = Path(__file__).parents[1] / "notebook" / "kernel.py"
 README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```(?:python|text)\n(.*?)^```$", README.read_text("utf-8"), re.M | re.S)
+BLOCKS = re.findall(
+    r"^```(?:python|text)\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
 PATIENCE = 60.0
 
 
