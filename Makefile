@@ -1,6 +1,7 @@
 # Everything a newcomer needs: `make demo` and `make test` set themselves up with Python >= 3.11.
 #
 #   make demo                      the crawl of the standard library's documentation
+#   make demo ARGS="--store demo.db"   killed and started again, it goes on where it was
 #   make demo ARGS=--sequential    the same work without the supervisor, to compare
 #   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
 #   make test PYTHON=python3.12    the suite on another Python, in an environment of its own

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.durable_queues import CONTESTANTS, Body
-from benchmarks.tables import figure, machine, markdown
+from benchmarks.tables import machine, markdown
 
 AT_ONCE = 20
 SECONDS = 0.05
@@ -125,7 +125,7 @@ def crash(name: str, jobs: int, patience: float) -> tuple[str, str, str]:
         twice = Counter(len(moments) > 1 for moments in after.starts.values())[True]
         again = [after.starts[one][-1] for one in orphans if len(after.starts[one]) > 1]
         delay = "never" if len(again) < len(orphans) else f"{max(again) - after.ready[-1]:.2f} s"
-        return figure(lost) if lost else "0", str(twice), delay if orphans else "none were running"
+        return str(lost), str(twice), delay if orphans else "none were running"
 
 
 def main() -> None:
