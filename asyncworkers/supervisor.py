@@ -62,7 +62,7 @@ from asyncworkers.function import Call, JobFunction
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
@@ -785,6 +785,22 @@ class Supervisor:
         self._entered()
         assert self._depot is not None
         return Stored(self._depot)
+
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
 
     # ---- looking at it
 
