@@ -67,6 +67,7 @@ from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -112,6 +113,8 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
@@ -134,6 +137,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -161,7 +165,10 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
@@ -208,6 +215,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -808,6 +817,11 @@ class Supervisor:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
 
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
@@ -961,6 +975,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
 
 
 def _store(given: Any) -> Callable[[], Store] | None:

@@ -19,7 +19,7 @@ FLOORS = {
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
-    **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
+    **dict.fromkeys(("chronicle", "current", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,
