@@ -71,7 +71,7 @@ from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class Supervisor:
         self._cause: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
+        self._refuses = asyncio.Event()
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
@@ -233,6 +234,7 @@ class Supervisor:
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
+        self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
             self._watchdog = Watchdog(hub, self._stall)
             self._watchdog.start()
@@ -303,6 +305,16 @@ class Supervisor:
             await self._depot.settler.written(LAST_WRITES)
         return report
 
+    async def wait_draining(self) -> None:
+        """Wait until nothing new is accepted any more: a drain has begun, or the end has come.
+
+        For what would go on for ever and so hold up the end of a server, as a stream of events
+        does: wait for this beside the next event. Returns at once if it has begun already. Raises
+        SupervisorClosed before the supervisor was entered, WrongLoop outside its loop.
+        """
+        self._entered().hub.check_loop()
+        await self._refuses.wait()
+
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
         """Live as long as a web application: `Starlette(lifespan=supervisor.lifespan)`.
@@ -340,6 +352,7 @@ class Supervisor:
             return
         intake = self._entered()
         self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
         if self._depot is not None:
@@ -353,6 +366,7 @@ class Supervisor:
         intake = self._entered()
         if self._state == "open":
             self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal)
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
@@ -392,6 +406,7 @@ class Supervisor:
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
             self._state = "failed"
+            self._refuses.set()
             intake.shut(self._refusal)
             log.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
@@ -412,7 +427,8 @@ class Supervisor:
             failed = self._failed()
             failed.__cause__ = self._cause
             return failed
-        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+        text = f"supervisor {self._name!r} is {self._state}: it accepts no jobs"
+        return SupervisorClosed(text, self._state)
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
@@ -779,6 +795,22 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
+
     # ---- looking at it
 
     def stats(self) -> Stats:
@@ -858,7 +890,8 @@ class Supervisor:
     def _entered(self) -> Intake:
         if self._intake is None:
             raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor",
+                "new",
             )
         return self._intake
 

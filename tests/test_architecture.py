@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     **dict.fromkeys(("secret", "redact", "health"), 0),
-    "function": 1,
+    **dict.fromkeys(("function", "host"), 1),
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
@@ -25,7 +25,7 @@ FLOORS = {
     "supervisor": 7,
     "run": 8,
     "": 9,
-    **dict.fromkeys(("cli", "__main__", "demo"), 10),
+    **dict.fromkeys(("cli", "__main__", "demo", "integrations"), 10),
     "testing": 11,
 }
 WORDS, PROMISE, DOORS = 0, 9, 10
@@ -40,6 +40,7 @@ CORE_LIBRARIES = {
 LIBRARIES = {
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
+    "integrations": {"aiohttp", "fastapi", "litestar", "starlette"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
