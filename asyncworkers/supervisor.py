@@ -35,7 +35,15 @@ from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
-from asyncworkers._engine.report import DrainReport, Stats, queue_stats
+from asyncworkers._engine.report import (
+    Backlog,
+    DrainReport,
+    Stats,
+    backlog_everywhere,
+    backlog_here,
+    health_of,
+    queue_stats,
+)
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
@@ -59,6 +67,7 @@ from asyncworkers.errors import (
 )
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
+from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
@@ -822,6 +831,42 @@ class Supervisor:
         """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
         return self._chronicle
 
+    def health(self, *, patience: float | timedelta = 1.0) -> Health:
+        """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
+
+        May be called in any thread; outside the loop's own, the loop has `patience` seconds to
+        answer, and is not alive if it does not.
+        """
+        seconds = _checks.duration("patience", patience)
+        hub = None if self._intake is None else self._intake.hub
+        if hub is None or self._state not in ("open", "draining") or hub.is_here():
+            return health_of(self._state, hub)
+        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+        try:
+            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
+            return answer.result(seconds)
+        except TimeoutError:
+            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+        except RuntimeError:
+            return Health(False, False, ("its event loop was closed",))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What every queue has to do, by name: how many jobs wait and how long the oldest has.
+
+        Made for autoscalers: cheap however many jobs there are in memory, one question to the
+        store for its queues. Raises StoreUnavailable if that cannot be asked, and WrongLoop outside
+        the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        counts: dict[str, Any] = {}
+        if self._depot is not None:
+            counts = {one.queue: one for one in await self._depot.store.counts()}
+        return {
+            name: backlog_everywhere(queue, counts.get(name)) if queue.stored else backlog_here(queue)
+            for name, queue in intake.queues.items()
+        }
+
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
@@ -999,7 +1044,9 @@ def _store(given: Any) -> Callable[[], Store] | None:
 
         make_store(given)  # what is wrong with the URL is said here
         return lambda: make_store(given)
-    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+    verbs = ("lease", "settle", "submit")
+    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
+    if is_store and not isinstance(given, type):  # a class of stores is what makes one
         return lambda: cast("Store", given)
     if callable(given):
         return cast("Callable[[], Store]", given)

@@ -945,7 +945,8 @@ class LineWorker(BridgedWorker):
         if one is not None:
             self.refresh()
             job = one[0]
-            origin |= {"job_id": job.id, "job_name": job.name, "attempt": job.attempt}
+            origin |= {"job_id": job.id, "job_name": job.name}
+            origin |= {"queue": job.queue, "attempt": job.attempt}
         say(record, origin)
         self._count_dropped()
 

@@ -566,6 +566,20 @@ class MemoryQueue:
         items = sum(len(supply.items) for supply in self._supplies)
         return self.in_line() + items + crossing + ahead
 
+    @property
+    def oldest(self) -> float | None:
+        """Seconds that the job has waited which waits longest for a worker; None if none does.
+
+        Found where the line begins, that of each rank if there are several, so it costs little.
+        """
+        line = self.line
+        since = [
+            _place(head)[1]
+            for one in ([line] if isinstance(line, deque) else line.lines())
+            if (head := next(filter(_waits, one), None)) is not None
+        ]
+        return self.now() - min(since) if since else None
+
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""
         waiting = len(self.line)
@@ -626,7 +640,7 @@ class MemoryQueue:
 
     def waiting_jobs(self) -> Iterator[Job[Any]]:
         """The jobs in line, in the order in which they are to run."""
-        return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
+        return filter(_waits, self.line)
 
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
@@ -778,7 +792,12 @@ class MemoryQueue:
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
-        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number)
+        rare = job._rare
+        since = job._created if rare is None else max(job._created, rare.due)
+        waited = max(0.0, job._started - since)
+        self._emit_at(
+            job._started, events.AttemptStarted, job, job.attempt, attempt.number, waited
+        )
 
     def tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision, moment: float
@@ -822,6 +841,11 @@ def _place(entry: Any) -> tuple[int, float]:
         return rank(entry._order.policies.priority, entry._depth()), max(entry._created, due)
     rank_and_since: tuple[int, float] = entry.place()
     return rank_and_since
+
+
+def _waits(entry: Any) -> bool:
+    """Whether this entry of a line is a job that is to run."""
+    return entry.__class__ is Job and entry._state == QUEUED
 
 
 def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:

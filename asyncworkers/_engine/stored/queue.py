@@ -177,6 +177,7 @@ class StoredQueue(MemoryQueue):
                 error = trouble
             job: Job[Any] = Job(order, args, kwargs, None, now - (wall - lease.submitted))
             job._rare = held
+            held.due = now - (wall - lease.due)
             link.runs[lease.id] = job
             self._desk.began(held)
             if self.told:
