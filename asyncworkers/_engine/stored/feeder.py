@@ -249,3 +249,5 @@ class Feeder:
         while self._leasing is not None:
             with contextlib.suppress(Exception):
                 await self._leasing
+            # One that has ended is awaited without a turn of the loop, which `_leased` needs.
+            await asyncio.sleep(0)
