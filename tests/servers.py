@@ -13,7 +13,7 @@ from pathlib import Path
 from children import PATIENCE, Child, child
 
 COMMANDS = {
-    "uvicorn": "uvicorn served:app --port {port} --loop {loop} --workers {workers}",
+    "uvicorn": "uvicorn served:app --no-access-log --port {port} --loop {loop} --workers {workers}",
     "hypercorn": "hypercorn served:app --bind 127.0.0.1:{port} --worker-class {loop} --workers {workers}",
     "granian": "granian served:app --interface asgi --port {port} --loop {loop} --workers {workers}",
 }
