@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -106,12 +106,12 @@ def application(name: str) -> Starlette:
         supervisor = Supervisor(store=store, functions=[stored_work])
     else:
         supervisor = Supervisor()
-    middleware = []
+    middleware: list[Middleware] = []
     if name == "middleware":
         middleware.append(Middleware(SupervisorMiddleware, supervisor=supervisor))
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
+    async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, Any]]:
         async with supervisor.lifespan(app) as state:
             yield {**state, "tasks": set()}
 
