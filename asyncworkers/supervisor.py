@@ -330,8 +330,8 @@ class Supervisor:
 
         The supervisor is entered when the server starts, and is `request.state.supervisor` in
         its handlers. It is drained when the server stops, or already when SIGINT or SIGTERM
-        comes, in `grace` seconds and about one more; a second signal cancels its jobs. The
-        server's own handlers hear of these signals as well. In an application's own lifespan
+        comes, in `grace` seconds and about one more; a SIGINT after another signal cancels its
+        jobs. The server's own handlers hear of these signals as well. In an application's own lifespan
         write `async with supervisor.lifespan(app):` around what needs it.
         """
         async with living(self):

@@ -47,7 +47,15 @@ from asyncworkers.testing.plugin import Simulate
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
-MODULES = ("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing")
+INTEGRATIONS = (
+    *(f"asyncworkers.integrations.{name}" for name in ("aiohttp", "asgi", "fastapi", "litestar")),
+    *("asyncworkers.integrations.refusal", "asyncworkers.host"),
+)
+
+MODULES = (
+    *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
+    *INTEGRATIONS,
+)
 
 
 # ---- what is exported is what is documented
@@ -75,6 +83,18 @@ def test_every_exported_name_is_in_the_reference() -> None:
 def test_every_name_for_tests_is_in_the_reference() -> None:
     """The same for `asyncworkers.testing`, and its plugin."""
     assert names_of("testing.md") - {"plugin"} == set(asyncworkers.testing.__all__)
+
+
+def test_every_name_of_the_integrations_is_in_the_reference() -> None:
+    """The same for what web frameworks get, whose modules are imported one by one."""
+    exported = {f"{module}.{name}" for module in INTEGRATIONS for name in _all(module)}
+    text = (REFERENCE / "integrations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: (\S+)", text, re.MULTILINE)) == exported
+
+
+def _all(module: str) -> list[str]:
+    names: list[str] = importlib.import_module(module).__all__
+    return names
 
 
 def test_every_event_is_in_the_reference() -> None:
