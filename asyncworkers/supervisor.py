@@ -174,6 +174,7 @@ class Supervisor:
         self._cause: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
+        self._refuses = asyncio.Event()
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
@@ -224,6 +225,7 @@ class Supervisor:
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
+        self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
             self._watchdog = Watchdog(hub, self._stall)
             self._watchdog.start()
@@ -294,6 +296,16 @@ class Supervisor:
             await self._depot.settler.written(LAST_WRITES)
         return report
 
+    async def wait_draining(self) -> None:
+        """Wait until nothing new is accepted any more: a drain has begun, or the end has come.
+
+        For what would go on for ever and so hold up the end of a server, as a stream of events
+        does: wait for this beside the next event. Returns at once if it has begun already. Raises
+        SupervisorClosed before the supervisor was entered, WrongLoop outside its loop.
+        """
+        self._entered().hub.check_loop()
+        await self._refuses.wait()
+
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
         """Live as long as a web application: `Starlette(lifespan=supervisor.lifespan)`.
@@ -331,6 +343,7 @@ class Supervisor:
             return
         intake = self._entered()
         self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
         if self._depot is not None:
@@ -344,6 +357,7 @@ class Supervisor:
         intake = self._entered()
         if self._state == "open":
             self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal)
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
@@ -383,6 +397,7 @@ class Supervisor:
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
             self._state = "failed"
+            self._refuses.set()
             intake.shut(self._refusal)
             log.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
