@@ -41,6 +41,7 @@ __all__ = [
     "encode_error",
     "rebuild_error",
     "stored_error",
+    "too_deep",
 ]
 
 LARGEST_ARGUMENTS: Final = 256 * 1024
@@ -57,7 +58,9 @@ LONGEST_TRACEBACK: Final = 32_768
 MOST_FRAMES: Final = 50
 
 _ATOMS = frozenset({str, int, bool, type(None)})
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# A text that does not end is taken to the end of all: to look for one again behind each of its
+# quotes would take time by the square of its length, and whoever wrote it may have meant that.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class _Slot:
@@ -200,7 +203,7 @@ class FunctionCodec:
                 f"job {self.name!r} cannot be stored: {what} {len(raw):,} bytes, "
                 f"at most {largest:,} are accepted; store it elsewhere and pass where it is"
             )
-        if _too_deep(raw):
+        if too_deep(raw):
             raise NotSerializable(
                 f"job {self.name!r} cannot be stored: nested deeper than {DEEPEST} levels"
             )
@@ -228,7 +231,7 @@ class FunctionCodec:
 
     def _bounded(self, text: str, largest: int) -> bytes:
         raw = text.encode("utf-8", "surrogatepass")
-        if len(raw) > largest or _too_deep(raw):
+        if len(raw) > largest or too_deep(raw):
             raise ArgumentsMismatch(f"what is stored for {self.name!r} is too large or too deep")
         return raw
 
@@ -351,7 +354,8 @@ _COMPARE: Final[dict[Any, Callable[[Any, Any], bool]]] = {
 }
 
 
-def _too_deep(raw: bytes) -> bool:
+def too_deep(raw: bytes) -> bool:
+    """Whether lists and mappings are nested deeper than `DEEPEST` in this text, JSON or not."""
     if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
         return False
     depth = 0
