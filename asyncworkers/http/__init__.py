@@ -17,7 +17,8 @@ if importlib.util.find_spec("starlette") is None:
     raise ImportError("asyncworkers.http needs a library: pip install 'asyncworkers[web]'")
 
 from asyncworkers.http.answers import Refused
+from asyncworkers.http.events import EventStreams, Feed
 from asyncworkers.http.guard import Guard, check_bind, may_act
 from asyncworkers.http.token import Token
 
-__all__ = ["Guard", "Refused", "Token", "check_bind", "may_act"]
+__all__ = ["EventStreams", "Feed", "Guard", "Refused", "Token", "check_bind", "may_act"]

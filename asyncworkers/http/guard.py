@@ -201,8 +201,10 @@ class Guard:
         said: Any = auth(request)
         if inspect.isawaitable(said):
             said = await said
-        if said is True or isinstance(said, Response) or (type(said) is str and said == "read"):
+        if said is True or isinstance(said, Response):
             return said
+        if type(said) is str and said == "read":
+            return "read"
         if said is False or said is None:
             raise Refused(403, "Forbidden", "you are not allowed to")
         raise TypeError(

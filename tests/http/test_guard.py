@@ -142,8 +142,12 @@ def test_fault_V06_a_request_has_one_host() -> None:
 
     async def ask(*hosts: bytes) -> int:
         scope = {
-            **{"type": "http", "method": "GET", "path": "/", "query_string": b""},
-            **{"scheme": "http", "client": None},
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "query_string": b"",
+            "scheme": "http",
+            "client": None,
             "headers": [(b"host", host) for host in hosts],
         }
         said: list[Any] = []
@@ -515,8 +519,12 @@ async def test_fault_V10_a_body_that_does_not_come_is_not_waited_for() -> None:
 
     headers = {**BEARER, "Host": "localhost", "Content-Type": "application/json"}
     scope = {
-        **{"type": "http", "method": "POST", "path": "/", "query_string": b""},
-        **{"scheme": "http", "client": None},
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "query_string": b"",
+        "scheme": "http",
+        "client": None,
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
     }
     await Guard(echo, auth=Token(SECRET), body_seconds=0.01)(scope, never, send)
