@@ -36,13 +36,12 @@ class Exposed:
                     f"expose: {name} takes any number of arguments ({one.name}); a function "
                     "that is called by a name says which it takes"
                 )
-            if one.trouble:
-                raise TypeError(
-                    f"expose: argument {one.name!r} of {name} cannot be read{one.trouble}"
-                )
+            trouble = one.trouble or _unreadable(one.annotation)
+            if trouble:
+                raise TypeError(f"expose: argument {one.name!r} of {name} cannot be read{trouble}")
 
     def call(self, body: bytes) -> Call[Any]:
-        """The call with the arguments that a JSON object names.
+        """The call with the arguments that a JSON object names; an empty body names none.
 
         Raises Refused: 400 for what is no JSON, 422, naming it, for an argument that is not of its
         type, missing, or unknown.
@@ -73,7 +72,7 @@ class Exposed:
         if too_deep(body):
             raise Refused(400, "BadRequest", f"the body is nested deeper than {DEEPEST} levels")
         try:
-            return _read_object(body)
+            return _read_object(body or b"{}")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             cause = _checks.printable(str(error))[:200]
             raise Refused(
@@ -88,6 +87,21 @@ class Exposed:
             raise _invalid(
                 parameter.name, f"argument {parameter.name!r} of {self.name}: {cause}"
             ) from None
+
+
+def _unreadable(annotation: Any) -> str:
+    """Why no JSON can become what this annotation asks for; empty if it can."""
+
+    def hook(kind: Any) -> dict[str, Any]:
+        if hasattr(kind, "model_validate"):  # a pydantic model
+            return {}
+        raise TypeError(f"no JSON becomes a {kind!r}")
+
+    try:
+        msgspec.json.schema_components([annotation], schema_hook=hook)
+    except TypeError as error:
+        return f": {error}"
+    return ""
 
 
 def _invalid(name: str, message: str) -> Refused:
