@@ -7,8 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, cast
 
 import anyio
 from starlette.requests import Request
@@ -180,8 +179,8 @@ class JobsApp:
         except NotSerializable as error:
             message = _checks.printable(str(error))[:1_000]
             raise Refused(422, "NotSerializable", message) from error
-        root = quote(request.scope.get("root_path", ""))
-        headers = {"Location": f"{root}/{known.id}"}
+        # Relative to what was asked, for nobody here knows what proxies have cut from its path.
+        headers = {"Location": f"../{known.id}"}
         if not is_new:
             headers["Idempotent-Replayed"] = "true"
         return Json(status_of(known), 202 if is_new else 200, headers)
@@ -273,7 +272,8 @@ class JobsApp:
 
     async def _cancel(self, request: Request, ident: str) -> Response:
         body: Any = await read_json(request) if await request.body() else {}
-        reason: Any = body.get("reason", "cancelled over HTTP") if type(body) is dict else None
+        given = cast("dict[str, Any]", body) if type(body) is dict else {"reason": None}
+        reason = given.get("reason", "cancelled over HTTP")
         if type(reason) is not str or len(reason) > 200:
             raise Refused(
                 422,

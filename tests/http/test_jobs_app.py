@@ -167,7 +167,7 @@ async def test_a_job_over_http(place: str, tmp_path: Path) -> None:
         answer = await face.post("/submit/add", {"left": 2, "right": 3})
         assert answer.status_code == 202
         told = answer.json()
-        assert answer.headers["location"] == f"/{told['id']}"
+        assert answer.headers["location"] == f"../{told['id']}"
         assert (told["function"], told["queue"]) == ("add", "default")
         end = await face.result(told["id"])
         assert (end["state"], end["result"], end["error"]) == ("succeeded", 5, None)
