@@ -35,7 +35,15 @@ from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
-from asyncworkers._engine.report import DrainReport, Stats, queue_stats
+from asyncworkers._engine.report import (
+    Backlog,
+    DrainReport,
+    Stats,
+    backlog_everywhere,
+    backlog_here,
+    health_of,
+    queue_stats,
+)
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
@@ -59,14 +67,16 @@ from asyncworkers.errors import (
 )
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
+from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -112,6 +122,8 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
@@ -134,6 +146,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -161,7 +174,10 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
@@ -213,6 +229,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -423,7 +441,8 @@ class Supervisor:
             failed = self._failed()
             failed.__cause__ = self._cause
             return failed
-        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+        text = f"supervisor {self._name!r} is {self._state}: it accepts no jobs"
+        return SupervisorClosed(text, self._state)
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
@@ -790,11 +809,70 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
+
     # ---- looking at it
 
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
+
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
+    def health(self, *, patience: float | timedelta = 1.0) -> Health:
+        """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
+
+        May be called in any thread; outside the loop's own, the loop has `patience` seconds to
+        answer, and is not alive if it does not.
+        """
+        seconds = _checks.duration("patience", patience)
+        hub = None if self._intake is None else self._intake.hub
+        if hub is None or self._state not in ("open", "draining") or hub.is_here():
+            return health_of(self._state, hub)
+        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+        try:
+            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
+            return answer.result(seconds)
+        except TimeoutError:
+            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+        except RuntimeError:
+            return Health(False, False, ("its event loop was closed",))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What every queue has to do, by name: how many jobs wait and how long the oldest has.
+
+        Made for autoscalers: cheap however many jobs there are in memory, one question to the
+        store for its queues. Raises StoreUnavailable if that cannot be asked, and WrongLoop outside
+        the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        counts: dict[str, Any] = {}
+        if self._depot is not None:
+            counts = {one.queue: one for one in await self._depot.store.counts()}
+        return {
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
+            for name, queue in intake.queues.items()
+        }
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
@@ -833,7 +911,8 @@ class Supervisor:
     def _entered(self) -> Intake:
         if self._intake is None:
             raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor",
+                "new",
             )
         return self._intake
 
@@ -950,6 +1029,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     return made
 
 
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
+
+
 def _store(given: Any) -> Callable[[], Store] | None:
     """What makes the store, each time the supervisor is entered."""
     if given is None:
@@ -959,7 +1051,9 @@ def _store(given: Any) -> Callable[[], Store] | None:
 
         make_store(given)  # what is wrong with the URL is said here
         return lambda: make_store(given)
-    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+    verbs = ("lease", "settle", "submit")
+    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
+    if is_store and not isinstance(given, type):  # a class of stores is what makes one
         return lambda: cast("Store", given)
     if callable(given):
         return cast("Callable[[], Store]", given)

@@ -15,16 +15,17 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
-    "function": 1,
+    **dict.fromkeys(("secret", "redact", "health"), 0),
+    **dict.fromkeys(("function", "host"), 1),
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
-    **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
+    **dict.fromkeys(("chronicle", "current", "logs", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,
-    **dict.fromkeys(("cli", "__main__", "demo"), 10),
+    **dict.fromkeys(("cli", "__main__", "demo", "integrations"), 10),
     "http": 10,
     "testing": 11,
 }
@@ -41,6 +42,7 @@ LIBRARIES = {
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
     "http": {"starlette"},
+    "integrations": {"aiohttp", "fastapi", "litestar", "starlette"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }

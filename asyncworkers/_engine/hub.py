@@ -32,17 +32,22 @@ class Reader(Protocol):
 class ServedQueue(Protocol):
     """What the hub needs of its queues."""
 
+    name: str
     told: bool
     crew: Any
     unwinding: Any
 
+    @property
+    def held_threads(self) -> list[str]: ...
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
 
 
 class Depot(Protocol):
-    """What ends of a store with its supervisor."""
+    """What ends of a store with its supervisor; `trouble` says what keeps it from it, if anything."""
 
+    @property
+    def trouble(self) -> str | None: ...
     def drain(self) -> None: ...
     async def close(self) -> None: ...
     def forget(self) -> None: ...
