@@ -76,7 +76,9 @@ class HealthApp:
 
 def _path(argument: str, value: str) -> str:
     if not _checks.text(argument, value).startswith("/"):
-        raise ValueError(f'{argument} must be a path such as "/healthz", not {_checks.shown(value)}')
+        raise ValueError(
+            f'{argument} must be a path such as "/healthz", not {_checks.shown(value)}'
+        )
     return value
 
 

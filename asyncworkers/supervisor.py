@@ -213,6 +213,11 @@ class Supervisor:
         """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
 
+    @property
+    def functions(self) -> tuple[JobFunction[..., Any], ...]:
+        """Those whose stored jobs may be submitted and run here, as given."""
+        return self._functions
+
     async def __aenter__(self) -> Self:
         if self._state in ("open", "draining"):
             hub = self._entered().hub
@@ -863,7 +868,9 @@ class Supervisor:
         if self._depot is not None:
             counts = {one.queue: one for one in await self._depot.store.counts()}
         return {
-            name: backlog_everywhere(queue, counts.get(name)) if queue.stored else backlog_here(queue)
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
             for name, queue in intake.queues.items()
         }
 

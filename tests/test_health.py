@@ -262,7 +262,9 @@ async def test_a_stored_backlog_is_that_of_all_processes():
         backlog = (await other.backlog())["default"]
         assert (backlog.waiting, backlog.running, backlog.workers) == (3, 2, 0)
         assert backlog.oldest >= 0
-        assert (await other.backlog())["threads"] == Backlog("threads", 0, 0, 0, 0.0, backlog_threads())
+        assert (await other.backlog())["threads"] == Backlog(
+            "threads", 0, 0, 0, 0.0, backlog_threads()
+        )
         gate.set()
 
 
@@ -298,4 +300,3 @@ def _wait_for(gate):
         await gate.wait()
 
     return wait
-

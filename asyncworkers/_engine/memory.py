@@ -795,9 +795,7 @@ class MemoryQueue:
         rare = job._rare
         since = job._created if rare is None else max(job._created, rare.due)
         waited = max(0.0, job._started - since)
-        self._emit_at(
-            job._started, events.AttemptStarted, job, job.attempt, attempt.number, waited
-        )
+        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number, waited)
 
     def tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision, moment: float

@@ -189,7 +189,9 @@ class Depot:
     def trouble(self) -> str | None:
         """A sentence on what keeps jobs from being stored and run, if anything does."""
         if self.link.why is None and not self.keeper.trusts():
-            return "the store has not heard of this process for so long that its jobs are given away"
+            return (
+                "the store has not heard of this process for so long that its jobs are given away"
+            )
         return self.link.why
 
     def trusts(self) -> bool:
@@ -307,10 +309,7 @@ class Depot:
             order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
             view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
             view._created = run._created
-            view._uncommon().tries = run.attempt
-            if run._state == RUNNING:
-                view._state, view._started = RUNNING, run._started
-            held.view = weakref.ref(view)
+            self.views.join(view, run)
         return view
 
     def find(self, ident: str) -> Job[Any] | None:
