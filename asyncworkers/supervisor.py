@@ -68,6 +68,7 @@ from asyncworkers.stream import Stream
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
     from asyncworkers.chronicle import Chronicle
+    from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -185,6 +186,8 @@ class Supervisor:
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
+        self._since = 0.0
+        self._ended: float | None = None
 
     # ---- its life
 
@@ -240,6 +243,7 @@ class Supervisor:
         runs_in(loop, self)
         _open.add(self)
         self._state = "open"
+        self._since, self._ended = hub.clock.now(), None
         self._emit(events.SupervisorStarted)
         return self
 
@@ -379,6 +383,7 @@ class Supervisor:
                 if self._watchdog is not None:
                     self._watchdog.stop()
                     self._watchdog = None
+                self._ended = hub.clock.now()
                 self._emit(events.SupervisorClosed)
                 for failure in tuple(hub.failures):
                     failure.report()
@@ -789,6 +794,21 @@ class Supervisor:
     def chronicle(self) -> Chronicle | None:
         """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
         return self._chronicle
+
+    def report(self) -> Report:
+        """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
+
+        It may be asked for at any time, and when the supervisor has closed. Times, the slowest
+        and most retried jobs, and errors are in it if the supervisor records: `record=True`.
+        Raises SupervisorClosed before the supervisor was entered.
+        """
+        from asyncworkers.report import make_report  # what many never need
+
+        hub = self._entered().hub
+        lasted = (hub.clock.now() if self._ended is None else self._ended) - self._since
+        return make_report(
+            self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
+        )
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""

@@ -15,12 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
+    "units": 0,
     "function": 1,
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
     "_engine": 4,
     **dict.fromkeys(("chronicle", "current", "progress", "queue", "signals"), 5),
-    **dict.fromkeys(("embedding", "stored", "stream"), 6),
+    **dict.fromkeys(("embedding", "report", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,

@@ -18,7 +18,7 @@ from asyncworkers import run as run_loop
 from asyncworkers.bridge.terms import usable_processors
 from asyncworkers.demo.records import DemoFailed, Run, Settings
 from asyncworkers.demo.render import prepare
-from asyncworkers.demo.units import counted
+from asyncworkers.units import counted
 
 __all__ = ["demo"]
 

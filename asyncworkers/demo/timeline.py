@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncworkers.demo.records import Attempt, Ending
-from asyncworkers.demo.units import counted
+from asyncworkers.units import counted
 
 __all__ = ["lanes", "write_timeline"]
 
