@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from asyncworkers.chronicle import Chronicle
     from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
+    from asyncworkers.timeline import Timeline
 
 __all__ = ["Supervisor"]
 
@@ -809,6 +810,18 @@ class Supervisor:
         return make_report(
             self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
         )
+
+    def timeline(self) -> Timeline:
+        """Every attempt that was recorded, over time: `supervisor.timeline().save("run.html")`.
+
+        It may be asked for at any time, and when the supervisor has closed. Raises ValueError if
+        this supervisor does not record, SupervisorClosed before it was entered.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.timeline import make_timeline  # what many never need
+
+        return make_timeline(self._chronicle, self.report())
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
