@@ -29,8 +29,8 @@ WORST = 5
 """How many of the slowest attempts and most retried jobs are."""
 
 UNRECORDED = (
-    "Not recorded: with Supervisor(record=True) there are also waiting and running times, the "
-    "slowest and most retried jobs, errors by type, and a timeline."
+    "Not recorded: Supervisor(record=True) adds waiting and running times, the slowest and most\n"
+    "retried jobs, errors by type, and a timeline."
 )
 
 
