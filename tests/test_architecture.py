@@ -14,7 +14,20 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # A room imports only lower floors. Only the words of floor 0 and the doors know their neighbors.
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
-    **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
+    **dict.fromkeys(
+        (
+            "_checks",
+            "_html",
+            "_log",
+            "_notebook",
+            "_record",
+            "errors",
+            "outcome",
+            "policies",
+            "events",
+        ),
+        0,
+    ),
     "function": 1,
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
@@ -37,6 +50,7 @@ CORE_LIBRARIES = {
     "_typeshed",  # for type checkers only
 }
 LIBRARIES = {
+    "_notebook": {"IPython"},
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
     "progress": {"rich"},
