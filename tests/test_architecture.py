@@ -37,7 +37,7 @@ FLOORS = {
     "supervisor": 7,
     "run": 8,
     "": 9,
-    **dict.fromkeys(("cli", "__main__", "demo"), 10),
+    **dict.fromkeys(("cli", "__main__", "demo", "notebook", "portal"), 10),
     "testing": 11,
 }
 WORDS, PROMISE, DOORS = 0, 9, 10
@@ -53,6 +53,7 @@ LIBRARIES = {
     "_notebook": {"IPython"},
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
+    "notebook": {"IPython"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
