@@ -68,7 +68,10 @@ from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
+    from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
+    from asyncworkers.timeline import Timeline
 
 __all__ = ["Supervisor"]
 
@@ -113,6 +116,8 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
@@ -135,6 +140,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -162,7 +168,10 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
@@ -179,6 +188,8 @@ class Supervisor:
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
+        self._since = 0.0
+        self._ended: float | None = None
 
     # ---- its life
 
@@ -208,6 +219,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -232,6 +245,7 @@ class Supervisor:
         runs_in(loop, self)
         _open.add(self)
         self._state = "open"
+        self._since, self._ended = hub.clock.now(), None
         if in_notebook():
             itself = weakref.ref(self)
             keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
@@ -410,6 +424,7 @@ class Supervisor:
                 if self._watchdog is not None:
                     self._watchdog.stop()
                     self._watchdog = None
+                self._ended = hub.clock.now()
                 self._emit(events.SupervisorClosed)
                 for failure in tuple(hub.failures):
                     failure.report()
@@ -816,6 +831,38 @@ class Supervisor:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
 
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
+    def report(self) -> Report:
+        """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
+
+        It may be asked for at any time, and when the supervisor has closed. Times, the slowest
+        and most retried jobs, and errors are in it if the supervisor records: `record=True`.
+        Raises SupervisorClosed before the supervisor was entered.
+        """
+        from asyncworkers.report import make_report  # what many never need
+
+        hub = self._entered().hub
+        lasted = (hub.clock.now() if self._ended is None else self._ended) - self._since
+        return make_report(
+            self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
+        )
+
+    def timeline(self) -> Timeline:
+        """Every attempt that was recorded, over time: `supervisor.timeline().save("run.html")`.
+
+        It may be asked for at any time, and when the supervisor has closed. Raises ValueError if
+        this supervisor does not record, SupervisorClosed before it was entered.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.timeline import make_timeline  # what many never need
+
+        return make_timeline(self._chronicle, self.report())
+
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
@@ -982,6 +1029,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
 
 
 def _store(given: Any) -> Callable[[], Store] | None:

@@ -14,26 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # A room imports only lower floors. Only the words of floor 0 and the doors know their neighbors.
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
-    **dict.fromkeys(
-        (
-            "_checks",
-            "_html",
-            "_log",
-            "_notebook",
-            "_record",
-            "errors",
-            "outcome",
-            "policies",
-            "events",
-        ),
-        0,
-    ),
+    **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
+    "units": 0,
+    **dict.fromkeys(("_html", "_notebook"), 0),
     "function": 1,
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
-    "_engine": 4,
-    **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
-    **dict.fromkeys(("embedding", "stored", "stream"), 6),
+    **dict.fromkeys(("_engine", "chronicle"), 4),
+    **dict.fromkeys(("current", "progress", "queue", "report", "signals"), 5),
+    **dict.fromkeys(("embedding", "stored", "stream", "timeline"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,

@@ -341,7 +341,7 @@ class MemoryQueue:
         if self.told:
             seconds = job._finished - job._started
             details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit(events.AttemptEnded, job, *details)
+            self._emit_at(job._finished, events.AttemptEnded, job, *details)
         self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, "succeeded")
@@ -360,7 +360,7 @@ class MemoryQueue:
         attempt.clear()
         job._finished = moment
         if self.told:
-            self.tell_ended(job, attempt, outcome, decision)
+            self.tell_ended(job, attempt, outcome, decision, moment)
         try:
             self.settle(job, decision, moment)
         except BaseException as crash:  # a fault of ours
@@ -760,10 +760,16 @@ class MemoryQueue:
             self.hub.listeners.emit(event(self.clock.now(), *details))
 
     def _emit(self, event: Callable[..., events.Event], job: Job[Any], *details: Any) -> None:
+        self._emit_at(self.now(), event, job, *details)
+
+    def _emit_at(
+        self, moment: float, event: Callable[..., events.Event], job: Job[Any], *details: Any
+    ) -> None:
+        """Tell of something that happened at this moment, and perhaps is known only now."""
         listeners, order = self.hub.listeners, job._order
         if listeners:
             job_id, tags = self.job_id(job), order.policies.tags
-            listeners.emit(event(self.now(), job_id, order.name, self.name, tags, *details))
+            listeners.emit(event(moment, job_id, order.name, self.name, tags, *details))
 
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
@@ -772,18 +778,18 @@ class MemoryQueue:
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
-        self._emit(events.AttemptStarted, job, job.attempt, attempt.number)
+        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number)
 
     def tell_ended(
-        self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
+        self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision, moment: float
     ) -> None:
-        """An attempt has ended, and this is what is done about it."""
+        """An attempt has ended at this moment, and this is what is done about it."""
         kind = error = None
         if isinstance(outcome, Failed):
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
-        seconds = self.now() - job._started
         ended = type(outcome).__name__, type(decision).__name__, kind, error
-        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
+        details = job.attempt, attempt.number, moment - job._started, *ended
+        self._emit_at(moment, events.AttemptEnded, job, *details)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
         """A worker's child or bridge has died."""

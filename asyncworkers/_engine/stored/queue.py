@@ -325,7 +325,7 @@ class StoredQueue(MemoryQueue):
         if self.told:
             seconds = job._finished - job._started
             details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit(events.AttemptEnded, job, *details)
+            self._emit_at(job._finished, events.AttemptEnded, job, *details)
         self._let_run_go(job, SUCCEEDED, Settlement.complete(held.lease, held.text))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
