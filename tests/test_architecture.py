@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     "units": 0,
+    **dict.fromkeys(("_html", "_notebook"), 0),
     "function": 1,
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),
@@ -25,7 +26,7 @@ FLOORS = {
     "supervisor": 7,
     "run": 8,
     "": 9,
-    **dict.fromkeys(("cli", "__main__", "demo"), 10),
+    **dict.fromkeys(("cli", "__main__", "demo", "notebook", "portal"), 10),
     "testing": 11,
 }
 WORDS, PROMISE, DOORS = 0, 9, 10
@@ -38,8 +39,10 @@ CORE_LIBRARIES = {
     "_typeshed",  # for type checkers only
 }
 LIBRARIES = {
+    "_notebook": {"IPython"},
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
+    "notebook": {"IPython"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
