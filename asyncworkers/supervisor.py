@@ -27,7 +27,7 @@ from typing import (
     overload,
 )
 
-from asyncworkers import _checks, events
+from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
 from asyncworkers._engine.hub import Hub
@@ -48,6 +48,7 @@ from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
+from asyncworkers._notebook import in_notebook, keep_awake
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
 from asyncworkers.bridge.steps import Heavy
 from asyncworkers.bridge.terms import (
@@ -77,7 +78,9 @@ from asyncworkers.stream import Stream
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
     from asyncworkers.chronicle import Chronicle
+    from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
+    from asyncworkers.timeline import Timeline
 
 __all__ = ["Supervisor"]
 
@@ -195,6 +198,8 @@ class Supervisor:
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
+        self._since = 0.0
+        self._ended: float | None = None
 
     # ---- its life
 
@@ -256,6 +261,10 @@ class Supervisor:
         runs_in(loop, self)
         _open.add(self)
         self._state = "open"
+        self._since, self._ended = hub.clock.now(), None
+        if in_notebook():
+            itself = weakref.ref(self)
+            keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
         self._emit(events.SupervisorStarted)
         return self
 
@@ -300,6 +309,42 @@ class Supervisor:
                 self._host.uncancel()
             if error is None or isinstance(error, asyncio.CancelledError):
                 raise self._failed() from self._cause
+
+    async def open(self) -> Self:
+        """Enter it without a block, where there can be none: `supervisor = await Supervisor().open()`.
+
+        This is for a notebook or a prompt, whose supervisor lives from one cell to another.
+        Call `close` at the end: a supervisor that is forgotten warns of it when it goes away, and
+        names the jobs that are lost if that is when the process ends. Should its workers crash
+        too often there is no block to cancel, so `close` raises SupervisorFailed, as `submit` does.
+
+        Raises RuntimeError if it was entered already, or if no event loop is running.
+        """
+        await self.__aenter__()
+        self._host = None  # it is no block of this task's, which may end long before
+        return self
+
+    async def close(self, grace: float | timedelta | None = None) -> DrainReport:
+        """Leave it: accept nothing new, finish, end, and report what became of the jobs there were.
+
+        Waits for all jobs, retries and delays included, or for so many seconds of `grace`, as
+        `drain` does; whoever cancels that cancels the jobs. Calling it again is harmless. Raises
+        SupervisorClosed if it was never entered, SupervisorFailed if it has failed, WrongLoop
+        outside its loop.
+        """
+        seconds = None if grace is None else _checks.duration("grace", grace)
+        hub = self._entered().hub
+        if self not in _open:
+            return DrainReport((), (), (), (), 0.0)
+        hub.check_loop()
+        try:
+            self._begin_to_drain()
+            report = await finish(hub, seconds)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        await self.__aexit__(None, None, None)
+        return report
 
     async def drain(self, grace: float | timedelta | None = None) -> DrainReport:
         """Accept nothing new, finish, and report what became of the jobs there were.
@@ -407,6 +452,7 @@ class Supervisor:
                 if self._watchdog is not None:
                     self._watchdog.stop()
                     self._watchdog = None
+                self._ended = hub.clock.now()
                 self._emit(events.SupervisorClosed)
                 for failure in tuple(hub.failures):
                     failure.report()
@@ -874,6 +920,33 @@ class Supervisor:
             for name, queue in intake.queues.items()
         }
 
+    def report(self) -> Report:
+        """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
+
+        It may be asked for at any time, and when the supervisor has closed. Times, the slowest
+        and most retried jobs, and errors are in it if the supervisor records: `record=True`.
+        Raises SupervisorClosed before the supervisor was entered.
+        """
+        from asyncworkers.report import make_report  # what many never need
+
+        hub = self._entered().hub
+        lasted = (hub.clock.now() if self._ended is None else self._ended) - self._since
+        return make_report(
+            self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
+        )
+
+    def timeline(self) -> Timeline:
+        """Every attempt that was recorded, over time: `supervisor.timeline().save("run.html")`.
+
+        It may be asked for at any time, and when the supervisor has closed. Raises ValueError if
+        this supervisor does not record, SupervisorClosed before it was entered.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.timeline import make_timeline  # what many never need
+
+        return make_timeline(self._chronicle, self.report())
+
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
@@ -907,6 +980,20 @@ class Supervisor:
         inside = f" [{'; '.join(figures)}]" if figures else ""
         named = "" if self._name == "supervisor" else f" {self._name!r}"
         return f"<Supervisor{named} {self._state}{inside}>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: every queue with its figures, and what some jobs wait for."""
+        named = "" if self._name == "supervisor" else f" {self._name}"
+        waits = [
+            (job.name, job.id, job.why)
+            for queue in self._known_queues().values()
+            for job in queue.examples(3)
+        ]
+        return _html.block(
+            f"Supervisor{named}, {self._state}",
+            self.stats()._tables(),
+            _html.rows(("job", "id", "why it is not done"), waits),
+        )
 
     def _entered(self) -> Intake:
         if self._intake is None:
