@@ -202,6 +202,11 @@ class Supervisor:
         return self._state
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was entered in; None before it was entered."""
+        return None if self._intake is None else self._intake.hub.loop
+
+    @property
     def queues(self) -> tuple[Queue, ...]:
         """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
@@ -849,7 +854,9 @@ class Supervisor:
         if self._depot is not None:
             counts = {one.queue: one for one in await self._depot.store.counts()}
         return {
-            name: backlog_everywhere(queue, counts.get(name)) if queue.stored else backlog_here(queue)
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
             for name, queue in intake.queues.items()
         }
 

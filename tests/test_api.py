@@ -221,7 +221,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         shows("Backlog(queue='mail', waiting=3", "oldest=2.5"),
     ),
     "Health": (lambda: Supervisor().health(), shows("Health(alive=True, ready=False", "new")),
-    "HealthApp": (lambda: asyncworkers.HealthApp(Supervisor()), shows("<HealthApp /healthz /readyz>")),
+    "HealthApp": (
+        lambda: asyncworkers.HealthApp(Supervisor()),
+        shows("<HealthApp /healthz /readyz>"),
+    ),
     "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
 }

@@ -40,7 +40,8 @@ CORE_LIBRARIES = {
 LIBRARIES = {
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
-    "integrations": {"aiohttp", "fastapi", "litestar", "starlette"},
+    "integrations": {"aiohttp", "fastapi", "litestar", "opentelemetry", "prometheus_client"}
+    | {"starlette"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }

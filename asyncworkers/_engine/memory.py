@@ -572,12 +572,9 @@ class MemoryQueue:
 
         Found where the line begins, that of each rank if there are several, so it costs little.
         """
-        line = self.line
-        since = [
-            _place(head)[1]
-            for one in ([line] if isinstance(line, deque) else line.lines())
-            if (head := next(filter(_waits, one), None)) is not None
-        ]
+        lines = self.line.lines() if isinstance(self.line, RankedLine) else (self.line,)
+        heads = (next(filter(_waits, line), None) for line in lines)
+        since = [_place(head)[1] for head in heads if head is not None]
         return self.now() - min(since) if since else None
 
     def _to_take(self) -> int:

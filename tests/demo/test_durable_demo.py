@@ -47,8 +47,9 @@ def test_killed_and_started_again_it_goes_on(tmp_path):
     assert second.returncode == 0, second.stderr
     assert f"and {done} addresses visited before" in second.stdout
     assert visited(tmp_path) > done
-    assert f"has all {visited(tmp_path)} addresses, each once; of those linked to, 0 are missing" in (
-        second.stdout
+    assert (
+        f"has all {visited(tmp_path)} addresses, each once; of those linked to, 0 are missing"
+        in (second.stdout)
     )
     third = subprocess.run(
         command(tmp_path), capture_output=True, text=True, timeout=100, check=False

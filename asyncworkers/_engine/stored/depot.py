@@ -189,7 +189,9 @@ class Depot:
     def trouble(self) -> str | None:
         """A sentence on what keeps jobs from being stored and run, if anything does."""
         if self.link.why is None and not self.keeper.trusts():
-            return "the store has not heard of this process for so long that its jobs are given away"
+            return (
+                "the store has not heard of this process for so long that its jobs are given away"
+            )
         return self.link.why
 
     def trusts(self) -> bool:
