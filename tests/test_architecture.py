@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("secret", "redact", "health"), 0),
     **dict.fromkeys(("function", "host"), 1),
     "job": 2,
-    **dict.fromkeys(("bridge", "store"), 3),
+    **dict.fromkeys(("bridge", "escort", "store"), 3),
     "_engine": 4,
     **dict.fromkeys(("current", "logs", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stored", "stream"), 6),

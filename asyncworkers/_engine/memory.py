@@ -340,8 +340,7 @@ class MemoryQueue:
         """A worker has settled the ordinary case by itself: its job succeeded."""
         if self.told:
             seconds = job._finished - job._started
-            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit(events.AttemptEnded, job, *details)
+            self.tell_end(job, attempt, seconds, "Succeeded", "Complete", None, None)
         self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, "succeeded")
@@ -779,10 +778,14 @@ class MemoryQueue:
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
         self.hub.job_came()
+        if self.hub.escort is not None:
+            self.hub.escort.submitted(job)
         self._emit(events.JobSubmitted, job)
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
+        if self.hub.escort is not None:
+            self.hub.escort.begun(job)
         rare = job._rare
         since = job._created if rare is None else max(job._created, rare.due)
         waited = max(0.0, job._started - since)
@@ -797,6 +800,22 @@ class MemoryQueue:
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
         seconds = self.now() - job._started
         ended = type(outcome).__name__, type(decision).__name__, kind, error
+        self.tell_end(job, attempt, seconds, *ended)
+
+    def tell_end(
+        self,
+        job: Job[Any],
+        attempt: Attempt,
+        seconds: float,
+        outcome: str,
+        decision: str,
+        kind: str | None,
+        error: str | None,
+    ) -> None:
+        """The same in the words of the event."""
+        if self.hub.escort is not None:
+            self.hub.escort.ended(job, outcome, decision, kind, error)
+        ended = outcome, decision, kind, error
         self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
