@@ -75,9 +75,11 @@ from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -123,6 +125,8 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
@@ -145,6 +149,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -172,7 +177,10 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
@@ -225,6 +233,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -826,6 +836,11 @@ class Supervisor:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
 
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
     def health(self, *, patience: float | timedelta = 1.0) -> Health:
         """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
 
@@ -887,6 +902,13 @@ class Supervisor:
                 self._intake.hub.refresh()
 
         return stop_listening
+
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """The events from now on, to be read one by one, of which at most `limit` wait to be read.
+
+        Raises TypeError or ValueError for a senseless limit.
+        """
+        return Subscription(self.listen, limit)
 
     def escort(self, escort: Escort) -> Callable[[], None]:
         """Have every job accompanied from now on, as traces do; call what is returned to stop that.
@@ -1040,6 +1062,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
 
 
 def _store(given: Any) -> Callable[[], Store] | None:

@@ -16,11 +16,11 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     **dict.fromkeys(("secret", "redact", "health"), 0),
-    **dict.fromkeys(("function", "host"), 1),
+    **dict.fromkeys(("function", "host", "subscription"), 1),
     "job": 2,
     **dict.fromkeys(("bridge", "escort", "store"), 3),
     "_engine": 4,
-    **dict.fromkeys(("current", "logs", "progress", "queue", "signals"), 5),
+    **dict.fromkeys(("chronicle", "current", "logs", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,

@@ -37,6 +37,7 @@ from asyncworkers.testing.leaks import LeakCheck, LeakError, no_leaks
 from asyncworkers.testing.recorder import EventNotSeen, EventRecorder
 from asyncworkers.testing.simloop import SimDeadlock, SimLoop, SimStepLimit, SimUnsupported
 from asyncworkers.testing.simulate import SimResult, simulate
+from asyncworkers.testing.stored import StoredJobs, Submitted, stored_jobs
 from asyncworkers.testing.virtual import VirtualDeadlock, VirtualLoop
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "SimResult",
     "SimStepLimit",
     "SimUnsupported",
+    "StoredJobs",
+    "Submitted",
     "Violation",
     "VirtualDeadlock",
     "VirtualLoop",
@@ -65,6 +68,7 @@ __all__ = [
     "no_leaks",
     "simulate",
     "store_checks",
+    "stored_jobs",
     "sweep",
     "sweep_async",
 ]

@@ -176,7 +176,7 @@ def test_a_cell_that_is_run_again(execute: Execute) -> None:
         "async def gone():\n"
         "    while os.path.exists(f'/proc/{pid}'):\n"
         "        await asyncio.sleep(0)\n"
-        "async with asyncio.timeout(20):\n"
+        "async with asyncio.timeout(50):\n"
         "    await gone()\n"
         "print(await supervisor.call(job(abs, cpu=True), -5))",
     )

@@ -341,8 +341,7 @@ class StoredQueue(MemoryQueue):
             self.conclude(job, attempt, Failed(error), job._finished)
             return
         if self.told:
-            seconds = job._finished - job._started
-            self.tell_end(job, attempt, seconds, "Succeeded", "Complete", None, None)
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
         self._let_run_go(job, SUCCEEDED, self._completed(held))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
