@@ -39,6 +39,7 @@ from asyncworkers.queue import Queue
 from asyncworkers.run import run
 from asyncworkers.secret import Secret
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 from asyncworkers.supervisor import Supervisor
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreVersion",
     "Stream",
+    "Subscription",
     "Succeeded",
     "Supervisor",
     "SupervisorClosed",

@@ -30,6 +30,7 @@ from typing import (
 from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
+from asyncworkers._engine.escorting import Escorting
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
@@ -66,6 +67,7 @@ from asyncworkers.errors import (
     SupervisorClosed,
     SupervisorFailed,
 )
+from asyncworkers.escort import Escort
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
 from asyncworkers.health import Health
@@ -74,6 +76,7 @@ from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
@@ -187,6 +190,7 @@ class Supervisor:
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
+        self._escort: Escort | None = None
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -212,6 +216,11 @@ class Supervisor:
     def state(self) -> State:
         """`new`, `open`, `draining` (accepts nothing new), `closed`, or `failed`."""
         return self._state
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was entered in; None before it was entered."""
+        return None if self._intake is None else self._intake.hub.loop
 
     @property
     def queues(self) -> tuple[Queue, ...]:
@@ -248,6 +257,7 @@ class Supervisor:
         }
         hub.queues = tuple(queues.values())
         hub.refresh()
+        self._escort_in(hub)
         intake = Intake(hub, queues)
         self._depot = None if self._store is None else await self._open_depot(intake, self._store())
         self._intake, self._relay = intake, Relay(hub)
@@ -970,6 +980,36 @@ class Supervisor:
                 self._intake.hub.refresh()
 
         return stop_listening
+
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """The events from now on, to be read one by one, of which at most `limit` wait to be read.
+
+        Raises TypeError or ValueError for a senseless limit.
+        """
+        return Subscription(self.listen, limit)
+
+    def escort(self, escort: Escort) -> Callable[[], None]:
+        """Have every job accompanied from now on, as traces do; call what is returned to stop that.
+
+        One that raises is dropped, loudly. Raises ValueError if there is an escort already.
+        """
+        if self._escort is not None:
+            raise ValueError(f"{self._escort!r} accompanies the jobs of {self!r} already")
+        self._escort = escort
+        if self._intake is not None:
+            self._escort_in(self._intake.hub)
+
+        def stop() -> None:
+            if self._escort is escort:
+                self._escort = None
+                if self._intake is not None:
+                    self._intake.hub.escort_with(None)
+
+        return stop
+
+    def _escort_in(self, hub: Hub) -> None:
+        if self._escort is not None:
+            hub.escort_with(Escorting(self._escort, lambda: hub.escort_with(None)))
 
     def __repr__(self) -> str:
         figures = [

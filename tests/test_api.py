@@ -245,6 +245,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.HealthApp(Supervisor()),
         shows("<HealthApp /healthz /readyz>"),
     ),
+    "Subscription": (
+        lambda: Supervisor().subscribe(),
+        shows("<Subscription 0 waiting, 0 dropped>"),
+    ),
     "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
 }

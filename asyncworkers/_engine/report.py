@@ -152,7 +152,8 @@ class Backlog(Record):
 
     `waiting` jobs could start now if there were workers, `scheduled` ones wait for their time,
     `running` ones run. `oldest` is how many seconds the job has waited that waits longest, 0 if
-    none does. `workers` is the capacity of this process alone.
+    none does. `workers` is the capacity of this process alone. `stored` says whether its jobs are
+    in a store.
     """
 
     queue: str
@@ -161,6 +162,7 @@ class Backlog(Record):
     running: int
     oldest: float
     workers: int
+    stored: bool = False
 
 
 def backlog_here(queue: MemoryQueue) -> Backlog:
@@ -178,7 +180,7 @@ def backlog_here(queue: MemoryQueue) -> Backlog:
 def backlog_everywhere(queue: MemoryQueue, counts: QueueCounts | None) -> Backlog:
     """What a stored queue has to do, by what its store counts; None if that has nothing to say."""
     if counts is None:
-        return Backlog(queue.name, 0, 0, 0, 0.0, queue.crew.workers)
+        return Backlog(queue.name, 0, 0, 0, 0.0, queue.crew.workers, True)
     return Backlog(
         queue.name,
         counts.queued,
@@ -186,6 +188,7 @@ def backlog_everywhere(queue: MemoryQueue, counts: QueueCounts | None) -> Backlo
         counts.running,
         counts.oldest or 0.0,
         queue.crew.workers,
+        True,
     )
 
 

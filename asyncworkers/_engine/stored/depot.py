@@ -21,6 +21,7 @@ from asyncworkers._engine.stored.settler import Settler
 from asyncworkers._engine.stored.views import Seen, Views
 from asyncworkers._log import log
 from asyncworkers.errors import DuplicateJob, JobCancelled, StoreUnavailable
+from asyncworkers.escort import packed
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
 from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress, running_job
@@ -342,7 +343,7 @@ class Depot:
         stored is unknown.
         """
         unbound = [_unbound(*call) for call in calls]
-        written = [self._forms.write(*call) for call in unbound]
+        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
         if len(written) > LIMIT:
             raise ValueError(
                 f"a store takes at most {LIMIT:,} jobs at a time, not {len(written):,}"
@@ -366,6 +367,13 @@ class Depot:
         receipts = await asked
         return await self._received(written, views, receipts)
 
+    def _escorted(self, form: Form, new: Submission) -> tuple[Form, Submission]:
+        """The submission with the headers that the escort, if there is one, has it carry."""
+        escort = self.hub.escort
+        if escort is None:
+            return form, new
+        return form, new._replace(extra=packed(escort.headers(new.id, new.name, new.queue)))
+
     async def submit_with(
         self,
         what: object,
@@ -376,7 +384,7 @@ class Depot:
         a job's transaction writes; or with what the application has open on a connection of its own.
         """
         unbound = [_unbound(*call) for call in calls]
-        written = [self._forms.write(*call) for call in unbound]
+        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
         batch = [submission for _, submission in written]
         views = [
             self.views.make(form.order, new.id, form.listed, args, kwargs)

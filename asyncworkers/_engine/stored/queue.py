@@ -12,6 +12,7 @@ from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
 from asyncworkers._log import log
 from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobExpired, JobLost
+from asyncworkers.escort import unpacked
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -82,6 +83,8 @@ class Held(Rare):
         self.text = ""
         self.view: weakref.ref[Job[Any]] | None = None
         self.transaction: Transaction | None = None
+        if lease.extra:
+            self.headers = unpacked(lease.extra)
         self.follow: tuple[Submission, ...] = ()
         self.followers: tuple[Job[Any], ...] = ()
 
@@ -338,9 +341,7 @@ class StoredQueue(MemoryQueue):
             self.conclude(job, attempt, Failed(error), job._finished)
             return
         if self.told:
-            seconds = job._finished - job._started
-            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit_at(job._finished, events.AttemptEnded, job, *details)
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
         self._let_run_go(job, SUCCEEDED, self._completed(held))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
