@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(("bridge", "store"), 3),
     **dict.fromkeys(("_engine", "chronicle"), 4),
     **dict.fromkeys(("current", "progress", "queue", "report", "signals"), 5),
-    **dict.fromkeys(("embedding", "stored", "stream", "timeline"), 6),
+    **dict.fromkeys(("embedding", "plot", "stored", "stream", "timeline"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,
@@ -43,6 +43,7 @@ LIBRARIES = {
     "cli": {"click", "rich"},
     "demo": {"aiohttp", "click", "rich"},
     "notebook": {"IPython"},
+    "plot": {"matplotlib"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }
