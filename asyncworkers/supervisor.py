@@ -81,6 +81,7 @@ from asyncworkers.subscription import Subscription
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
     from asyncworkers.chronicle import Chronicle
+    from asyncworkers.plot import Plot
     from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
     from asyncworkers.timeline import Timeline
@@ -956,6 +957,19 @@ class Supervisor:
         from asyncworkers.timeline import make_timeline  # what many never need
 
         return make_timeline(self._chronicle, self.report())
+
+    def plot(self) -> Plot:
+        """Throughput and the times of attempts over time, by matplotlib; a notebook shows it.
+
+        `supervisor.plot().save("run.png")` writes it. It may be asked for at any time, and when
+        the supervisor has closed. Raises ValueError if this supervisor does not record,
+        SupervisorClosed before it was entered, ImportError without `asyncworkers[plot]`.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.plot import make_plot  # what many never need
+
+        return make_plot(self._chronicle, self.report().headline)
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""

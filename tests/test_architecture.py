@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(("bridge", "escort", "store"), 3),
     **dict.fromkeys(("_engine", "chronicle"), 4),
     **dict.fromkeys(("current", "logs", "progress", "queue", "report", "signals"), 5),
-    **dict.fromkeys(("embedding", "stored", "stream", "timeline"), 6),
+    **dict.fromkeys(("embedding", "plot", "stored", "stream", "timeline"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,
@@ -47,6 +47,7 @@ LIBRARIES = {
     "integrations": {"aiohttp", "fastapi", "litestar", "opentelemetry", "prometheus_client"}
     | {"starlette"},
     "notebook": {"IPython"},
+    "plot": {"matplotlib"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }

@@ -313,7 +313,7 @@ def test_a_portal_in_a_cell(execute: Execute) -> None:
         "import asyncio, threading\n"
         "from asyncworkers import Supervisor, current_job, job\n"
         "from asyncworkers.portal import Portal\n"
-        "portal = Portal(Supervisor(processes=1)).open()",
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()",
         ON_EVERY_BRIDGE.format(text="new", shift=10),
         CALL_EACH.replace("await supervisor", "portal"),
         BUTTON + "portal.call(on_the_loop)",
@@ -338,7 +338,7 @@ def test_a_kernel_ends_with_an_open_portal(execute: Execute, how: str) -> None:
     said = execute(
         "import os, time\nfrom asyncworkers import Supervisor, job\n"
         "from asyncworkers.portal import Portal\n"
-        "portal = Portal(Supervisor(processes=1)).open()\n"
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()\n"
         "print('children:', portal.call(job(os.getpid, cpu=True)))\n"
         "running = portal.submit(job(time.sleep, cpu=True), 600)",
         how=how,
