@@ -326,7 +326,9 @@ async def test_fault_P11_child_is_stopped(caplog: Log, tmp_path: Path) -> None:
     queues = [Queue("processes", 1, kind="processes", unwind=0.05)]
     async with trial(caplog, more=queues) as t:
         file = tmp_path / "running"
-        running = await t.supervisor.submit(cpu(cpu_jobs.run_on, timeout=2 * SOON), str(file), CANARY)
+        running = await t.supervisor.submit(
+            cpu(cpu_jobs.run_on, timeout=2 * SOON), str(file), CANARY
+        )
         pid = int(await appears(file))
         os.kill(pid, signal.SIGSTOP)
         data = bytes(60 << 20)
