@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal
@@ -10,11 +11,11 @@ from typing import Any, Literal
 from asyncworkers import _checks
 from asyncworkers._record import Record
 from asyncworkers.bridge import Bridge
-from asyncworkers.bridge.terms import STARTUP
+from asyncworkers.bridge.terms import STARTUP, has_interpreters
 
 __all__ = ["Queue"]
 
-UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0, "bridge": 1.0}
+UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0, "interpreters": 10.0, "bridge": 1.0}
 
 LEAST_MEMORY = 16 << 20
 """Bytes. No child does with less, so a lower limit is in the wrong unit."""
@@ -28,7 +29,8 @@ class Queue(Record):
     - `name`: lower-case letters, digits and `_.-`, at most 64 characters.
     - `workers`: how many jobs may run at once, 0 to 1,000,000; `resize` changes it. None means
       100 on the loop, and as many threads or processes as the supervisor has by itself.
-    - `kind`: "loop" for `async def` functions, "threads" or "processes" for `def` functions.
+    - `kind`: "loop" for `async def` functions, "threads", "processes" or, from Python 3.14 on,
+      "interpreters" for `def` functions.
     - `maxsize`: how many jobs may wait in line; `submit` waits for room, `submit_nowait` raises
       QueueFull. It bounds admission only: a retry or a delayed job that comes due goes in line
       even so. None means no bound.
@@ -59,13 +61,13 @@ class Queue(Record):
     - `prints`: "through" leaves what jobs print to the standard streams of this process; "log"
       makes log records of its lines, of the loggers "asyncworkers.stdout" (level INFO) and
       "asyncworkers.stderr" (level WARNING). None means "through".
-    - `startup`: seconds in which a child must be ready, its initializer included, or a bridge of
-      your own. None means 60.
+    - `startup`: seconds in which a child must be ready, its initializer included, or an interpreter,
+      or a bridge of your own. None means 60.
     """
 
     name: str
     workers: int | None
-    kind: Literal["loop", "threads", "processes", "bridge"]
+    kind: Literal["loop", "threads", "processes", "interpreters", "bridge"]
     maxsize: int | None
     isolation: Literal["shared", "task"]
     unwind: float
@@ -84,7 +86,7 @@ class Queue(Record):
         name: str,
         workers: int | None = None,
         *,
-        kind: Literal["loop", "threads", "processes", "bridge"] = "loop",
+        kind: Literal["loop", "threads", "processes", "interpreters", "bridge"] = "loop",
         maxsize: int | None = 10_000,
         isolation: Literal["shared", "task"] = "shared",
         unwind: float | timedelta | None = None,
@@ -103,7 +105,7 @@ class Queue(Record):
             _checks.whole("Queue.workers", workers, 0, 1_000_000)
         if maxsize is not None:
             _checks.whole("Queue.maxsize", maxsize, 1, 2**63)
-        _checks.one_of("Queue.kind", kind, ("loop", "threads", "processes", "bridge"))
+        _check_kind(kind)
         if bridge is not None:
             kind = _checked_bridge(kind, bridge)
         elif kind == "bridge":
@@ -121,7 +123,9 @@ class Queue(Record):
             terms = _checked(*terms)
         else:
             for term, value in zip(FOR_CHILDREN, terms, strict=True):
-                if value is not None and (kind, term) != ("bridge", "startup"):
+                if value is not None and (
+                    term != "startup" or kind not in ("bridge", "interpreters")
+                ):
                     raise ValueError(
                         f"Queue.{term} is for queues of processes: queue {name!r} is of the kind "
                         f"{kind!r}"
@@ -130,6 +134,15 @@ class Queue(Record):
                 terms = (*terms[:-1], _checks.duration("Queue.startup", startup, zero=False))
         super().__init__(
             name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge
+        )
+
+
+def _check_kind(kind: str) -> None:
+    _checks.one_of("Queue.kind", kind, tuple(UNWIND))
+    if kind == "interpreters" and not has_interpreters():
+        raise ValueError(
+            "Queue.kind 'interpreters' needs Python 3.14 or later, and this is "
+            f"{sys.version_info.major}.{sys.version_info.minor}: use 'processes'"
         )
 
 

@@ -1083,7 +1083,7 @@ def _tell_what_is_lost() -> None:
 def _declared(
     workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
 ) -> dict[str, Queue]:
-    usual = {"loop": 100, "threads": threads, "processes": processes, "bridge": processes}
+    usual = {"loop": 100, "threads": threads}  # for the other kinds as many as processes
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
@@ -1099,7 +1099,7 @@ def _declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         if queue.workers is None:
-            queue = queue.replace(workers=usual[queue.kind])  # noqa: PLW2901
+            queue = queue.replace(workers=usual.get(queue.kind, processes))  # noqa: PLW2901
         declared[queue.name] = queue
     return declared
 
@@ -1140,7 +1140,12 @@ def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
         if hub.clock.simulated:
             return InlineBridge(queue.initializer)
         if queue.bridge is None:
-            return ThreadBridge(f"asyncworkers-{hub.name}-{queue.name}-{number}")
+            name = f"asyncworkers-{hub.name}-{queue.name}-{number}"
+            if queue.kind == "interpreters":
+                from asyncworkers.bridge.interpreter import InterpreterBridge
+
+                return InterpreterBridge(name)
+            return ThreadBridge(name)
         bridge: object = queue.bridge()
         if not isinstance(bridge, Bridge):
             raise TypeError(f"Queue.bridge made no Bridge but {_checks.shown(bridge)}")

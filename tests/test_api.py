@@ -132,11 +132,12 @@ def public_members(of: type) -> list[tuple[str, Any]]:
     """The methods and properties that a class defines itself, by name; the fields of a record are
     explained by its docstring.
     """
+    fields = inspect.get_annotations(of)
     return [
         (name, member)
         for name, member in vars(of).items()
         if not name.startswith("_")
-        and name not in inspect.get_annotations(of)
+        and name not in fields
         and isinstance(member, (types.FunctionType, property, classmethod, staticmethod))
     ]
 

@@ -40,6 +40,7 @@ from asyncworkers import (
     job,
     run,
 )
+from asyncworkers.bridge.terms import has_interpreters
 from asyncworkers.function import Options
 from asyncworkers.testing import no_leaks
 
@@ -448,7 +449,9 @@ SUPERVISOR = {
 QUEUE = {
     "name": QUEUE_NAME,
     "workers": whole(0, 1_000_000).or_none(),
-    "kind": one_of("loop", "threads", "processes"),
+    "kind": one_of(
+        "loop", "threads", "processes", *(["interpreters"] if has_interpreters() else [])
+    ),
     "maxsize": whole(1, 2**63).or_none(),
     "isolation": one_of("shared", "task"),
     "unwind": duration().or_none(),
