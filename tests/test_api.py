@@ -33,6 +33,7 @@ from asyncworkers import (
 )
 from asyncworkers import events as events_module
 from asyncworkers.bridge import ThreadBridge
+from asyncworkers.store.memory import MemoryStore
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -342,6 +343,14 @@ TESTING: dict[str, tuple[Callable[[], Any], str]] = {
     "Cancellation": (
         lambda: asyncworkers.testing.Cancellation(3, "waking", "main"),
         shows("Cancellation(step=3", "waking"),
+    ),
+    "StoredJobs": (
+        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore()),
+        shows("<StoredJobs 0 submitted>"),
+    ),
+    "Submitted": (
+        lambda: asyncworkers.testing.Submitted("1", "send", "default", ("Ada",), {}, 0.0, 0, ()),
+        shows("Submitted(id='1'", "args=('Ada',)"),
     ),
     "Violation": (
         lambda: asyncworkers.testing.Violation(None, "lost"),
