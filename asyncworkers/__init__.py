@@ -36,6 +36,7 @@ from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
+from asyncworkers.signed import SignedPickle
 from asyncworkers.stream import Stream
 from asyncworkers.supervisor import Supervisor
 
@@ -70,6 +71,7 @@ __all__ = [
     "QueueStats",
     "Retry",
     "RetryLater",
+    "SignedPickle",
     "Stats",
     "StoreBusy",
     "StoreChanged",

@@ -68,7 +68,7 @@ def test_every_exported_name_is_in_the_reference() -> None:
     the type of an argument or an answer.
     """
     documented = names_of("api.md") | names_of("errors.md")
-    types_of_arguments = {"Options", "Listener", "Backoff", "Stored"}
+    types_of_arguments = {"Options", "Listener", "Backoff", "Connection", "Stored", "Using"}
     assert documented - types_of_arguments == set(asyncworkers.__all__)
     assert types_of_arguments <= documented
 
@@ -201,6 +201,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "Unique": (
         lambda: asyncworkers.Unique("key", until=5),
         shows("Unique(key='key', until=5.0, on_duplicate='existing')"),
+    ),
+    "SignedPickle": (
+        lambda: asyncworkers.SignedPickle(b"SECRET" * 4),
+        shows("<SignedPickle with 1 keys>"),
     ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),
