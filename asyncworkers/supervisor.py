@@ -287,7 +287,11 @@ class Supervisor:
 
         queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
         functions = listed(self._functions)
-        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        declared = self._declared.values()
+        signed = {one.name: one.codec for one in declared if one.codec is not None}
+        depot = Depot(
+            intake.hub, store, functions, queues, intake.queue_for, self._max_block, signed
+        )
         await depot.open()
         return depot
 

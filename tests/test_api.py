@@ -33,6 +33,7 @@ from asyncworkers import (
 )
 from asyncworkers import events as events_module
 from asyncworkers.bridge import ThreadBridge
+from asyncworkers.store.memory import MemoryStore
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -75,7 +76,7 @@ def test_every_exported_name_is_in_the_reference() -> None:
     the type of an argument or an answer.
     """
     documented = names_of("api.md") | names_of("errors.md")
-    types_of_arguments = {"Options", "Listener", "Backoff", "Stored"}
+    types_of_arguments = {"Options", "Listener", "Backoff", "Connection", "Stored", "Using"}
     assert documented - types_of_arguments == set(asyncworkers.__all__)
     assert types_of_arguments <= documented
 
@@ -222,6 +223,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "Unique": (
         lambda: asyncworkers.Unique("key", until=5),
         shows("Unique(key='key', until=5.0, on_duplicate='existing')"),
+    ),
+    "SignedPickle": (
+        lambda: asyncworkers.SignedPickle(b"SECRET" * 4),
+        shows("<SignedPickle with 1 keys>"),
     ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),
@@ -378,6 +383,14 @@ TESTING: dict[str, tuple[Callable[[], Any], str]] = {
     "Cancellation": (
         lambda: asyncworkers.testing.Cancellation(3, "waking", "main"),
         shows("Cancellation(step=3", "waking"),
+    ),
+    "StoredJobs": (
+        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore()),
+        shows("<StoredJobs 0 submitted>"),
+    ),
+    "Submitted": (
+        lambda: asyncworkers.testing.Submitted("1", "send", "default", ("Ada",), {}, 0.0, 0, ()),
+        shows("Submitted(id='1'", "args=('Ada',)"),
     ),
     "Violation": (
         lambda: asyncworkers.testing.Violation(None, "lost"),
