@@ -57,6 +57,7 @@ class HealthApp:
             raise ValueError(f"live and ready must differ, both are {_checks.shown(live)}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a probe, or have the application answer."""
         asked = self._paths.get(_asked(scope)) if scope["type"] == "http" else None
         if asked is not None and scope["method"] in ("GET", "HEAD"):
             well = getattr(self._supervisor.health(), asked)

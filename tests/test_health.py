@@ -1,7 +1,6 @@
 """Health and backlog: what a prober, a load balancer and an autoscaler are told, and what it rests on."""
 
 import asyncio
-import json
 import signal
 import sys
 import threading
@@ -262,15 +261,9 @@ async def test_a_stored_backlog_is_that_of_all_processes():
         backlog = (await other.backlog())["default"]
         assert (backlog.waiting, backlog.running, backlog.workers) == (3, 2, 0)
         assert backlog.oldest >= 0
-        assert (await other.backlog())["threads"] == Backlog(
-            "threads", 0, 0, 0, 0.0, backlog_threads()
-        )
+        threads = other.stats().queues["threads"].workers
+        assert (await other.backlog())["threads"] == Backlog("threads", 0, 0, 0, 0.0, threads, True)
         gate.set()
-
-
-def backlog_threads():
-    """The capacity of the queue of threads by itself."""
-    return next(queue.workers for queue in Supervisor().queues if queue.name == "threads")
 
 
 @pytest.mark.asyncio

@@ -44,11 +44,13 @@ def kept():
 
 
 async def says():
+    """Say something on the loop."""
     await asyncio.sleep(0)
     LOG.info("on the loop")
 
 
 def says_in_thread():
+    """Say something in a thread."""
     LOG.info("in a thread")
 
 

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from asyncworkers._engine.aside import Aside
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
+from asyncworkers._engine.escorting import Escorting
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
-from asyncworkers.events import Listeners
+from asyncworkers.events import Listeners, LoopStalled
 from asyncworkers.function import JobFunction, NoOrder
 from asyncworkers.job import Failure, Job, running_job
 
@@ -84,6 +85,8 @@ class Hub:
         self.finishing: list[dict[Job[Any], None]] = []  # for each who drains: what is abandoned
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self.depot: Depot | None = None  # what there is of a store
+        self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
+        self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
 
     def is_here(self) -> bool:
@@ -118,10 +121,15 @@ class Hub:
                 "make and enter another one here"
             )
 
+    def escort_with(self, escort: Escorting | None) -> None:
+        """Have every job escorted from now on, or none any more."""
+        self.escort = escort
+        self.refresh()
+
     def refresh(self) -> None:
         """Note who wants to hear of each job, where the workers look."""
         for queue in self.queues:
-            queue.told = bool(self.listeners) or bool(self._quiet)
+            queue.told = bool(self.listeners) or bool(self._quiet) or self.escort is not None
 
     def unfinished(self) -> list[Job[Any]]:
         """Every job that has not ended, oldest first."""
