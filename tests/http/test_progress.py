@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conversation import Conversation
 
-from asyncworkers import Supervisor, current_job
+from asyncworkers import Queue, Supervisor, current_job
 from asyncworkers.http import EventStreams, JobsApp
 
 pytestmark = pytest.mark.asyncio
@@ -83,6 +83,27 @@ async def test_a_stream_ends_when_the_supervisor_drains() -> None:
         assert not drain.done()
         gate.set()
         await drain
+
+
+async def test_the_stream_of_a_job_that_is_forgotten_ends(tmp_path: Any) -> None:
+    """A stored job that is purged while it is followed ends its stream whole."""
+    gate = asyncio.Event()
+
+    async def work() -> None:
+        await gate.wait()
+
+    store = f"sqlite:///{tmp_path}/j.db"
+    queues = [Queue("default", 0)]  # nobody runs it
+    async with Supervisor(store=store, functions=[work], queues=queues) as supervisor:
+        app = JobsApp(supervisor, {"work": work})
+        ident = await submitted(app, "work")
+        talk = Conversation(f"/{ident}/events")
+        task = asyncio.create_task(app(talk.scope, talk.receive, talk.send))
+        await talk.until(lambda: bool(told(talk)))
+        await supervisor.stored.cancel(ident)
+        assert await supervisor.stored.purge(ident) == 1
+        await task
+        assert talk.ended
 
 
 async def test_fault_V10_streams_of_jobs_are_few_at_a_time() -> None:
