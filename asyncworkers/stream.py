@@ -247,7 +247,7 @@ class _Reader:
             self._wake()
 
     def _deliver_job(self, index: int, job: Job[Any]) -> None:
-        if self._bar is not None and job.state is not JobState.SUCCEEDED:
+        if self._bar is not None and job.state is JobState.FAILED:
             self._bar.failed += 1
         if self._as_jobs:
             self._deliver(index, job)
