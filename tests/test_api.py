@@ -47,7 +47,10 @@ from asyncworkers.testing.plugin import Simulate
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
-MODULES = ("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing")
+MODULES = (
+    *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
+    *("asyncworkers.chronicle", "asyncworkers.report", "asyncworkers.timeline"),
+)
 
 
 # ---- what is exported is what is documented
