@@ -21,7 +21,8 @@ STYLE = (
     ".asyncworkers :is(th,td){color:inherit;background:none;text-align:left;padding:.15em .6em;"
     "border:0;border-bottom:1px solid rgba(128,128,128,.35)}"
     ".asyncworkers .number{text-align:right}"
-    ".asyncworkers progress{width:20em;max-width:100%;vertical-align:middle}</style>"
+    ".asyncworkers progress{width:20em;max-width:100%;vertical-align:middle}"
+    ".asyncworkers img{max-width:100%}</style>"
 )
 
 

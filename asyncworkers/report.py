@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from asyncworkers import _html
 from asyncworkers._engine.report import QueueStats, Stats
 from asyncworkers._record import Record
 from asyncworkers.chronicle import (
@@ -172,6 +173,29 @@ class Report(Record):
             parts.append(f"For want of room the chronicle left out: {left}.")
         return "\n\n".join(part for part in parts if part)
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it: the same figures as tables."""
+        used = [queue for queue in self.queues if queue.submitted or queue.ended]
+        heads = ("queue", *_COUNTS, *_TIMES)
+        queues = [(one.name, *_counts(one), *_times(one.waiting, one.running)) for one in used]
+        jobs = [
+            (name, *_counts(one), *_times(one.waiting, one.running))
+            for name, one in _heaviest(self.jobs)[:LISTED]
+        ]
+        slow = [(_whose(one), seconds(one.seconds or 0.0), _how(one)) for one in self.slowest]
+        again = [(_whose(one), one.attempt, _how(one)) for one in self.most_retried]
+        errors = [(one.error_type, one.count, one.last.error or "") for one in self.errors]
+        return _html.block(
+            self.headline,
+            _html.rows(heads, queues),
+            _html.rows(("job", *heads[1:]), jobs),
+            _html.rows(("slowest attempts", "ran", "ended"), slow[:WORST]),
+            _html.rows(("most retried jobs", "attempts", "ended"), again[:WORST]),
+            _html.rows(("errors of attempts", "how many", "last"), errors[:LISTED]),
+            _html.words(_stalls(self.stalls)),
+            "" if self.recorded else _html.words(UNRECORDED),
+        )
+
     @property
     def headline(self) -> str:
         """The whole run in one line."""
@@ -279,7 +303,7 @@ def _queues(queues: Iterable[QueueReport]) -> str:
 
 
 def _jobs(jobs: dict[str, Figures]) -> str:
-    heaviest = sorted(jobs.items(), key=lambda job: (-job[1].running.total, job[0]))
+    heaviest = _heaviest(jobs)
     rows = [
         [name, *_counts(figures), *_times(figures.waiting, figures.running)]
         for name, figures in heaviest[:LISTED]
@@ -287,6 +311,10 @@ def _jobs(jobs: dict[str, Figures]) -> str:
     more = len(heaviest) - LISTED
     table = _table(["job", *_COUNTS, *_TIMES], rows)
     return f"{table}\n  and {counted(more, 'name')} more" if more > 0 else table
+
+
+def _heaviest(jobs: dict[str, Figures]) -> list[tuple[str, Figures]]:
+    return sorted(jobs.items(), key=lambda job: (-job[1].running.total, job[0]))
 
 
 _COUNTS = ["jobs", "failed", "cancelled", "retried"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
@@ -12,7 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from asyncworkers import _checks
+from asyncworkers import _checks, _html
 from asyncworkers._record import Record
 from asyncworkers.chronicle import Chronicle, Span
 from asyncworkers.events import ChildEnded, ChildStarted
@@ -20,6 +21,9 @@ from asyncworkers.report import Report, place_of
 from asyncworkers.units import counted, seconds
 
 __all__ = ["Bar", "Child", "Mark", "Timeline", "make_timeline"]
+
+MOST_SHOWN = 300_000
+"""Bytes of a picture that are put into a notebook, and are saved with it."""
 
 # One color for light ground and one for dark; more kinds of jobs than these share them.
 _JOBS = (
@@ -290,6 +294,16 @@ class Timeline:
             yield f'<rect x="{x}" y="35" width="10" height="10" rx="2" class="{kind}"/>'
             yield _text(x + 15, 44, name, "soft")
             x += long
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: a picture, apart from the page, so that neither changes the other."""
+        picture = self.to_svg(1000).encode()
+        said = "Zoom and point: timeline.save('run.html')."
+        if len(picture) > MOST_SHOWN:
+            return _html.block(self.title, _html.words(f"{self!r} is too big to show here. {said}"))
+        data = b64encode(picture).decode()
+        image = f'<img src="data:image/svg+xml;base64,{data}" alt="{_html.text(repr(self))}"/>'
+        return _html.block(self.title, image, _html.words(said))
 
     # ---- as a trace
 

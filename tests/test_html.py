@@ -1,10 +1,12 @@
 """What notebooks show of a supervisor and its parts: every figure, escaped, bounded, and nothing secret."""
 
 import asyncio
+import base64
 import re
 import sys
 import types
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from asyncworkers import (
     DrainReport,
     Queue,
     QueueStats,
+    Retry,
     Stats,
     Supervisor,
     _html,
@@ -21,6 +24,7 @@ from asyncworkers import (
     current_job,
     job,
 )
+from asyncworkers.timeline import Bar, Timeline
 
 HOSTILE = "<script>alert('\"&')</script>\u202e\x07"
 SAFE = "&lt;script&gt;alert(&#x27;&quot;&amp;&#x27;)&lt;/script&gt;\\u202e\\x07"
@@ -30,7 +34,7 @@ class Page(HTMLParser):
     """Checks that tags are balanced, and none is of a kind that does anything."""
 
     harmless = frozenset(
-        ("div", "strong", "style", "table", "thead", "tbody", "tr", "th", "td", "progress")
+        ("div", "strong", "style", "table", "thead", "tbody", "tr", "th", "td", "progress", "img")
     )
 
     def __init__(self, markup: str) -> None:
@@ -43,11 +47,15 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in self.harmless
-        assert {name for name, _ in attrs} <= {"class", "scope", "value", "max"}
+        assert {name for name, _ in attrs} <= {"class", "scope", "value", "max", "src", "alt"}
+        if tag == "img":
+            assert str(dict(attrs)["src"]).startswith("data:image/svg+xml;base64,")
+            return
         self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        if tag != "img":
+            assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if self.open[-1] != "style":
@@ -57,7 +65,7 @@ class Page(HTMLParser):
 def shown(one: Any) -> str:
     """The markup of an object, which is sound, and its text."""
     markup: str = one._repr_html_()
-    assert len(markup) < 30_000
+    assert len(markup) < 60_000
     return " ".join(" ".join(Page(markup).words).split())
 
 
@@ -203,6 +211,70 @@ async def test_a_stream() -> None:
         assert shown(stream).startswith("Stream, not started, unordered await it for a list")
         assert await stream == [1]
         assert shown(stream) == "Stream, used, unordered"
+
+
+@pytest.mark.allow_leaks  # matplotlib keeps its fonts open
+@pytest.mark.asyncio
+async def test_a_report_a_timeline_and_a_plot(tmp_path: Path) -> None:
+    """What was recorded is shown as tables, as a picture apart from the page, and as a plot."""
+
+    async def fails() -> None:
+        raise ValueError(HOSTILE)
+
+    fails.__qualname__ = HOSTILE + "$x$"
+    async with Supervisor(record=True) as supervisor:
+        await supervisor.map(echo, range(20))
+        with pytest.raises(ValueError, match="script"):
+            await supervisor.call(job(fails, retry=Retry(2, on=ValueError, delay=0)))
+    report, timeline, plot = supervisor.report(), supervisor.timeline(), supervisor.plot()
+    text = shown(report)
+    assert "21 jobs, 20 succeeded, 1 failed" in text
+    assert "default 21 1 - 1" in text
+    assert "ValueError 2 ValueError: <script>" in text
+    assert SAFE in report._repr_html_()
+    assert "Not recorded" not in text
+    assert "timeline.save" in shown(timeline)
+    data = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', timeline._repr_html_())
+    assert data is not None
+    assert base64.b64decode(data[1]).startswith(b"<svg")
+    assert plot._repr_png_().startswith(b"\x89PNG")
+    plot.save(tmp_path / "run.svg")
+    drawn = (tmp_path / "run.svg").read_text(encoding="utf-8")
+    assert "default: median" in drawn
+    assert repr(plot) == "<Plot of a run>"
+
+
+@pytest.mark.allow_leaks  # matplotlib keeps its fonts open
+@pytest.mark.asyncio
+async def test_what_was_not_recorded() -> None:
+    """A report says so, a plot and a timeline are refused; an empty run is drawn nevertheless."""
+    async with Supervisor() as supervisor:
+        await supervisor.call(echo, 1)
+    assert "Not recorded" in shown(supervisor.report())
+    with pytest.raises(ValueError, match="record=True"):
+        supervisor.plot()
+    async with Supervisor(record=True) as supervisor:
+        assert supervisor.plot()._repr_png_()
+
+
+@pytest.mark.asyncio
+async def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no matplotlib is told which extra to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    async with Supervisor(record=True) as supervisor:
+        with pytest.raises(ImportError, match=r"pip install 'asyncworkers\[plot\]'"):
+            supervisor.plot()
+
+
+def test_a_timeline_that_is_too_big() -> None:
+    """A notebook is not filled with a picture of megabytes: it says how to save it instead."""
+    bars = [
+        Bar("q", number % 500, f"job{number % 8}", "j", 1, number / 7, number / 7 + 1, "succeeded")
+        for number in range(30_000)
+    ]
+    markup = Timeline(bars)._repr_html_()
+    assert len(markup) < 2_000
+    assert "too big to show here" in markup
 
 
 # ---- the bar of a notebook

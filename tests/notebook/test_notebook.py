@@ -183,7 +183,7 @@ def test_a_cell_that_is_run_again(execute: Execute) -> None:
         "async def gone():\n"
         "    while os.path.exists(f'/proc/{pid}'):\n"
         "        await asyncio.sleep(0)\n"
-        "async with asyncio.timeout(20):\n"
+        "async with asyncio.timeout(50):\n"
         "    await gone()\n"
         "print(await supervisor.call(job(abs, cpu=True), -5))",
     )
@@ -313,7 +313,7 @@ def test_a_portal_in_a_cell(execute: Execute) -> None:
         "import asyncio, threading\n"
         "from asyncworkers import Supervisor, current_job, job\n"
         "from asyncworkers.portal import Portal\n"
-        "portal = Portal(Supervisor(processes=1)).open()",
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()",
         ON_EVERY_BRIDGE.format(text="new", shift=10),
         CALL_EACH.replace("await supervisor", "portal"),
         BUTTON + "portal.call(on_the_loop)",
@@ -338,7 +338,7 @@ def test_a_kernel_ends_with_an_open_portal(execute: Execute, how: str) -> None:
     said = execute(
         "import os, time\nfrom asyncworkers import Supervisor, job\n"
         "from asyncworkers.portal import Portal\n"
-        "portal = Portal(Supervisor(processes=1)).open()\n"
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()\n"
         "print('children:', portal.call(job(os.getpid, cpu=True)))\n"
         "running = portal.submit(job(time.sleep, cpu=True), 600)",
         how=how,
