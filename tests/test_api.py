@@ -56,6 +56,7 @@ INTEGRATIONS = (
 MODULES = (
     *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
     *INTEGRATIONS,
+    *("asyncworkers.chronicle", "asyncworkers.report", "asyncworkers.timeline"),
 )
 
 
