@@ -38,6 +38,7 @@ from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
 from asyncworkers.secret import Secret
+from asyncworkers.signed import SignedPickle
 from asyncworkers.stream import Stream
 from asyncworkers.subscription import Subscription
 from asyncworkers.supervisor import Supervisor
@@ -77,6 +78,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "Secret",
+    "SignedPickle",
     "Stats",
     "StoreBusy",
     "StoreChanged",

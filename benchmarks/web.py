@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -106,12 +106,12 @@ def application(name: str) -> Starlette:
         supervisor = Supervisor(store=store, functions=[stored_work])
     else:
         supervisor = Supervisor()
-    middleware = []
+    middleware: list[Middleware] = []
     if name == "middleware":
         middleware.append(Middleware(SupervisorMiddleware, supervisor=supervisor))
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
+    async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, Any]]:
         async with supervisor.lifespan(app) as state:
             yield {**state, "tasks": set()}
 
@@ -126,14 +126,14 @@ def made() -> Starlette:
 
 
 @contextlib.contextmanager
-def beside(name: str, port: int) -> Iterator[None]:
+def beside(name: str, port: int) -> Generator[None]:
     """What goes on beside the requests, while this application is measured."""
     del name, port
     yield
 
 
 @contextlib.contextmanager
-def served(name: str, loop: str) -> Iterator[int]:
+def served(name: str, loop: str) -> Generator[int]:
     """The application in a process of its own; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]

@@ -13,8 +13,9 @@ from pathlib import Path
 from children import PATIENCE, Child, child
 
 COMMANDS = {
-    "uvicorn": "uvicorn served:app --port {port} --loop {loop} --workers {workers}",
+    "uvicorn": "uvicorn served:app --no-access-log --port {port} --loop {loop} --workers {workers}",
     "hypercorn": "hypercorn served:app --bind 127.0.0.1:{port} --worker-class {loop} --workers {workers}",
+    "aiohttp": "aiohttp.web -H 127.0.0.1 -P {port} served:make_app",
     "granian": "granian served:app --interface asgi --port {port} --loop {loop} --workers {workers}",
 }
 
@@ -44,10 +45,10 @@ class Server:
         """Tell the server and its workers at once, as a terminal does."""
         os.killpg(self.process.process.pid, number)
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, ready: str) -> None:
         """Wait until each of its processes has started, and it can be asked."""
         for _ in range(self.workers or 1):
-            self.process.expect("started")
+            self.process.expect(ready)
         for _ in range(int(PATIENCE / 0.02)):
             try:
                 socket.create_connection(self.host, PATIENCE).close()
@@ -73,10 +74,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(app: str, folder: Path, name: str, loop: str, workers: int = 1) -> Iterator[Server]:
+def serving(
+    app: str, folder: Path, name: str, loop: str, workers: int = 1, ready: str = "started"
+) -> Iterator[Server]:
     """A server of this name with this application, `app` of a module, in a process group of its own.
 
-    The application says "started" on standard output when its lifespan has begun.
+    It or the server says `ready` in each process when its lifespan has begun.
     """
     (folder / "served.py").write_text(app)
     port = free_port()
@@ -92,7 +95,7 @@ def serving(app: str, folder: Path, name: str, loop: str, workers: int = 1) -> I
     with child(script, preamble="", PYTHONPATH=path) as process:
         try:
             server = Server(process, port, workers)
-            server.wait_ready()
+            server.wait_ready(ready)
             yield server
         finally:
             with contextlib.suppress(ProcessLookupError):

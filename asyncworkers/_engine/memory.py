@@ -120,7 +120,7 @@ class MemoryQueue:
         hub: Hub,
         name: str,
         *,
-        kind: Literal["loop", "threads", "processes", "bridge"],
+        kind: Literal["loop", "threads", "processes", "interpreters", "bridge"],
         workers: int,
         maxsize: int | None,
         isolation: Literal["shared", "task"],

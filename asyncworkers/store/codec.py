@@ -38,10 +38,13 @@ __all__ = [
     "LARGEST_ARGUMENTS",
     "LARGEST_RESULT",
     "FunctionCodec",
+    "Parameter",
     "StoredError",
     "encode_error",
     "rebuild_error",
     "stored_error",
+    "to_json",
+    "too_deep",
 ]
 
 LARGEST_ARGUMENTS: Final = 256 * 1024
@@ -58,7 +61,9 @@ LONGEST_TRACEBACK: Final = 32_768
 MOST_FRAMES: Final = 50
 
 _ATOMS = frozenset({str, int, bool, type(None)})
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# A text that does not end is taken to the end of all: to look for one again behind each of its
+# quotes would take time by the square of its length, and whoever wrote it may have meant that.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class _Slot:
@@ -81,6 +86,21 @@ class _Slot:
             self.decode = msgspec.json.Decoder(Any).decode
 
 
+class Parameter(NamedTuple):
+    """A parameter of a function, for those who call it from outside: `decode` reads a value of its
+    type from JSON, and raises if it is none; `trouble` says why its annotation cannot be read by.
+    What is wrong with a `secret` one must not be told.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    annotation: Any
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    trouble: str
+    secret: bool
+
+
 class FunctionCodec:
     """Writes and reads the arguments and results of one function."""
 
@@ -88,6 +108,7 @@ class FunctionCodec:
         self.name = name
         self._signature = inspect.signature(function)
         hints = _hints(function)
+        self._parameters: list[Parameter] = []
         self._positional: list[_Slot] = []
         self._named: dict[str, _Slot] = {}
         self._rest: _Slot | None = None
@@ -98,8 +119,29 @@ class FunctionCodec:
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("the result", hints.get("return", Any))
 
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the function takes, in order."""
+        return tuple(self._parameters)
+
+    @property
+    def result(self) -> Any:
+        """The annotation of what it returns, or Any."""
+        return self._result.annotation
+
     def _add(self, parameter: inspect.Parameter, annotation: Any) -> None:
         slot = _Slot(f"argument {parameter.name!r}", annotation)
+        self._parameters.append(
+            Parameter(
+                parameter.name,
+                parameter.kind,
+                parameter.default,
+                annotation,
+                slot.decode,
+                slot.trouble,
+                slot.secret,
+            )
+        )
         match parameter.kind:
             case inspect.Parameter.VAR_POSITIONAL:
                 self._rest = slot
@@ -202,7 +244,7 @@ class FunctionCodec:
                 f"job {self.name!r} cannot be stored: {what} {len(raw):,} bytes, "
                 f"at most {largest:,} are accepted; store it elsewhere and pass where it is"
             )
-        if _too_deep(raw):
+        if too_deep(raw):
             raise NotSerializable(
                 f"job {self.name!r} cannot be stored: nested deeper than {DEEPEST} levels"
             )
@@ -235,7 +277,7 @@ class FunctionCodec:
 
     def _bounded(self, text: str, largest: int) -> bytes:
         raw = text.encode("utf-8", "surrogatepass")
-        if len(raw) > largest or _too_deep(raw):
+        if len(raw) > largest or too_deep(raw):
             raise ArgumentsMismatch(f"what is stored for {self.name!r} is too large or too deep")
         return raw
 
@@ -329,6 +371,17 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
+_encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode
+
+
+def to_json(value: Any) -> bytes:
+    """A value as JSON that is for others to see, whatever it would come back as: secrets are masked.
+
+    Raises for what JSON has no word for.
+    """
+    return _encode_to_show(value)
+
+
 def _same(sent: Any, back: Any) -> bool:
     """Whether a value came back as it was, types included."""
     kind = cast("Any", type(sent))
@@ -399,7 +452,8 @@ _COMPARE: Final[dict[Any, Callable[[Any, Any], bool]]] = {
 }
 
 
-def _too_deep(raw: bytes) -> bool:
+def too_deep(raw: bytes) -> bool:
+    """Whether lists and mappings are nested deeper than `DEEPEST` in this text, JSON or not."""
     if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
         return False
     depth = 0

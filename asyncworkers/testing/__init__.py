@@ -15,6 +15,8 @@ Tools that go through every possibility, so that nothing is left to luck:
 `check_store` runs over any store, yours too, what every store must do; `store_checks` has the same as
 single checks. `check_bridge` and `bridge_checks` are the same for bridges.
 
+`stored_jobs` is for tests of an application whose jobs are stored: they run inline, or when told.
+
 And tools for any test:
 
 - `EventRecorder` is a listener that records what happens, and waits for what is to happen.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from asyncworkers import Call, Job, JobFunction, JobState, Supervisor, _checks
 from asyncworkers._engine.clock import Clock
+from asyncworkers._engine.stored.forms import listed
 from asyncworkers.store.codec import FunctionCodec
 from asyncworkers.store.memory import MemoryData, MemoryStore
 from asyncworkers.store.protocol import Receipt, Settlement, Submission, Where
@@ -96,7 +97,7 @@ class _Recording(MemoryStore):
 class StoredJobs:
     """What `stored_jobs` gives: what was submitted so far, and a way to have it run."""
 
-    def __init__(self, supervisor: Supervisor, store: _Recording) -> None:
+    def __init__(self, supervisor: Supervisor, store: MemoryStore) -> None:
         self.supervisor = supervisor
         self._store = store
         self._codecs: dict[str, FunctionCodec] = {}
@@ -111,13 +112,12 @@ class StoredJobs:
         if function is None:
             return list(self._all)
         if isinstance(function, Call):
-            call = cast("Call[Any]", function)
-            same = self._codec(call.function).encode_arguments(call.args, call.kwargs)
-            codec = self._codec(call.function)
+            codec = self._codec(function.function)
+            same = codec.encode_arguments(function.args, function.kwargs)
             return [
                 one
                 for one in self._all
-                if one.name == call.function.name
+                if one.name == function.function.name
                 and codec.encode_arguments(one.args, one.kwargs) == same
             ]
         if not isinstance(function, JobFunction):
@@ -162,18 +162,24 @@ class StoredJobs:
             if queue not in queues:
                 raise ValueError(f"queue must be {_checks.nearest(queue, queues)}")
             queues = [queue]
-        before = {one.id for one in await self._records((*OPEN, JobState.SCHEDULED), queues)}
+        waiting = {one.id for one in await self._records((*OPEN, JobState.SCHEDULED), queues)}
+        before = len(self._all)
         for name in queues:
             await stored.resume(name)
         wanted = (*OPEN, JobState.SCHEDULED) if delayed else OPEN
-        ids: dict[str, None] = dict.fromkeys(one.id for one in self._all if one.id in before)
         while left := await self._records(wanted, queues):
-            ids.update(dict.fromkeys(one.id for one in left))
             await self._store.wait_ended([one.id for one in left], STEP)
         for name in queues:
             await stored.pause(name)
-        jobs = [await stored.get(ident) for ident in ids]
+        jobs = [
+            await stored.get(one.id)
+            for number, one in enumerate(self._all)
+            if one.queue in queues and (number >= before or one.id in waiting)
+        ]
         return [job for job in jobs if job.done()]
+
+    def __repr__(self) -> str:
+        return f"<StoredJobs {len(self._all)} submitted>"
 
     # ---- how
 
@@ -189,10 +195,9 @@ class StoredJobs:
 
     def _codec_named(self, name: str) -> FunctionCodec:
         if name not in self._codecs:
-            for function in cast("Iterable[Any]", self.supervisor._functions):
-                known = function if isinstance(function, JobFunction) else JobFunction(function, {})
-                listed = cast("JobFunction[..., Any]", known)
-                self._codecs[listed.name] = FunctionCodec(listed.function, listed.name)
+            self._codecs = {
+                one.name: one.codec for one in listed(self.supervisor._functions).values()
+            }
         return self._codecs[name]
 
     def _codec(self, function: JobFunction[..., Any]) -> FunctionCodec:
@@ -200,8 +205,8 @@ class StoredJobs:
 
     def _shown(self, function: JobFunction[..., Any] | Call[Any]) -> str:
         if isinstance(function, Call):
-            call = cast("Call[Any]", function)
-            return f"this call of {call.function.name}, {call.args!r} {call.kwargs!r},"
+            name, args, kwargs = function.function.name, function.args, function.kwargs
+            return f"this call of {name}, {args!r} {kwargs!r},"
         return function.name
 
     async def _records(self, states: tuple[JobState, ...], queues: list[str]) -> list[Any]:

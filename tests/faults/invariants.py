@@ -190,8 +190,8 @@ async def turns(count: int = 5) -> None:
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Turn the loop until something is so, for a minute of real time at most."""
-    end = time.monotonic() + 60
+    """Turn the loop until something is so, for two minutes of real time at most."""
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, f"{what} never came"
         await asyncio.sleep(0)

@@ -194,6 +194,48 @@ def test_fault_X05_a_request_in_flight_hears_that_nothing_is_accepted(
         server.ends()
 
 
+AIOHTTP = """\
+import asyncio
+from aiohttp import web
+from asyncworkers import Supervisor
+from asyncworkers.integrations.aiohttp import SUPERVISOR, setup
+
+async def ends_in_the_drain(supervisor):
+    await supervisor.wait_draining()
+    print("done 0", flush=True)
+
+async def watches(request):
+    supervisor = request.app[SUPERVISOR]
+    await supervisor.submit(ends_in_the_drain, supervisor)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"tick\\n")
+    await supervisor.wait_draining()
+    await response.write_eof()
+    return response
+
+async def make_app(argv):
+    app = web.Application()
+    supervisor = Supervisor(listeners=[
+        lambda event: print(type(event).__name__.removeprefix("Supervisor").lower(), flush=True)
+    ])
+    setup(app, supervisor)
+    app.router.add_get("/watches", watches)
+    return app
+"""
+
+
+@pytest.mark.parametrize("ending", ["TERM", "INT"])
+def test_fault_X05_aiohttps_own_server_drains(tmp_path: Path, ending: str) -> None:
+    """aiohttp, which handles signals in its own way, ends as the others do, with a stream open."""
+    with serving(AIOHTTP, tmp_path, "aiohttp", "asyncio") as server:
+        with server.open("/watches") as watches:
+            assert watches.readline() == b"tick\n"
+            WAYS[ending](server)
+            assert watches.read() == b""
+            check_drained(server.ends(), 1, 1)
+
+
 @LOOPS
 @pytest.mark.parametrize("ending", ["TERM", "INT"])
 def test_fault_X05_workers_that_hear_of_no_signal_drain(

@@ -9,13 +9,22 @@ import pytest
 from stored_jobs import double
 
 import asyncworkers
-from asyncworkers import ArgumentsMismatch, JobFailed, JobState
+from asyncworkers import (
+    ArgumentsMismatch,
+    JobFailed,
+    JobState,
+    NotSerializable,
+    Queue,
+    SignedPickle,
+    Supervisor,
+    job,
+)
 from asyncworkers.store import Settlement, Submission, Want
 from asyncworkers.store.codec import FunctionCodec, rebuild_error
 
 PACKAGE = Path(asyncworkers.__file__).parent
 
-ROOMS = ("store", "_engine/stored", "stored.py", "cli")
+ROOMS = ("store", "_engine/stored", "stored.py", "signed.py", "cli")
 """What reads from stores."""
 
 EXECUTES = {
@@ -25,6 +34,7 @@ EXECUTES = {
 }
 
 EXCUSED = {
+    ("signed.py", "pickle"),  # checks the signature first: see test_fault_V14
     ("cli/target.py", "import_module"),  # of the operator's own command line
     ("cli/replicas.py", "subprocess"),  # likewise
     ("cli/run.py", "subprocess"),
@@ -127,3 +137,138 @@ async def test_fault_V02_the_class_of_an_error_is_never_imported(place, kind):
     async with place.supervisor() as supervisor:
         with pytest.raises(JobFailed, match="true"):
             await (await supervisor.stored.get("dead"))
+
+
+# ---- V14: pickle, where a queue asks for it
+
+
+KEY, OTHER = b"0123456789abcdef", b"fedcba9876543210"
+
+
+class Model:
+    """What JSON cannot hold."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+
+@job(queue="models")
+async def train(model: Model, rounds: int = 1) -> Model:
+    """Work on such a thing."""
+    return Model([one * rounds for one in model.weights])
+
+
+def on_models(place, *keys, **options):
+    """Return a supervisor whose queue "models" is pickled with these keys."""
+    queue = Queue("models", 2, codec=SignedPickle(keys[0], old=keys[1:]))
+    return Supervisor(store=place.store(), functions=[train, double], queues=[queue], **options)
+
+
+@pytest.mark.asyncio
+async def test_fault_V14_what_json_cannot_hold_goes_and_comes_signed(place):
+    """Arguments and result of a queue with a codec are pickled; other queues are as ever."""
+    async with on_models(place, KEY) as supervisor:
+        trained = await supervisor.submit(train, Model([1, 2]), rounds=3)
+        assert (await trained).weights == [3, 6]
+        assert (await (await supervisor.stored.get(trained.id))).weights == [3, 6]
+        assert await supervisor.call(double, 1) == 2
+        (record,) = await supervisor._depot.store.get([trained.id])
+        assert record.codec == "pickle/1"
+        with pytest.raises(TypeError, match="model"):
+            await supervisor.submit(train)
+        with pytest.raises(NotSerializable, match="cannot be pickled"):
+            await supervisor.submit(train, Model(lambda: None))
+        with pytest.raises(NotSerializable, match="at most 262,144"):
+            await supervisor.submit(train, Model(bytes(300_000)))
+
+
+def forgeries(text):
+    """Yield what somebody without the key could make of a signed text."""
+    raw = base64.b64decode(text)
+    bomb = pickle.dumps(((Bomb(),), {}))
+    yield base64.b64encode(raw[:32] + bomb).decode()
+    yield base64.b64encode(bytes(32) + bomb).decode()
+    yield base64.b64encode(bomb).decode()
+    yield SignedPickle(OTHER)._seal("models\nforged\ntrain\narguments", ((Bomb(),), {}))
+    yield text[:-8]
+    yield text  # of another job
+    yield ""
+
+
+@pytest.mark.asyncio
+async def test_fault_V14_what_was_tampered_with_is_not_unpickled(place, caplog):
+    """It is set aside as a dead job, loudly, and the queue goes on: nobody without the key, and nothing
+    that was signed for another job, gets anything executed.
+    """
+    async with on_models(place, KEY) as supervisor:
+        store = supervisor._depot.store
+        first = await supervisor.submit(train, Model([1]))
+        await first
+        (record,) = await store.get([first.id])
+        for number, text in enumerate(forgeries(record.args)):
+            caplog.clear()
+            ident = "forged" if number < 6 else f"forged{number}"
+            ident = f"{ident}-{number}"
+            await store.submit([Submission(ident, "models", "train", text, "pickle/1")])
+            forged = await supervisor.stored.get(ident)
+            with pytest.raises(ArgumentsMismatch, match="signature is wrong"):
+                await forged
+            assert "somebody has changed them" in caplog.text
+            assert forged.state is JobState.FAILED
+        assert (await supervisor.call(train, Model([2]))).weights == [2]
+
+
+@pytest.mark.asyncio
+async def test_fault_V14_a_key_is_replaced(place):
+    """What was signed with an old key is read as long as that is listed, and not after that."""
+    async with on_models(place, KEY) as supervisor:
+        ident = (await supervisor.submit(train.options(delay=3_600), Model([1]))).id
+        done = await supervisor.submit(train, Model([5]))
+        await done
+    async with on_models(place, OTHER, KEY) as supervisor:
+        assert (await (await supervisor.stored.get(done.id))).weights == [5]
+        assert (await supervisor.call(train, Model([2]))).weights == [2]
+    async with on_models(place, OTHER) as supervisor:
+        assert (await supervisor.stored.get(ident)).state is JobState.SCHEDULED
+        with pytest.raises(ArgumentsMismatch, match="signature"):
+            await (await supervisor.stored.get(done.id))
+
+
+@pytest.mark.asyncio
+async def test_fault_V14_without_a_key_it_is_left_alone(place):
+    """Who has no codec for it does not take such a job, and never unpickles one."""
+    async with on_models(place, KEY, workers=0) as supervisor:
+        supervisor.resize("models", 0)
+        waits = await supervisor.submit(train, Model([1]))
+        ident = waits.id
+    queue = Queue("models", 1)
+    async with Supervisor(
+        store=place.store(), functions=[train, double], queues=[queue]
+    ) as keyless:
+        assert await keyless.call(double, 1) == 2
+        assert (await keyless.stored.get(ident)).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "error"),
+    [
+        ("a text that is long enough", (), TypeError),
+        (b"short", (), ValueError),
+        (KEY, [b"short"], ValueError),
+        (KEY, KEY, TypeError),
+        (None, (), TypeError),
+    ],
+)
+def test_fault_V14_keys_are_checked_and_never_shown(key, old, error):
+    """There is no pickle without a key, and no message or pickle of its own holds one."""
+    with pytest.raises(error) as caught:
+        SignedPickle(key, old=old)
+    for secret in ("short", "long enough", "0123456789abcdef"):
+        assert secret not in str(caught.value)
+    assert "0123456789" not in repr(SignedPickle(KEY))
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(SignedPickle(KEY))
+    with pytest.raises(TypeError, match=r"Queue\.codec must be a SignedPickle"):
+        Queue("models", codec=KEY)
+    with pytest.raises(ValueError, match=r"Queue\.stored is False"):
+        Queue("models", stored=False, codec=SignedPickle(KEY))

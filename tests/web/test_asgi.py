@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from asgi_client import Answer, living
+from asgi_client import Answer, Client, living
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -277,6 +277,31 @@ async def test_a_lifespan_that_fails_is_told_to_the_server(when: str) -> None:
     assert answer.sent[-1]["type"] == f"lifespan.{when}.failed"
     assert "no database" in answer.sent[-1]["message"]
     assert supervisor.state == "closed"
+
+
+async def test_a_supervisor_that_fails_is_told_to_server_and_clients() -> None:
+    """The application's lifespan ends with the error, event streams end, and whoever asks from then on
+    is answered with 503, as long as the server goes on.
+    """
+    supervisor = Supervisor(restarts=0, queues=[Queue("small", 0, maxsize=1)])
+    app, life, state = application(supervisor), Answer(), {}
+    received: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    received.put_nowait({"type": "lifespan.startup"})
+    lifespan = asyncio.create_task(
+        app({"type": "lifespan", "state": state}, received.get, life.send)
+    )
+    await life.until(1)
+    client, events = Client(app, state), Answer()
+    stream = asyncio.create_task(client.start("/endless/event-stream", events))
+    await events.until(2)
+    supervisor._worker_crashed("default", ZeroDivisionError("ours"))
+    with pytest.raises(SupervisorFailed, match="ours"):
+        await lifespan
+    assert life.sent[1]["type"] == "lifespan.shutdown.failed"
+    await stream
+    assert events.body == "data: 1\n\n"
+    refused = await client.get("/submit")
+    assert (refused.status, refused.json["error"]) == (503, "failed")
 
 
 @pytest.mark.parametrize(

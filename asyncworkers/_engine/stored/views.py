@@ -15,7 +15,7 @@ from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.explain import explain_job
 from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
-from asyncworkers.errors import JobCancelled, JobNotFound, WouldDeadlock
+from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobNotFound, WouldDeadlock
 from asyncworkers.function import Policies
 from asyncworkers.job import (
     CANCELLED,
@@ -189,7 +189,9 @@ class Views:
         link: Link,
         functions: Mapping[str, Listed],
         about_to_wait: Callable[[Attempt, Job[Any]], None],
+        listed_for: Callable[[Listed, str, str, str], Listed],
     ) -> None:
+        self._listed_for = listed_for
         self.link = link
         self.closed = False
         self.about_to_wait = about_to_wait
@@ -232,6 +234,11 @@ class Views:
         view = self._views.get(record.id)
         if view is None:
             listed = self._functions.get(record.name)
+            if listed is not None:
+                try:
+                    listed = self._listed_for(listed, record.queue, record.id, record.codec)
+                except ArgumentsMismatch:
+                    listed = None
             policies = Policies(None, True, {})
             policies.name, policies.queue = record.name, record.queue
             policies.priority, policies.tags = record.priority, tuple(record.tags)
@@ -242,7 +249,18 @@ class Views:
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
         self.refresh(view, record)
+        run = self.link.runs.get(record.id)
+        if run is not None and run._state < ENDED and view._state < ENDED:
+            self.join(view, run)
         return view
+
+    def join(self, view: Job[Any], run: Job[Any]) -> None:
+        """A job that is leased here is shown by this view from now on, made perhaps after it began."""
+        cast("Any", run._rare).view = weakref.ref(view)
+        rare = view._uncommon()
+        rare.progress = run.progress or rare.progress
+        if run._state == RUNNING:
+            view._state, view._started, rare.tries = RUNNING, run._started, run.attempt
 
     # ---- what is heard of them
 
