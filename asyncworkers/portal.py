@@ -192,8 +192,8 @@ class Portal:
         given: Any = items
         if isinstance(given, Iterator):
             given = list(cast("Iterator[Any]", given))  # here, where it was made
-        submit: Callable[..., Coroutine[Any, Any, list[Job[Any]]]] = self._supervisor.submit_many
-        return self.run(submit, function, given)
+        submit_many = cast("Any", self._supervisor).submit_many
+        return cast("list[Job[Any]]", self.run(submit_many, function, given))
 
     @overload
     def call(self, function: Call[Coroutine[Any, Any, T]], /) -> T: ...

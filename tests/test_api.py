@@ -47,7 +47,14 @@ from asyncworkers.testing.plugin import Simulate
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
-MODULES = ("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing")
+MODULES = (
+    "asyncworkers",
+    "asyncworkers.errors",
+    "asyncworkers.events",
+    "asyncworkers.notebook",
+    "asyncworkers.portal",
+    "asyncworkers.testing",
+)
 
 
 # ---- what is exported is what is documented
@@ -86,6 +93,16 @@ def test_every_event_is_in_the_reference() -> None:
         and issubclass(getattr(events_module, name), events_module.Event)
     }
     assert names_of("events.md") == events - {"Event", "JobEvent"}
+
+
+def test_every_name_for_notebooks_is_in_the_reference() -> None:
+    """The same for the doors that are imported by name."""
+    exported = {
+        name
+        for module in ("asyncworkers.notebook", "asyncworkers.plot", "asyncworkers.portal")
+        for name in importlib.import_module(module).__all__
+    }
+    assert names_of("notebook.md") == exported - {"make_plot"}
 
 
 @pytest.mark.parametrize("module", MODULES)
