@@ -57,6 +57,7 @@ MODULES = (
     *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
     *INTEGRATIONS,
     *("asyncworkers.chronicle", "asyncworkers.report", "asyncworkers.timeline"),
+    *("asyncworkers.notebook", "asyncworkers.portal"),
 )
 
 
@@ -108,6 +109,16 @@ def test_every_event_is_in_the_reference() -> None:
         and issubclass(getattr(events_module, name), events_module.Event)
     }
     assert names_of("events.md") == events - {"Event", "JobEvent"}
+
+
+def test_every_name_for_notebooks_is_in_the_reference() -> None:
+    """The same for the doors that are imported by name."""
+    exported = {
+        name
+        for module in ("asyncworkers.notebook", "asyncworkers.plot", "asyncworkers.portal")
+        for name in importlib.import_module(module).__all__
+    }
+    assert names_of("notebook.md") == exported - {"make_plot"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -425,7 +436,7 @@ def test_repr_of_testing_tools(name: str) -> None:
     assert " at 0x" not in text
 
 
-LATER = {"chronicle": "Chronicle", "report": "Report", "timeline": "Timeline"}
+LATER = {"chronicle": "Chronicle", "plot": "Plot", "report": "Report", "timeline": "Timeline"}
 
 
 def test_annotations_can_be_read() -> None:
