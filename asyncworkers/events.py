@@ -3,7 +3,9 @@
 Events are plain data: they hold no job, no argument and no result, so that they can be kept,
 logged or sent elsewhere without holding anything alive. Nothing in them comes from a job's
 arguments, but for what the message of an exception quotes. `at` is in seconds on the supervisor's
-clock: `time.monotonic()` on ordinary loops, a test loop's own time.
+clock: `time.monotonic()` on ordinary loops, a test loop's own time. Attempts tell when they began
+and ended where they ran, of which the loop may hear a little later: events come in the order in
+which they are heard of.
 """
 
 from __future__ import annotations
@@ -66,10 +68,13 @@ class JobSubmitted(JobEvent):
 
 
 class AttemptStarted(JobEvent):
-    """A worker began to run the job; `attempt` counts from 1."""
+    """A worker began to run the job; `attempt` counts from 1. The job had waited for `waited` seconds
+    since it could have run: since it was submitted, or its delay or the pause before a retry ended.
+    """
 
     attempt: int
     worker: int
+    waited: float = 0.0
 
 
 class AttemptEnded(JobEvent):

@@ -12,6 +12,7 @@ from asyncworkers import _checks
 from asyncworkers._record import Record
 from asyncworkers.bridge import Bridge
 from asyncworkers.bridge.terms import STARTUP, has_interpreters
+from asyncworkers.signed import SignedPickle
 
 __all__ = ["Queue"]
 
@@ -48,6 +49,9 @@ class Queue(Record):
       True refuses a supervisor that has none. What a store holds is not bounded by `maxsize`, and
       `ageing` does not reach there. Streams (`map`) always run in memory.
 
+    - `codec`: None writes arguments and results of stored jobs as JSON typed by annotations; a
+      `SignedPickle` pickles and signs them, for what JSON cannot hold.
+
     The rest is about the child processes of a queue of the kind "processes", and refused for others:
 
     - `initializer`: a `def` function without arguments that each child calls once, before its
@@ -80,6 +84,7 @@ class Queue(Record):
     prints: Literal["through", "log"] | None
     startup: float | None
     bridge: Callable[[], Bridge] | None
+    codec: SignedPickle | None
 
     def __init__(
         self,
@@ -99,6 +104,7 @@ class Queue(Record):
         prints: Literal["through", "log"] | None = None,
         startup: float | timedelta | None = None,
         bridge: Callable[[], Bridge] | None = None,
+        codec: SignedPickle | None = None,
     ) -> None:
         _checks.queue_name("Queue.name", name)
         if workers is not None:
@@ -118,6 +124,7 @@ class Queue(Record):
             ageing = _checks.duration("Queue.ageing", ageing)
         if stored is not None:
             _checks.flag("Queue.stored", stored)
+        _check_codec(codec, stored)
         terms = (initializer, max_jobs, max_memory, nice, prints, startup)
         if kind == "processes":
             terms = _checked(*terms)
@@ -133,7 +140,7 @@ class Queue(Record):
             if startup is not None:
                 terms = (*terms[:-1], _checks.duration("Queue.startup", startup, zero=False))
         super().__init__(
-            name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge
+            name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge, codec
         )
 
 
@@ -144,6 +151,15 @@ def _check_kind(kind: str) -> None:
             "Queue.kind 'interpreters' needs Python 3.14 or later, and this is "
             f"{sys.version_info.major}.{sys.version_info.minor}: use 'processes'"
         )
+
+
+def _check_codec(codec: Any, stored: bool | None) -> None:
+    if codec is None:
+        return
+    if not isinstance(codec, SignedPickle):
+        raise TypeError(f"Queue.codec must be a SignedPickle, not {_checks.shown(codec)}")
+    if stored is False:
+        raise ValueError("Queue.codec is for stored jobs, and Queue.stored is False")
 
 
 def _checked_bridge(kind: str, bridge: Any) -> Literal["bridge"]:

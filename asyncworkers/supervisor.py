@@ -27,19 +27,29 @@ from typing import (
     overload,
 )
 
-from asyncworkers import _checks, events
+from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
+from asyncworkers._engine.escorting import Escorting
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
-from asyncworkers._engine.report import DrainReport, Stats, queue_stats
+from asyncworkers._engine.report import (
+    Backlog,
+    DrainReport,
+    Stats,
+    backlog_everywhere,
+    backlog_here,
+    health_of,
+    queue_stats,
+)
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
+from asyncworkers._notebook import in_notebook, keep_awake
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
 from asyncworkers.bridge.steps import Heavy
 from asyncworkers.bridge.terms import (
@@ -57,17 +67,24 @@ from asyncworkers.errors import (
     SupervisorClosed,
     SupervisorFailed,
 )
+from asyncworkers.escort import Escort
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
+from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
+    from asyncworkers.plot import Plot
+    from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
+    from asyncworkers.timeline import Timeline
 
 __all__ = ["Supervisor"]
 
@@ -112,6 +129,8 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
@@ -134,6 +153,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -161,23 +181,30 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
+        self._escort: Escort | None = None
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
         self._cause: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
+        self._refuses = asyncio.Event()
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
+        self._since = 0.0
+        self._ended: float | None = None
 
     # ---- its life
 
@@ -192,9 +219,19 @@ class Supervisor:
         return self._state
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was entered in; None before it was entered."""
+        return None if self._intake is None else self._intake.hub.loop
+
+    @property
     def queues(self) -> tuple[Queue, ...]:
         """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
+
+    @property
+    def functions(self) -> tuple[JobFunction[..., Any], ...]:
+        """Those whose stored jobs may be submitted and run here, as given."""
+        return self._functions
 
     async def __aenter__(self) -> Self:
         if self._state in ("open", "draining"):
@@ -207,6 +244,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -219,11 +258,13 @@ class Supervisor:
         }
         hub.queues = tuple(queues.values())
         hub.refresh()
+        self._escort_in(hub)
         intake = Intake(hub, queues)
         self._depot = None if self._store is None else await self._open_depot(intake, self._store())
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
+        self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
             self._watchdog = Watchdog(hub, self._stall)
             self._watchdog.start()
@@ -231,6 +272,10 @@ class Supervisor:
         runs_in(loop, self)
         _open.add(self)
         self._state = "open"
+        self._since, self._ended = hub.clock.now(), None
+        if in_notebook():
+            itself = weakref.ref(self)
+            keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
         self._emit(events.SupervisorStarted)
         return self
 
@@ -242,7 +287,11 @@ class Supervisor:
 
         queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
         functions = listed(self._functions)
-        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        declared = self._declared.values()
+        signed = {one.name: one.codec for one in declared if one.codec is not None}
+        depot = Depot(
+            intake.hub, store, functions, queues, intake.queue_for, self._max_block, signed
+        )
         await depot.open()
         return depot
 
@@ -276,6 +325,42 @@ class Supervisor:
             if error is None or isinstance(error, asyncio.CancelledError):
                 raise self._failed() from self._cause
 
+    async def open(self) -> Self:
+        """Enter it without a block, where there can be none: `supervisor = await Supervisor().open()`.
+
+        This is for a notebook or a prompt, whose supervisor lives from one cell to another.
+        Call `close` at the end: a supervisor that is forgotten warns of it when it goes away, and
+        names the jobs that are lost if that is when the process ends. Should its workers crash
+        too often there is no block to cancel, so `close` raises SupervisorFailed, as `submit` does.
+
+        Raises RuntimeError if it was entered already, or if no event loop is running.
+        """
+        await self.__aenter__()
+        self._host = None  # it is no block of this task's, which may end long before
+        return self
+
+    async def close(self, grace: float | timedelta | None = None) -> DrainReport:
+        """Leave it: accept nothing new, finish, end, and report what became of the jobs there were.
+
+        Waits for all jobs, retries and delays included, or for so many seconds of `grace`, as
+        `drain` does; whoever cancels that cancels the jobs. Calling it again is harmless. Raises
+        SupervisorClosed if it was never entered, SupervisorFailed if it has failed, WrongLoop
+        outside its loop.
+        """
+        seconds = None if grace is None else _checks.duration("grace", grace)
+        hub = self._entered().hub
+        if self not in _open:
+            return DrainReport((), (), (), (), 0.0)
+        hub.check_loop()
+        try:
+            self._begin_to_drain()
+            report = await finish(hub, seconds)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        await self.__aexit__(None, None, None)
+        return report
+
     async def drain(self, grace: float | timedelta | None = None) -> DrainReport:
         """Accept nothing new, finish, and report what became of the jobs there were.
 
@@ -294,14 +379,24 @@ class Supervisor:
             await self._depot.settler.written(LAST_WRITES)
         return report
 
+    async def wait_draining(self) -> None:
+        """Wait until nothing new is accepted any more: a drain has begun, or the end has come.
+
+        For what would go on for ever and so hold up the end of a server, as a stream of events
+        does: wait for this beside the next event. Returns at once if it has begun already. Raises
+        SupervisorClosed before the supervisor was entered, WrongLoop outside its loop.
+        """
+        self._entered().hub.check_loop()
+        await self._refuses.wait()
+
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
         """Live as long as a web application: `Starlette(lifespan=supervisor.lifespan)`.
 
         The supervisor is entered when the server starts, and is `request.state.supervisor` in
         its handlers. It is drained when the server stops, or already when SIGINT or SIGTERM
-        comes, in `grace` seconds and about one more; a second signal cancels its jobs. The
-        server's own handlers hear of these signals as well. In an application's own lifespan
+        comes, in `grace` seconds and about one more; a SIGINT after another signal cancels its
+        jobs. The server's own handlers hear of these signals as well. In an application's own lifespan
         write `async with supervisor.lifespan(app):` around what needs it.
         """
         async with living(self):
@@ -331,6 +426,7 @@ class Supervisor:
             return
         intake = self._entered()
         self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
         if self._depot is not None:
@@ -344,6 +440,7 @@ class Supervisor:
         intake = self._entered()
         if self._state == "open":
             self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal)
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
@@ -370,6 +467,7 @@ class Supervisor:
                 if self._watchdog is not None:
                     self._watchdog.stop()
                     self._watchdog = None
+                self._ended = hub.clock.now()
                 self._emit(events.SupervisorClosed)
                 for failure in tuple(hub.failures):
                     failure.report()
@@ -383,6 +481,7 @@ class Supervisor:
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
             self._state = "failed"
+            self._refuses.set()
             intake.shut(self._refusal)
             log.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
@@ -403,7 +502,8 @@ class Supervisor:
             failed = self._failed()
             failed.__cause__ = self._cause
             return failed
-        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+        text = f"supervisor {self._name!r} is {self._state}: it accepts no jobs"
+        return SupervisorClosed(text, self._state)
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
@@ -770,11 +870,110 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
+
     # ---- looking at it
 
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
+
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
+    def health(self, *, patience: float | timedelta = 1.0) -> Health:
+        """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
+
+        May be called in any thread; outside the loop's own, the loop has `patience` seconds to
+        answer, and is not alive if it does not.
+        """
+        seconds = _checks.duration("patience", patience)
+        hub = None if self._intake is None else self._intake.hub
+        if hub is None or self._state not in ("open", "draining") or hub.is_here():
+            return health_of(self._state, hub)
+        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+        try:
+            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
+            return answer.result(seconds)
+        except TimeoutError:
+            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+        except RuntimeError:
+            return Health(False, False, ("its event loop was closed",))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What every queue has to do, by name: how many jobs wait and how long the oldest has.
+
+        Made for autoscalers: cheap however many jobs there are in memory, one question to the
+        store for its queues. Raises StoreUnavailable if that cannot be asked, and WrongLoop outside
+        the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        counts: dict[str, Any] = {}
+        if self._depot is not None:
+            counts = {one.queue: one for one in await self._depot.store.counts()}
+        return {
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
+            for name, queue in intake.queues.items()
+        }
+
+    def report(self) -> Report:
+        """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
+
+        It may be asked for at any time, and when the supervisor has closed. Times, the slowest
+        and most retried jobs, and errors are in it if the supervisor records: `record=True`.
+        Raises SupervisorClosed before the supervisor was entered.
+        """
+        from asyncworkers.report import make_report  # what many never need
+
+        hub = self._entered().hub
+        lasted = (hub.clock.now() if self._ended is None else self._ended) - self._since
+        return make_report(
+            self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
+        )
+
+    def timeline(self) -> Timeline:
+        """Every attempt that was recorded, over time: `supervisor.timeline().save("run.html")`.
+
+        It may be asked for at any time, and when the supervisor has closed. Raises ValueError if
+        this supervisor does not record, SupervisorClosed before it was entered.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.timeline import make_timeline  # what many never need
+
+        return make_timeline(self._chronicle, self.report())
+
+    def plot(self) -> Plot:
+        """Throughput and the times of attempts over time, by matplotlib; a notebook shows it.
+
+        `supervisor.plot().save("run.png")` writes it. It may be asked for at any time, and when
+        the supervisor has closed. Raises ValueError if this supervisor does not record,
+        SupervisorClosed before it was entered, ImportError without `asyncworkers[plot]`.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.plot import make_plot  # what many never need
+
+        return make_plot(self._chronicle, self.report().headline)
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
@@ -800,6 +999,36 @@ class Supervisor:
 
         return stop_listening
 
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """The events from now on, to be read one by one, of which at most `limit` wait to be read.
+
+        Raises TypeError or ValueError for a senseless limit.
+        """
+        return Subscription(self.listen, limit)
+
+    def escort(self, escort: Escort) -> Callable[[], None]:
+        """Have every job accompanied from now on, as traces do; call what is returned to stop that.
+
+        One that raises is dropped, loudly. Raises ValueError if there is an escort already.
+        """
+        if self._escort is not None:
+            raise ValueError(f"{self._escort!r} accompanies the jobs of {self!r} already")
+        self._escort = escort
+        if self._intake is not None:
+            self._escort_in(self._intake.hub)
+
+        def stop() -> None:
+            if self._escort is escort:
+                self._escort = None
+                if self._intake is not None:
+                    self._intake.hub.escort_with(None)
+
+        return stop
+
+    def _escort_in(self, hub: Hub) -> None:
+        if self._escort is not None:
+            hub.escort_with(Escorting(self._escort, lambda: hub.escort_with(None)))
+
     def __repr__(self) -> str:
         figures = [
             f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
@@ -810,10 +1039,25 @@ class Supervisor:
         named = "" if self._name == "supervisor" else f" {self._name!r}"
         return f"<Supervisor{named} {self._state}{inside}>"
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it: every queue with its figures, and what some jobs wait for."""
+        named = "" if self._name == "supervisor" else f" {self._name}"
+        waits = [
+            (job.name, job.id, job.why)
+            for queue in self._known_queues().values()
+            for job in queue.examples(3)
+        ]
+        return _html.block(
+            f"Supervisor{named}, {self._state}",
+            self.stats()._tables(),
+            _html.rows(("job", "id", "why it is not done"), waits),
+        )
+
     def _entered(self) -> Intake:
         if self._intake is None:
             raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor",
+                "new",
             )
         return self._intake
 
@@ -935,6 +1179,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     return made
 
 
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
+
+
 def _store(given: Any) -> Callable[[], Store] | None:
     """What makes the store, each time the supervisor is entered."""
     if given is None:
@@ -944,7 +1201,9 @@ def _store(given: Any) -> Callable[[], Store] | None:
 
         make_store(given)  # what is wrong with the URL is said here
         return lambda: make_store(given)
-    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+    verbs = ("lease", "settle", "submit")
+    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
+    if is_store and not isinstance(given, type):  # a class of stores is what makes one
         return lambda: cast("Store", given)
     if callable(given):
         return cast("Callable[[], Store]", given)

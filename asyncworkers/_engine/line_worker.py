@@ -360,6 +360,7 @@ class LineWorker(BridgedWorker):
         was_empty, big = not self.sent, None
         sent, known, number = self.sent, self._known, self._first + len(self.sent)
         batch: list[tuple[Any, ...]] = []
+        escort = self.home.hub.escort
         while len(batch) < most and len(sent) < ring.PLACES - 1:
             if sent and (self._waiting >= LINE or self._head_takes() > LONG):
                 break
@@ -378,7 +379,10 @@ class LineWorker(BridgedWorker):
             if arguments.__class__ is Freight or arguments.__class__ is Heavy:
                 big = job, parcel
                 break
-            if job._rare is None or not job._rare.tries:
+            if escort is not None:
+                tries = 0 if job._rare is None else job._rare.tries
+                batch.append((version.number, arguments, tries + 1, escort.sent(job)))
+            elif job._rare is None or not job._rare.tries:
                 batch.append((version.number, arguments))
             else:
                 batch.append((version.number, arguments, job._rare.tries + 1))
@@ -398,6 +402,8 @@ class LineWorker(BridgedWorker):
     def _load(self, job: Job[Any], parcel: Parcel) -> None:
         """Send the last job in the line, which has big data: they are copied first, and in steps."""
         number = self._first + len(self.sent) - 1
+        escort = self.home.hub.escort
+        luggage = () if escort is None else (escort.sent(job),)
         tries = 0 if job._rare is None else job._rare.tries
 
         def wanted() -> bool:
@@ -407,11 +413,11 @@ class LineWorker(BridgedWorker):
         def loaded(message: Loaded) -> None:
             version = parcel[0].number
             if isinstance(message, list):
-                facts = (number, version, tries + 1)
+                facts = (number, version, tries + 1, *luggage)
                 for part in wire.long_frame(wire.FREIGHT, facts, message):
                     self.process.write(part)
             else:  # it cannot be sent; or it was taken back, and the child will skip it
-                entry = (version, () if message is None else message, tries + 1)
+                entry = (version, () if message is None else message, tries + 1, *luggage)
                 self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, [entry]), 5)))
             if len(self.sent) == 1:
                 self._seen = self.home.now()
@@ -598,7 +604,7 @@ class LineWorker(BridgedWorker):
                     job._wake()
             else:
                 self.process.shared.places[number & ring.MASK] = 0
-                self._end_rarely(one, kind, started, payload)
+                self._end_rarely(one, kind, started, ended, payload)
         if learn is not None:
             learn[0].learn(learn[1] * 1e-9)
             self.children.deaths = 0
@@ -606,7 +612,7 @@ class LineWorker(BridgedWorker):
             self._pulse = LOOK
         return found
 
-    def _end_rarely(self, one: Sent, kind: int, started: int, payload: Any) -> None:
+    def _end_rarely(self, one: Sent, kind: int, started: int, ended: int, payload: Any) -> None:
         """Settle a job that did not simply succeed, or of whom somebody is told."""
         job, parcel, _ = one
         if job._state == QUEUED:
@@ -617,7 +623,9 @@ class LineWorker(BridgedWorker):
             self._begin(job, self._moment(started))
         ended_by_verdict = self.job is job and self.verdict is not None
         outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
-        self._conclude(job, parcel, outcome)
+        # The loop may hear late of several ends at once: a job ended when its child says so.
+        moment = max(self._moment(ended), job._started) if kind != ring.SKIPPED else None
+        self._conclude(job, parcel, outcome, moment)
 
     def _unload(
         self, number: int, started: int, ended: int, message: memoryview, *, at_once: bool
@@ -711,9 +719,19 @@ class LineWorker(BridgedWorker):
         except BaseException as error:
             return Failed(_unreadable(job, error))
 
-    def _conclude(self, job: Job[Any], parcel: Parcel | None, outcome: Outcome | None) -> None:
-        """Settle a job that has begun; if it will run again, it keeps what was packed."""
+    def _conclude(
+        self,
+        job: Job[Any],
+        parcel: Parcel | None,
+        outcome: Outcome | None,
+        moment: float | None = None,
+    ) -> None:
+        """Settle a job that has begun, and ended now unless another moment is given; if it will run
+        again, it keeps what was packed.
+        """
         queue = self.home
+        if moment is None:
+            moment = queue.now()
         verdict = self.verdict
         if self.job is not job:
             self.job, verdict = job, None
@@ -723,10 +741,10 @@ class LineWorker(BridgedWorker):
             self.clear()
             if queue.told:
                 skipped = BridgeBroken("its child was asked to let go of it, and had not begun")
-                queue.tell_ended(job, self, Failed(skipped), Release())
-            queue.settle(job, Release(), queue.now())
+                queue.tell_ended(job, self, Failed(skipped), Release(), moment)
+            queue.settle(job, Release(), moment)
         else:
-            queue.conclude(job, self, outcome, queue.now())
+            queue.conclude(job, self, outcome, moment)
         if job._state < RUNNING and parcel is not None:
             job._value = parcel
 
@@ -933,7 +951,8 @@ class LineWorker(BridgedWorker):
         if one is not None:
             self.refresh()
             job = one[0]
-            origin |= {"job_id": job.id, "job_name": job.name, "attempt": job.attempt}
+            origin |= {"job_id": job.id, "job_name": job.name}
+            origin |= {"queue": job.queue, "attempt": job.attempt}
         say(record, origin)
         self._count_dropped()
 

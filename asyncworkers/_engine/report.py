@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from asyncworkers._engine.children import ChildStats
+from asyncworkers import _html
+from asyncworkers._engine.children import ChildStats, in_bytes
+from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
+from asyncworkers.health import Health
 
-__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "queue_stats"]
+if TYPE_CHECKING:
+    from asyncworkers.store.protocol import QueueCounts
+
+__all__ = [
+    "Backlog",
+    "ChildStats",
+    "DrainReport",
+    "QueueStats",
+    "Stats",
+    "backlog_everywhere",
+    "backlog_here",
+    "health_of",
+    "queue_stats",
+]
 
 
 class QueueStats(Record):
@@ -20,7 +37,8 @@ class QueueStats(Record):
     `succeeded`, `failed` and `cancelled` count jobs that have ended. `held_threads` is the
     number of threads that abandoned attempts still hold, `zombies` that of their tasks.
     `children` are the processes of a queue of processes, `logs_dropped` counts the log records
-    that were lost because they came faster than they could be logged.
+    that were lost because they came faster than they could be logged. `oldest` is how many seconds
+    the job has waited that waits longest for a worker, None if none does.
     """
 
     name: str
@@ -41,12 +59,24 @@ class QueueStats(Record):
     zombies: int
     children: tuple[ChildStats, ...] = ()
     logs_dropped: int = 0
+    oldest: float | None = None
+
+    def _repr_html_(self) -> str:
+        return _html.block(f"queue {self.name}", _table([self]), _children([self]))
 
 
 class Stats(Record):
     """The figures of all queues of a supervisor at one moment; sums are properties."""
 
     queues: dict[str, QueueStats]
+
+    def _repr_html_(self) -> str:
+        return _html.block("Queues", self._tables())
+
+    def _tables(self) -> str:
+        """The figures of all queues, for a notebook."""
+        queues = list(self.queues.values())
+        return _table(queues) + _children(queues)
 
     def _sum(self, figure: str) -> int:
         return sum(getattr(queue, figure) for queue in self.queues.values())
@@ -113,7 +143,70 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         zombies=len(queue.crew.zombies),
         children=tuple(queue.children),
         logs_dropped=queue.logs_dropped,
+        oldest=queue.oldest,
     )
+
+
+class Backlog(Record):
+    """What a queue has to do, as an autoscaler wants it: of a stored queue in all processes together.
+
+    `waiting` jobs could start now if there were workers, `scheduled` ones wait for their time,
+    `running` ones run. `oldest` is how many seconds the job has waited that waits longest, 0 if
+    none does. `workers` is the capacity of this process alone. `stored` says whether its jobs are
+    in a store.
+    """
+
+    queue: str
+    waiting: int
+    scheduled: int
+    running: int
+    oldest: float
+    workers: int
+    stored: bool = False
+
+
+def backlog_here(queue: MemoryQueue) -> Backlog:
+    """What a queue in memory has to do."""
+    return Backlog(
+        queue.name,
+        queue.queued,
+        queue.scheduled,
+        queue.running,
+        queue.oldest or 0.0,
+        queue.crew.workers,
+    )
+
+
+def backlog_everywhere(queue: MemoryQueue, counts: QueueCounts | None) -> Backlog:
+    """What a stored queue has to do, by what its store counts; None if that has nothing to say."""
+    if counts is None:
+        return Backlog(queue.name, 0, 0, 0, 0.0, queue.crew.workers, True)
+    return Backlog(
+        queue.name,
+        counts.queued,
+        counts.scheduled,
+        counts.running,
+        counts.oldest or 0.0,
+        queue.crew.workers,
+        True,
+    )
+
+
+def health_of(state: str, hub: Hub | None) -> Health:
+    """How a supervisor in this state is."""
+    reasons: list[str] = []
+    if state != "open":
+        reasons.append(f"it is {state}, and accepts no jobs")
+    if hub is not None and state in ("open", "draining"):
+        if hub.depot is not None and hub.depot.trouble is not None:
+            reasons.append(hub.depot.trouble)
+        for queue in hub.queues:
+            held = len(queue.held_threads)
+            if held and held >= queue.crew.workers:
+                reasons.append(
+                    f"every thread of queue {queue.name!r} is held by an abandoned attempt"
+                )
+    return Health(state != "failed", not reasons, tuple(reasons))
 
 
 class DrainReport(Record):
@@ -138,9 +231,57 @@ class DrainReport(Record):
         )
         return f"drained in {self.seconds:.2f} s: {counts}" + _named("abandoned", self.abandoned)
 
+    def _repr_html_(self) -> str:
+        ends = {
+            "done": self.done,
+            "cancelled": self.cancelled,
+            "not started": self.not_started,
+            "abandoned": self.abandoned,
+        }
+        lines = [(end, len(ids), "" if end == "done" else _some(ids)) for end, ids in ends.items()]
+        table = _html.rows(("became of", "jobs", "which"), lines)
+        return _html.block(f"Drained in {self.seconds:.2f} s", table)
 
-def _named(word: str, ids: Iterable[str]) -> str:
-    names = list(ids)
-    return (
-        f" ({word}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
-    )
+
+def _named(word: str, ids: Sequence[str]) -> str:
+    return f" ({word}: {_some(ids)})" if ids else ""
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+
+
+# ---- as notebooks show it
+
+FIGURES = ("running", "queued", "scheduled", "succeeded", "failed", "cancelled", "retried")
+RARE_FIGURES = ("lent", "timed_out", "abandoned", "held_threads", "zombies", "logs_dropped")
+"""Those that get a column only if they say something."""
+
+
+def _table(queues: Sequence[QueueStats]) -> str:
+    rare = [one for one in RARE_FIGURES if any(getattr(queue, one) for queue in queues)]
+    shown = ("workers", *FIGURES, *rare)
+    lines = [
+        (
+            f"{queue.name} (paused)" if queue.paused else queue.name,
+            *(getattr(queue, figure) for figure in shown),
+        )
+        for queue in queues
+    ]
+    return _html.rows(("queue", *(figure.replace("_", " ") for figure in shown)), lines)
+
+
+def _children(queues: Sequence[QueueStats]) -> str:
+    lines = [
+        (
+            f"{queue.name} {child.worker}",
+            str(child.pid),
+            "" if child.memory is None else in_bytes(child.memory),
+            child.jobs,
+            child.sent,
+            child.job_name or ("idle" if child.ready else "starting"),
+        )
+        for queue in queues
+        for child in queue.children
+    ]
+    return _html.rows(("process", "pid", "memory", "jobs done", "sent ahead", "now"), lines)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from asyncworkers.timeline import Bar
+
 __all__ = [
     "Attempt",
     "Compression",
@@ -38,10 +40,13 @@ class Settings:
     pages: int | None = None
     faults: float = 0.05
     seed: int = 1
+    store: Path | None = None
 
     @property
     def mode(self) -> str:
         """The run's name in files and headings."""
+        if self.store is not None:
+            return "store"
         return "sequential" if self.sequential else "supervisor"
 
     @property
@@ -182,6 +187,13 @@ class Run:
     cpu_threads: float = 0.0
     cpu_children: float = 0.0
     complete: bool = False
+
+    def bars(self) -> list[Bar]:
+        """The attempts as a timeline draws them."""
+        return [
+            Bar(a.queue, a.worker, a.job, a.subject, a.number, a.start, a.end, a.ending.value)
+            for a in self.attempts
+        ]
 
     def stage(self, job: str) -> Stage:
         """The stage of a job's name, made when it is first asked for."""

@@ -32,6 +32,7 @@ from asyncworkers import (
     JobNotFound,
     Queue,
     Retry,
+    SignedPickle,
     Stream,
     Supervisor,
     Unique,
@@ -458,6 +459,7 @@ QUEUE = {
     "ageing": duration().or_none(),
     "bridge": Kind(_judge_bridge).or_none(),
     "stored": FLAG.or_none(),
+    "codec": instance(SignedPickle).or_none(),
 }
 QUEUE_OF_PROCESSES = {
     "initializer": Kind(_judge_initializer).or_none(),
@@ -568,6 +570,7 @@ NOT_FOR_USERS = {
     "JobState": "an enum",
     "Progress": "made by report",
     "QueueStats": "made by stats",
+    "SignedPickle": "it never shows its keys, see test_fault_V14",
     "Stats": "made by stats",
     "Stream": "made by map",
     "Succeeded": "a fact, made by the engine",
@@ -595,6 +598,7 @@ USES = {
         "lifespan": {"_app"},
         "cleanup_ctx": {"_app"},
         "listen": {"listener"},
+        "using": {"what"},
     },
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
     "CurrentJob": {"report": {"done", "total", "message"}},
