@@ -380,7 +380,7 @@ class Chronicle:
         came[job_id] = at
 
     def _started(self, event: AttemptStarted) -> None:
-        at, job_id, name, queue, _, attempt, _ = event._values
+        at, job_id, name, queue, _, attempt, *_ = event._values
         now = self._now
         if len(now) >= self._most_open:
             self._unfollow(now)
