@@ -137,6 +137,10 @@ class Supervisor:
     _intake: Intake | None = None
     """What takes jobs in, once it was entered. Of the class: what was never made is finalized too."""
 
+    _escort: Escort | None = None
+    _since = 0.0
+    _ended: float | None = None
+
     def __init__(
         self,
         workers: int = 100,
@@ -191,7 +195,6 @@ class Supervisor:
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
-        self._escort: Escort | None = None
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -203,8 +206,6 @@ class Supervisor:
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
-        self._since = 0.0
-        self._ended: float | None = None
 
     # ---- its life
 

@@ -87,7 +87,10 @@ async def test_the_report_of_a_recorded_run():
     assert plain["queues"]["default"]["running"]["count"] == 12
     assert plain["jobs"]["fetch"]["waiting"]["p99"] == 0.0
     assert plain["stalls"]["worst"]["function"] == "sell"
-    assert [one["error_type"] for one in plain["errors"]] == ["ConnectionRefusedError", "ConnectionResetError"]
+    assert [one["error_type"] for one in plain["errors"]] == [
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+    ]
 
 
 @pytest.mark.virtual_time
