@@ -48,7 +48,7 @@ def execute(tmp_path: Path) -> Execute:
             [sys.executable, str(KERNEL), str(path), how],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
             cwd=tmp_path,
             env=os.environ | surroundings,
             check=False,

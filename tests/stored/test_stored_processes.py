@@ -9,7 +9,7 @@ from stored_jobs import at_most_once, block, double, hold, notes, once_held
 from asyncworkers import JobCancelled, JobLost, JobState, Progress, events
 from asyncworkers.testing import EventRecorder
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.asyncio
 
 
 async def test_a_result_is_awaited_in_another_process(sqlite, children):
@@ -117,10 +117,10 @@ async def test_fault_S04_a_stopped_process_is_fenced(sqlite, children, tmp_path)
 async def test_a_job_that_blocks_the_loop_keeps_its_lease(sqlite, children):
     """As long as it blocks for less than `max_block`, the keeper's thread speaks for it."""
     sqlite_store = sqlite.store
-    sqlite.store = lambda **settings: sqlite_store(ttl=0.4, **settings)
+    sqlite.store = lambda **settings: sqlite_store(ttl=1.2, **settings)
     async with sqlite.supervisor(stall=None) as supervisor:
         await children.start(4)
-        assert await supervisor.call(block, 1.5) == 1.5
+        assert await supervisor.call(block, 3.0) == 3.0
         found = [one async for one in supervisor.stored.jobs()]
         records = await supervisor._depot.store.get([one.id for one in found])
         assert [(record.attempt, record.losses) for record in records] == [(1, 0)]
