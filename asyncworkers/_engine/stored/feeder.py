@@ -249,3 +249,4 @@ class Feeder:
         while self._leasing is not None:
             with contextlib.suppress(Exception):
                 await self._leasing
+            await asyncio.sleep(0)  # it may be done already, and `_leased` not yet have heard of it
