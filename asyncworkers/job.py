@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from datetime import datetime
 from enum import StrEnum
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks
@@ -306,6 +306,21 @@ class Job(Generic[T_co]):
     def args(self) -> tuple[Any, ...]:
         """The positional arguments of the call; kept as long as the job is."""
         return self._args
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments of the call; kept as long as the job is."""
+        return MappingProxyType(self._kwargs or {})
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lives in a store, and outlives this process."""
+        return False
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function it calls; of a stored job that nothing here can run, one that does nothing."""
+        return self._order.function
 
     # ---- where it is
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import itertools
 import os
 import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
@@ -35,7 +36,13 @@ from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
-from asyncworkers._engine.report import DrainReport, Stats, queue_stats
+from asyncworkers._engine.report import (
+    DrainReport,
+    Stats,
+    WorkerStats,
+    queue_stats,
+    worker_stats,
+)
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
@@ -67,6 +74,8 @@ from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.dashboard import Dashboard
+    from asyncworkers.http.guard import Auth
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -785,11 +794,73 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def dashboard(
+        self,
+        *,
+        auth: Auth | None,
+        actions: bool = False,
+        hosts: Iterable[str] = (),
+        every: float | timedelta = 1.0,
+        clients: int = 16,
+    ) -> Dashboard:
+        """A page that shows live what this supervisor does, as an ASGI app to mount:
+        `app.mount("/dashboard", supervisor.dashboard(auth=...))`. It may be made at any time.
+
+        - `auth`: who may see it: `asyncworkers.http.Token()`, or a function that is given the request
+          and says True, "read" (only look) or False. None: whoever is on this machine, nobody else.
+        - `actions`: whether they may cancel and retry jobs, pause and resize queues; without it the
+          page shows and changes nothing.
+        - `hosts`: the names under which it may be asked, beside those of this machine itself.
+        - `every`: seconds between two pictures, while somebody looks.
+        - `clients`: how many may look at once.
+
+        From then on it hears of every event, to know what has ended and how long that took. Needs
+        `pip install 'asyncworkers[dashboard]'`.
+        """
+        from asyncworkers.dashboard import Dashboard, LiveSource  # a door, opened when it is wanted
+
+        return Dashboard(
+            LiveSource(self),
+            auth=auth,
+            actions=actions,
+            hosts=hosts,
+            every=every,
+            clients=clients,
+            ends=self.wait_draining,
+        )
+
     # ---- looking at it
 
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
+
+    def workers(self, most: int = 1_000) -> list[WorkerStats]:
+        """What the workers of every queue are doing that are at work, `most` of them at the most."""
+        _checks.whole("most", most, 0, 1_000_000)
+        found = (one for queue in self._known_queues().values() for one in worker_stats(queue))
+        return list(itertools.islice(found, most))
+
+    def iter_jobs(self, queue: str | None = None) -> Iterator[Job[Any]]:
+        """The unfinished jobs of this process one by one, of all queues or of one, for who wants only
+        some of them: a million that wait cost nothing until they are reached.
+
+        Of each queue come first those that run, then those in line as they are to run, then the
+        scheduled ones. Take them without an `await` in between: what waits may change there.
+        Raises ValueError if there is no such queue, WrongLoop outside the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        queues = intake.queues.values() if queue is None else (intake.queue(queue),)
+        depot = self._depot
+        jobs = (job for one in queues for job in one.jobs())
+        if depot is None:
+            return jobs
+        runs = depot.link.runs
+        return (
+            depot.view_of(job) if runs.get(getattr(job._rare, "id", "")) is job else job
+            for job in jobs
+        )
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never, cast
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.agenda import Agenda
@@ -566,6 +566,17 @@ class MemoryQueue:
         items = sum(len(supply.items) for supply in self._supplies)
         return self.in_line() + items + crossing + ahead
 
+    @property
+    def oldest(self) -> float | None:
+        """Seconds that the job has waited in line which has waited longest, but for what comes back
+        from a retry or was due later: the line of each rank is looked at from its head.
+        """
+        line = self.line
+        lines = line.ranks() if isinstance(line, RankedLine) else (cast("deque[Any]", line),)
+        heads = (next(filter(_is_queued, line), None) for line in lines)
+        waits = [_waiting_since(job) for job in heads if job is not None]
+        return max(0.0, self.clock.now() - min(waits)) if waits else None
+
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""
         waiting = len(self.line)
@@ -845,6 +856,14 @@ def _attempts(job: Job[Any]) -> int:
 
 def _is_running(attempt: Attempt, serial: float) -> bool:
     return attempt.serial == serial and attempt.job is not None
+
+
+def _is_queued(entry: Any) -> bool:
+    return entry.__class__ is Job and entry._state == QUEUED
+
+
+def _waiting_since(job: Job[Any]) -> float:
+    return job._created if job._rare is None else max(job._created, job._rare.due)
 
 
 def _is_scheduled(job: Job[Any], due: float) -> bool:

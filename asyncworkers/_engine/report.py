@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
 
-__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "queue_stats"]
+__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "WorkerStats", "queue_stats", "worker_stats"]
 
 
 class QueueStats(Record):
@@ -20,7 +20,8 @@ class QueueStats(Record):
     `succeeded`, `failed` and `cancelled` count jobs that have ended. `held_threads` is the
     number of threads that abandoned attempts still hold, `zombies` that of their tasks.
     `children` are the processes of a queue of processes, `logs_dropped` counts the log records
-    that were lost because they came faster than they could be logged.
+    that were lost because they came faster than they could be logged. `oldest` is how many seconds
+    the job has waited that is next in line, or next of its priority; None if none waits.
     """
 
     name: str
@@ -41,6 +42,7 @@ class QueueStats(Record):
     zombies: int
     children: tuple[ChildStats, ...] = ()
     logs_dropped: int = 0
+    oldest: float | None = None
 
 
 class Stats(Record):
@@ -113,7 +115,47 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         zombies=len(queue.crew.zombies),
         children=tuple(queue.children),
         logs_dropped=queue.logs_dropped,
+        oldest=queue.oldest,
     )
+
+
+class WorkerStats(Record):
+    """What one worker does at one moment: the `attempt` of a job that it has had in hand for `seconds`.
+
+    `worker` is its number, `job_id` is None for an item of a stream. `waits_for` are the ids of the
+    jobs which that job awaits, so that its slot is lent; `pid` is that of its child process, if it has
+    one.
+    """
+
+    queue: str
+    worker: int
+    job_id: str | None
+    job_name: str
+    attempt: int
+    seconds: float
+    waits_for: tuple[str, ...]
+    pid: int | None
+
+
+def worker_stats(queue: MemoryQueue) -> Iterator[WorkerStats]:
+    """The workers of a queue that are at work."""
+    now = queue.clock.now()
+    for attempt in tuple(queue.crew.members):
+        attempt.refresh()
+        job, supply, child = attempt.job, attempt.supply, attempt.child
+        if job is not None:
+            yield WorkerStats(
+                *(queue.name, attempt.number, job.id, job.name, job.attempt),
+                seconds=max(0.0, now - job._started),
+                waits_for=tuple(one.id for one in attempt.waits_for),
+                pid=None if child is None else child.pid,
+            )
+        elif supply is not None:
+            seconds = max(0.0, now - attempt.since) if attempt.since else 0.0
+            pid = None if child is None else child.pid
+            yield WorkerStats(
+                queue.name, attempt.number, None, supply.name, 1, seconds, waits_for=(), pid=pid
+            )
 
 
 class DrainReport(Record):
