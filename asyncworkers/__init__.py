@@ -42,6 +42,7 @@ from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
+from asyncworkers.secret import Secret
 from asyncworkers.stream import Stream
 from asyncworkers.supervisor import Supervisor
 
@@ -76,6 +77,7 @@ __all__ = [
     "QueueStats",
     "Retry",
     "RetryLater",
+    "Secret",
     "Stats",
     "StoreBusy",
     "StoreChanged",

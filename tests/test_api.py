@@ -215,6 +215,7 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.ChildStats(1, 4711, True, 20_000_000, 3, "resize", "a-7", 0),
         shows("ChildStats(worker=1, pid=4711", "memory=20000000", "job_name='resize'"),
     ),
+    "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
 }
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
+    **dict.fromkeys(("secret", "redact"), 0),
     "function": 1,
     "job": 2,
     **dict.fromkeys(("bridge", "store"), 3),

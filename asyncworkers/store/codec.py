@@ -30,6 +30,7 @@ import msgspec
 
 from asyncworkers import _checks, errors
 from asyncworkers.errors import ArgumentsMismatch, JobFailed, NotSerializable
+from asyncworkers.secret import MASK, Secret
 from asyncworkers.store.protocol import CODEC
 
 __all__ = [
@@ -66,12 +67,13 @@ _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 class _Slot:
     """A parameter or the result: what its annotation makes of JSON."""
 
-    __slots__ = ("annotation", "decode", "exact", "label", "trouble")
+    __slots__ = ("annotation", "decode", "exact", "label", "secret", "trouble")
 
     def __init__(self, label: str, annotation: Any) -> None:
         self.label = label
         self.annotation = annotation
         self.exact: frozenset[Any] = _exact(annotation)
+        self.secret = _mentions_secret(annotation)
         self.trouble = ""
         try:
             self.decode = msgspec.json.Decoder(annotation, dec_hook=_from_plain).decode
@@ -224,6 +226,11 @@ class FunctionCodec:
             )
 
     def _refusal(self, slot: _Slot, value: Any, cause: str) -> NotSerializable:
+        if slot.secret or _holds_secret(value):
+            return NotSerializable(
+                f"{slot.label} of job {self.name!r} cannot be stored: {MASK}, {_article(value)}: what is "
+                "secret must be a Secret, and be annotated Secret[...] where the job takes it"
+            )
         return NotSerializable(
             f"{slot.label} of job {self.name!r} cannot be stored: {_checks.shown(value)}, "
             f"{_article(value)}: {_checks.printable(cause)}{slot.trouble}"
@@ -239,10 +246,10 @@ class FunctionCodec:
         try:
             return slot.decode(raw)
         except Exception as error:  # also what a class of the user's raises
+            cause = "it is secret" if slot.secret else _checks.printable(str(error))
             raise ArgumentsMismatch(
-                f"{slot.label} stored for {self.name!r} is not of its type (any more): "
-                f"{_checks.printable(str(error))}"
-            ) from error
+                f"{slot.label} stored for {self.name!r} is not of its type (any more): {cause}"
+            ) from (None if slot.secret else error)
 
 
 _read_envelope = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
@@ -272,18 +279,54 @@ def _exact(annotation: Any) -> frozenset[Any]:
     return frozenset()
 
 
+def _mentions_secret(annotation: Any) -> bool:
+    """Whether values of this annotation are secret, or hold some that are."""
+    parts = typing.get_args(annotation)
+    return Secret in (annotation, typing.get_origin(annotation)) or any(
+        map(_mentions_secret, parts)
+    )
+
+
+def _holds_secret(value: Any) -> bool:
+    """Whether what is written for the value shows what a Secret in it does not."""
+    try:
+        return _encode(value) != msgspec.json.encode(value, enc_hook=_plain_but_secrets)
+    except Exception:  # it cannot be written at all, so nothing was
+        return False
+
+
+def _plain_but_secrets(value: Any) -> Any:
+    return MASK if isinstance(value, Secret) else _plain(value)
+
+
 def _plain(value: Any) -> Any:
     """What JSON is to hold for a value that msgspec does not know."""
+    if isinstance(value, Secret):
+        return {"secret": cast("Secret[Any]", value).reveal()}
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")
     raise TypeError(f"{_article(value)} has no form in JSON")
 
 
 def _from_plain(kind: Any, plain: Any) -> Any:
+    if kind is Secret or typing.get_origin(kind) is Secret:
+        return _secret_from(kind, plain)
     validate = getattr(kind, "model_validate", None)
     if validate is not None:
         return validate(plain)
     raise TypeError(f"{kind!r} cannot be made from JSON")
+
+
+def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
+    """A secret of the annotated type; what somebody else wrote down may lack the mark."""
+    match plain:
+        case {"secret": value, **rest} if not rest:
+            plain = value
+        case _:
+            pass
+    for annotation in typing.get_args(kind):
+        plain = msgspec.convert(plain, annotation, dec_hook=_from_plain)
+    return Secret(plain)
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -322,6 +365,10 @@ def _same_moment(sent: Any, back: Any) -> bool:
     return bool(sent == back) and _same_zone(sent.tzinfo, back.tzinfo)
 
 
+def _same_secret(sent: Any, back: Any) -> bool:
+    return _same(sent.reveal(), back.reveal())
+
+
 def _equal(sent: Any, back: Any) -> bool:
     return bool(sent == back)
 
@@ -350,6 +397,7 @@ _COMPARE: Final[dict[Any, Callable[[Any, Any], bool]]] = {
     **dict.fromkeys((set, frozenset), _same_set),
     **dict.fromkeys((datetime, time), _same_moment),
     dict: _same_mapping,
+    Secret: _same_secret,
     Decimal: _same_text,
 }
 
