@@ -352,6 +352,13 @@ class Job(Generic[T_co]):
         return self._order.home.utc(self._started) if self.attempt else None
 
     @property
+    def due(self) -> datetime | None:
+        """When it may start, in UTC, if it waits for that: a delay, or a retry; None otherwise."""
+        if self._state != SCHEDULED or self._rare is None:
+            return None
+        return self._order.home.utc(self._rare.due)
+
+    @property
     def finished(self) -> datetime | None:
         """When it ended, in UTC; None before."""
         return self._order.home.utc(self._finished) if self._state >= ENDED else None

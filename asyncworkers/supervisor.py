@@ -11,7 +11,15 @@ import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
@@ -31,7 +39,7 @@ from typing import (
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
-from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
@@ -74,8 +82,6 @@ from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
-    from asyncworkers.dashboard import Dashboard
-    from asyncworkers.http.guard import Auth
     from asyncworkers.store.protocol import Store
 
 __all__ = ["Supervisor"]
@@ -184,6 +190,7 @@ class Supervisor:
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._refuses = asyncio.Event()
+        self._witnesses: list[Witness] = []
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
@@ -228,6 +235,7 @@ class Supervisor:
             for name, queue in self._declared.items()
         }
         hub.queues = tuple(queues.values())
+        hub.witnesses = self._witnesses
         hub.refresh()
         intake = Intake(hub, queues)
         self._depot = None if self._store is None else await self._open_depot(intake, self._store())
@@ -797,12 +805,12 @@ class Supervisor:
     def dashboard(
         self,
         *,
-        auth: Auth | None,
+        auth: object,
         actions: bool = False,
         hosts: Iterable[str] = (),
         every: float | timedelta = 1.0,
         clients: int = 16,
-    ) -> Dashboard:
+    ) -> Callable[[Any, Any, Any], Awaitable[None]]:
         """A page that shows live what this supervisor does, as an ASGI app to mount:
         `app.mount("/dashboard", supervisor.dashboard(auth=...))`. It may be made at any time.
 
@@ -815,13 +823,14 @@ class Supervisor:
         - `clients`: how many may look at once.
 
         From then on it hears of every event, to know what has ended and how long that took. Needs
-        `pip install 'asyncworkers[dashboard]'`.
+        `pip install 'asyncworkers[dashboard]'`. Raises TypeError or ValueError for what makes no
+        sense, such as `hosts` without `auth`.
         """
         from asyncworkers.dashboard import Dashboard, LiveSource  # a door, opened when it is wanted
 
         return Dashboard(
             LiveSource(self),
-            auth=auth,
+            auth=cast("Any", auth),
             actions=actions,
             hosts=hosts,
             every=every,
@@ -885,6 +894,24 @@ class Supervisor:
                 self._intake.hub.refresh()
 
         return stop_listening
+
+    def on_error(self, witness: Callable[[Job[Any], Exception], object]) -> Callable[[], None]:
+        """Show this callable every attempt's error, with its job, as it ends, while somebody listens:
+        events are plain data, and have neither traceback nor arguments. Call what is returned to
+        stop that.
+
+        It is called on the loop, so keep it short, and keep neither job nor error, for they hold on
+        to whatever they were made of. If it raises it is dropped. Raises TypeError if it is not callable.
+        """
+        if not callable(witness):
+            raise TypeError(f"witness must be callable, not {_checks.shown(witness)}")
+        self._witnesses.append(witness)
+
+        def stop_showing() -> None:
+            if witness in self._witnesses:
+                self._witnesses.remove(witness)
+
+        return stop_showing
 
     def __repr__(self) -> str:
         figures = [

@@ -169,6 +169,7 @@ NEVER_RAISE = {
     "resume",
     "stats",
     "submit_threadsafe",
+    "workers",
 }
 
 

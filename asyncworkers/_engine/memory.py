@@ -795,6 +795,8 @@ class MemoryQueue:
         seconds = self.now() - job._started
         ended = type(outcome).__name__, type(decision).__name__, kind, error
         self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
+        if isinstance(outcome, Failed) and self.hub.witnesses:
+            self.hub.show_error(job, outcome.error)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
         """A worker's child or bridge has died."""

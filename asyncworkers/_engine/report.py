@@ -8,7 +8,15 @@ from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
 
-__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "WorkerStats", "queue_stats", "worker_stats"]
+__all__ = [
+    "ChildStats",
+    "DrainReport",
+    "QueueStats",
+    "Stats",
+    "WorkerStats",
+    "queue_stats",
+    "worker_stats",
+]
 
 
 class QueueStats(Record):

@@ -119,7 +119,9 @@ class Dashboard:
             kind = ("NotFound", 404) if refusal.missing else ("Conflict", 409)
             raise Refused(kind[1], kind[0], str(refusal)) from None
         except AsyncworkersError as error:  # not entered yet, closed, its store out of reach
-            raise Refused(503, "Unavailable", _checks.summary(error), {"Retry-After": "2"}) from None
+            raise Refused(
+                503, "Unavailable", _checks.summary(error), {"Retry-After": "2"}
+            ) from None
         raise Refused(404, "NotFound", "there is nothing under this path")
 
     # ---- looking
@@ -165,7 +167,9 @@ class Dashboard:
 
     async def _act(self, request: Request) -> Response:
         if not self._actions:
-            raise Refused(403, "Forbidden", "this dashboard only shows: it was made without actions=True")
+            raise Refused(
+                403, "Forbidden", "this dashboard only shows: it was made without actions=True"
+            )
         if not may_act(request.scope):
             raise Refused(403, "Forbidden", "you may look, but not change anything")
         action = _action(await read_json(request))
@@ -213,7 +217,9 @@ def _action(body: Any) -> Action:
     """What is asked for; raises Refused (422) for what makes no sense."""
     try:
         asked = msgspec.convert(body, _Asked)
-        verb = _checks.one_of("action", asked.action, ("cancel", "retry", "pause", "resume", "resize"))
+        verb = _checks.one_of(
+            "action", asked.action, ("cancel", "retry", "pause", "resume", "resize")
+        )
         _checks.job_id("target", asked.target)
         if verb in ("pause", "resume", "resize"):
             _checks.queue_name("target", asked.target)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from asyncworkers import JobState, redact
-from asyncworkers.store.codec import stored_error
+from asyncworkers.store.codec import StoredError, stored_error
 from asyncworkers.store.protocol import CODEC, StoredJob
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Wanted",
     "brief_of_record",
     "clean",
+    "failure",
     "full_of_record",
     "percentiles",
 ]
@@ -165,14 +166,18 @@ def full_of_record(job: StoredJob) -> dict[str, Any]:
         "codec": job.codec,
     }
     if job.error is not None:
-        error = stored_error(job.error)
-        document["failure"] = {
-            "type": error.type,
-            "message": redact.safe(error.message, LONGEST_TEXT),
-            "notes": list(error.notes),
-            "traceback": error.traceback[-LONGEST_TRACEBACK:],
-        }
+        document["failure"] = failure(stored_error(job.error))
     return document
+
+
+def failure(error: StoredError) -> dict[str, Any]:
+    """An error as a page shows it."""
+    return {
+        "type": error.type,
+        "message": redact.safe(error.message, LONGEST_TEXT),
+        "notes": list(error.notes),
+        "traceback": error.traceback[-LONGEST_TRACEBACK:],
+    }
 
 
 def _anything(*_args: Any, **_kwargs: Any) -> None:
@@ -182,8 +187,9 @@ def _anything(*_args: Any, **_kwargs: Any) -> None:
 def _call(job: StoredJob) -> tuple[list[Any], Mapping[str, Any]]:
     """The arguments of a stored call; what cannot be read is shown as it is."""
     match _plain(job.args):
-        case [list() as args, dict() as kwargs] if job.codec == CODEC:
-            return cast("list[Any]", args), cast("dict[str, Any]", kwargs)
+        case [list(), dict()] as call if job.codec == CODEC:
+            args, kwargs = cast("tuple[list[Any], dict[str, Any]]", call)
+            return args, kwargs
         case other:
             return [other], {}
 

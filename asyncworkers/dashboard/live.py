@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from typing import Any, Final
 
 from asyncworkers import Job, JobNotFound, JobState, QueueStats, Supervisor, redact
@@ -34,7 +33,12 @@ class LiveSource:
         self._totals: dict[str, int] = {}
         self._store: StoreSource | None = None
         self._recent = Recent(lambda at: time.time() - time.monotonic() + at)
-        self.close = supervisor.listen(self._recent)
+        self._stops = [supervisor.listen(self._recent), supervisor.on_error(self._recent.failed)]
+
+    def close(self) -> None:
+        """Listen no more."""
+        for stop in self._stops:
+            stop()
 
     # ---- looking
 
@@ -45,7 +49,7 @@ class LiveSource:
         self._count(stats)
         store = self._opened_store()
         queues = {name: self._queue(one) for name, one in stats.items()}
-        failures = [one for one in self._some_ended() if one["state"] == "failed"][:10]
+        failures = list(itertools.islice(self._recent.failures(), 10))
         if store is not None:
             for counts in await store.look():
                 shown, here = store.queue(counts), queues.get(counts.queue)
@@ -68,9 +72,6 @@ class LiveSource:
             "failures": failures,
         }
 
-    def _some_ended(self) -> Iterator[dict[str, Any]]:
-        return itertools.islice(self._recent.ended(), 500)
-
     def _count(self, stats: dict[str, QueueStats]) -> None:
         totals = {name: one.succeeded + one.failed + one.cancelled for name, one in stats.items()}
         before, self._totals = self._totals, totals
@@ -92,13 +93,14 @@ class LiveSource:
 
     def _queue(self, stats: QueueStats) -> dict[str, Any]:
         figures = stats.as_dict()
+        waiting = figures.pop("queued")
         del figures["children"]
         kinds = {queue.name: queue.kind for queue in self._supervisor.queues}
         return {
             **figures,
             "kind": kinds.get(stats.name, ""),
             "stored": False,
-            "waiting": figures.pop("queued"),
+            "waiting": waiting,
             "dead": None,
             "unknown": {},
             **self._rates.of(stats.name),
@@ -131,7 +133,9 @@ class LiveSource:
             return {"jobs": found[: wanted.limit], "after": after, "note": note}
         if store is None:
             return {"jobs": found, "after": None, "note": note}
-        page = await store.jobs(wanted._replace(after=None, limit=max(1, wanted.limit - len(found))))
+        page = await store.jobs(
+            wanted._replace(after=None, limit=max(1, wanted.limit - len(found)))
+        )
         return {**page, "jobs": [*found, *page["jobs"]], "note": note}
 
     def _here(self, wanted: Wanted, skip: int) -> tuple[list[dict[str, Any]], str | None]:
@@ -150,7 +154,7 @@ class LiveSource:
                     if len(found) >= most:
                         return found[skip:], note
         if wanted.state is None or wanted.state in ENDED:
-            known = set() if self._opened_store() is None else self._stored_queues()
+            known: set[str] = set() if self._opened_store() is None else self._stored_queues()
             for brief in self._recent.ended():
                 if brief["queue"] not in known and _matches_brief(wanted, brief):
                     found.append(brief)
@@ -173,7 +177,6 @@ class LiveSource:
             document = None if store is None else await store.job(ident)
             if document is None:
                 document = self._recent.job(ident)
-                document = None if document is None else {**document, **_FORGOTTEN}
             if document is None:
                 return None
         else:
@@ -184,6 +187,8 @@ class LiveSource:
             document["why"] = job.why
             document["args"] = redact.arguments(job.function, job.args, job.kwargs)
         document["attempts"] = self._recent.attempts(ident)
+        if document["failure"] is None and document["state"] != "succeeded":
+            document["failure"] = self._recent.error(ident)
         return document
 
     def _find(self, ident: str) -> Job[Any] | None:
@@ -224,16 +229,10 @@ class LiveSource:
         if store is not None:
             return await store.act(action)
         if job is not None or self._recent.job(action.target) is not None:
-            raise Refusal("A job in memory is forgotten when it ends: only a stored one can be retried.")
+            raise Refusal(
+                "A job in memory is forgotten when it ends: only a stored one can be retried."
+            )
         raise Refusal(f"There is no job {action.target} (any more).", missing=True)
-
-
-_FORGOTTEN: Final = {
-    "args": None,
-    "result": None,
-    "failure": None,
-    "why": "It has ended. Jobs in memory are forgotten then, with their arguments and results.",
-}
 
 
 def _joined(here: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
@@ -279,7 +278,7 @@ def _brief(job: Job[Any]) -> dict[str, Any]:
         "priority": job.priority,
         "tags": list(job.tags),
         "submitted": job.created.timestamp(),
-        "due": None,
+        "due": None if job.due is None else job.due.timestamp(),
         "started": None if started is None else started.timestamp(),
         "ended": None if finished is None else finished.timestamp(),
         "cancelling": False,

@@ -27,7 +27,9 @@ class Rates:
         for queue in {*self._rates, *ended}:
             rates = self._rates.setdefault(queue, deque([0.0] * BARS, BARS))
             rates.append(max(0.0, ended.get(queue, 0.0)) / (at - before))
-        for queue in [name for name, rates in self._rates.items() if name not in ended and not any(rates)]:
+        for queue in [
+            name for name, rates in self._rates.items() if name not in ended and not any(rates)
+        ]:
             del self._rates[queue]
 
     def of(self, queue: str) -> dict[str, Any]:

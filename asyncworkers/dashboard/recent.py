@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 
-from asyncworkers import events
-from asyncworkers.dashboard.data import percentiles
+from asyncworkers import Job, events, redact
+from asyncworkers.dashboard.data import failure, percentiles
+from asyncworkers.store.codec import encode_error, stored_error
 
 __all__ = ["Recent"]
 
@@ -29,6 +33,17 @@ QUEUES: Final = 200
 STALLS: Final = 50
 
 
+ERRORS: Final = 200
+"""Jobs whose last error is remembered, with its traceback and the job's arguments."""
+
+ERRORS_A_SECOND: Final = 20
+
+
+class _Error(NamedTuple):
+    text: str
+    arguments: dict[str, Any]
+
+
 class Recent:
     """A listener. `utc` makes a date, in Unix seconds, of the `at` of an event."""
 
@@ -36,7 +51,11 @@ class Recent:
         self._utc = utc
         self._submitted: dict[str, float] = {}
         self._attempts: OrderedDict[str, deque[dict[str, Any]]] = OrderedDict()
-        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        # Those that failed are kept apart, or the many that went well would drive them out.
+        self._well: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._ill: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._errors: OrderedDict[str, _Error] = OrderedDict()
+        self._allowed: deque[float] = deque([-inf] * ERRORS_A_SECOND, ERRORS_A_SECOND)
         self._waits: dict[str, deque[float]] = {}
         self._runs: dict[str, deque[float]] = {}
         self.stalls: deque[dict[str, Any]] = deque(maxlen=STALLS)
@@ -69,11 +88,31 @@ class Recent:
 
     def ended(self) -> Iterator[dict[str, Any]]:
         """Jobs that have ended, in brief, the last one first."""
-        return reversed(self._ended.values())
+        both = reversed(self._ill.values()), reversed(self._well.values())
+        return heapq.merge(*both, key=_when, reverse=True)
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        """Jobs that have failed, in brief, the last one first."""
+        return (one for one in reversed(self._ill.values()) if one["state"] == "failed")
+
+    def error(self, ident: str) -> dict[str, Any] | None:
+        """The error that the last attempt of a job ended with, with its traceback."""
+        found = self._errors.get(ident)
+        return None if found is None else failure(stored_error(found.text))
 
     def job(self, ident: str) -> dict[str, Any] | None:
-        """A job that has ended, in brief."""
-        return self._ended.get(ident)
+        """What is left of a job that has ended."""
+        brief = self._ill.get(ident) or self._well.get(ident)
+        if brief is None:
+            return None
+        found = self._errors.get(ident)
+        return {
+            **brief,
+            "args": None if found is None else found.arguments,
+            "result": None,
+            "failure": None,
+            "why": _ENDED[brief["state"]],
+        }
 
     # ---- what happens
 
@@ -110,7 +149,8 @@ class Recent:
         ended = self._utc(event.at)
         submitted = self._submitted.pop(event.job_id, None)
         spans = self._attempts.get(event.job_id)
-        self._ended[event.job_id] = {
+        kept = self._well if event.state == "succeeded" else self._ill
+        kept[event.job_id] = {
             "id": event.job_id,
             "name": event.job_name,
             "queue": event.queue,
@@ -127,8 +167,24 @@ class Recent:
             "progress": None,
             "error": spans[-1]["error"] if spans and event.state != "succeeded" else None,
         }
-        if len(self._ended) > JOBS:
-            self._ended.popitem(last=False)
+        if len(kept) > JOBS:
+            kept.popitem(last=False)
+        if event.state == "succeeded":
+            self._errors.pop(event.job_id, None)
+
+    def failed(self, job: Job[Any], error: Exception) -> None:
+        """Note what an attempt has just raised, and with which arguments: of not too many a second,
+        for to write down a traceback takes longer than most jobs.
+        """
+        now = time.monotonic()
+        if now - self._allowed[0] < 1.0:
+            return
+        self._allowed.append(now)
+        arguments = redact.arguments(job.function, job.args, job.kwargs)
+        self._errors[job.id] = _Error(encode_error(error), arguments)
+        self._errors.move_to_end(job.id)
+        if len(self._errors) > ERRORS:
+            self._errors.popitem(last=False)
 
     def _loop_stalled(self, event: events.LoopStalled) -> None:
         details = event.as_dict()
@@ -141,3 +197,15 @@ class Recent:
                 return
             found = samples[queue] = deque(maxlen=SAMPLES)
         found.append(seconds)
+
+
+def _when(brief: dict[str, Any]) -> float:
+    ended: float = brief["ended"]
+    return ended
+
+
+_ENDED: Final = {
+    "succeeded": "It has succeeded. A job in memory is forgotten then, with its arguments and result.",
+    "failed": "It has failed. A job in memory is forgotten then; its error is kept here for a while.",
+    "cancelled": "It was cancelled. A job in memory is forgotten then.",
+}

@@ -182,7 +182,9 @@ class StoreSource:
             await self.store.pause(action.target, action.verb == "pause")
             return f"Queue {action.target} {'is paused' if action.verb == 'pause' else 'goes on'}."
         if action.verb == "resize":
-            raise Refusal("How many workers a queue has is decided where they run, not in the store.")
+            raise Refusal(
+                "How many workers a queue has is decided where they run, not in the store."
+            )
         where = Where(ids=(action.target,))
         (record,) = await self.store.get([action.target])
         if record is None:
@@ -191,7 +193,9 @@ class StoreSource:
             if record.state not in DEAD or not await self.store.retry(where):
                 raise Refusal(f"Job {action.target} is {record.state}: it cannot be retried.")
             return f"Job {action.target} is back in line."
-        reached = await self.store.cancel(where, error_text("JobCancelled", "asked on the dashboard"))
+        reached = await self.store.cancel(
+            where, error_text("JobCancelled", "asked on the dashboard")
+        )
         if not reached:
             raise Refusal(f"Job {action.target} is {record.state} already.")
         running = reached[0].running
@@ -252,4 +256,6 @@ def _why(job: StoredJob, counts: QueueCounts | None) -> str:
         cause = f", because attempt {job.attempt} failed" if job.error else ": its delay"
         return f"scheduled: due in {job.due - now:.3g} s{cause}"
     ahead = 0 if counts is None else counts.queued
-    return f"queued: {ahead} jobs wait on queue {job.queue!r}, {counts.running if counts else 0} run"
+    return (
+        f"queued: {ahead} jobs wait on queue {job.queue!r}, {counts.running if counts else 0} run"
+    )
