@@ -6,13 +6,15 @@ import asyncio
 import importlib.util
 import os
 import socket
-from types import FrameType
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from asyncworkers.cli.options import address, there, use
 from asyncworkers.cli.output import escaped
+from asyncworkers.signals import SignalChain
 from asyncworkers.store.protocol import Store
 from asyncworkers.store.sqlite import SqliteStore
 
@@ -112,26 +114,34 @@ async def _serve(app: Dashboard, host: str, port: int, token: Token, ending: asy
     import uvicorn
 
     class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(ending.set)
-            super().handle_exit(sig, frame)
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            """Signals are heard below: uvicorn would send itself what it heard once more at the end."""
+            yield
 
     loop = asyncio.get_running_loop()
-    with _listening(host, port) as listener:
+    listener = _listening(host, port)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,
+    )
+    server = Server(config)
+
+    def stop() -> None:
+        ending.set()
+        server.should_exit = True
+
+    with listener, SignalChain(lambda _: loop.call_soon_threadsafe(stop), call_previous=False):
         port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=3,
-        )
         click.echo(f"The dashboard is at {token.url(f'http://{shown}:{port}/')}")
         click.echo("Ctrl-C ends it.", err=True)
-        await Server(config).serve(sockets=[listener])
+        await server.serve(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:
