@@ -213,6 +213,11 @@ class Supervisor:
         """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
 
+    @property
+    def functions(self) -> tuple[JobFunction[..., Any], ...]:
+        """Those whose stored jobs may be submitted and run here, as given."""
+        return self._functions
+
     async def __aenter__(self) -> Self:
         if self._state in ("open", "draining"):
             hub = self._entered().hub

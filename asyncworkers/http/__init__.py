@@ -2,9 +2,9 @@
 
 - `jobs` is the face for programs: an ASGI app to mount, which submits the functions that were
   exposed, and tells and cancels what became of them; `calls` reads what they are called with,
-  `ledger` keeps what has ended, `openapi` describes it all;
+  `ledger` keeps what has ended, `listing` and `documents` tell of it, `openapi` describes it all;
 - `guard` decides who may ask, `token` is the usual way to know them;
-- `body` reads what comes in, `answers` says what goes out, `events` sends what happens.
+- `body` reads what comes in, `answers` says what goes out, `events` sends what happens; `first` waits.
 
 The library it is built on is an extra, `asyncworkers[web]`.
 """
@@ -19,6 +19,7 @@ if importlib.util.find_spec("starlette") is None:
 from asyncworkers.http.answers import Refused
 from asyncworkers.http.events import EventStreams, Feed
 from asyncworkers.http.guard import Guard, check_bind, may_act
+from asyncworkers.http.jobs import JobsApp
 from asyncworkers.http.token import Token
 
-__all__ = ["EventStreams", "Feed", "Guard", "Refused", "Token", "check_bind", "may_act"]
+__all__ = ["EventStreams", "Feed", "Guard", "JobsApp", "Refused", "Token", "check_bind", "may_act"]

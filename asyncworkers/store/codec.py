@@ -38,10 +38,12 @@ __all__ = [
     "LARGEST_ARGUMENTS",
     "LARGEST_RESULT",
     "FunctionCodec",
+    "Parameter",
     "StoredError",
     "encode_error",
     "rebuild_error",
     "stored_error",
+    "to_json",
     "too_deep",
 ]
 
@@ -84,6 +86,19 @@ class _Slot:
             self.decode = msgspec.json.Decoder(Any).decode
 
 
+class Parameter(NamedTuple):
+    """A parameter of a function, for those who call it from outside: `decode` reads a value of its
+    type from JSON, and raises if it is none; `trouble` says why its annotation cannot be read by.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    annotation: Any
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    trouble: str
+
+
 class FunctionCodec:
     """Writes and reads the arguments and results of one function."""
 
@@ -91,6 +106,7 @@ class FunctionCodec:
         self.name = name
         self._signature = inspect.signature(function)
         hints = _hints(function)
+        self._parameters: list[Parameter] = []
         self._positional: list[_Slot] = []
         self._named: dict[str, _Slot] = {}
         self._rest: _Slot | None = None
@@ -101,8 +117,28 @@ class FunctionCodec:
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("the result", hints.get("return", Any))
 
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the function takes, in order."""
+        return tuple(self._parameters)
+
+    @property
+    def result(self) -> Any:
+        """The annotation of what it returns, or Any."""
+        return self._result.annotation
+
     def _add(self, parameter: inspect.Parameter, annotation: Any) -> None:
         slot = _Slot(f"argument {parameter.name!r}", annotation)
+        self._parameters.append(
+            Parameter(
+                parameter.name,
+                parameter.kind,
+                parameter.default,
+                annotation,
+                slot.decode,
+                slot.trouble,
+            )
+        )
         match parameter.kind:
             case inspect.Parameter.VAR_POSITIONAL:
                 self._rest = slot
@@ -330,6 +366,11 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def to_json(value: Any) -> bytes:
+    """A value as JSON, whatever it would come back as; raises for what JSON has no word for."""
+    return _encode(value)
 
 
 def _same(sent: Any, back: Any) -> bool:

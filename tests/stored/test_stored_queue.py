@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from stored_jobs import (
@@ -244,6 +245,21 @@ async def test_cancelling_what_waits_and_what_runs(place, tmp_path):
             await running
         assert notes(diary)[-1] == "cancelled"
         assert not running.cancel()
+
+
+async def test_a_job_that_runs_is_shown_so_whoever_asks_later(place, tmp_path):
+    """Who asks the store for a job that began before, and that nobody held, sees that it runs here."""
+    async with place.supervisor() as supervisor:
+        ident = (await supervisor.submit(hold, str(tmp_path / "diary"))).id
+        await began(tmp_path / "diary")
+        gc.collect()
+        found = await supervisor.stored.get(ident)
+        assert (found.state, found.attempt) == (JobState.RUNNING, 1)
+        assert found.started is not None
+        assert "running" in found.why
+        found.cancel("seen")
+        with pytest.raises(JobCancelled):
+            await found
 
 
 async def test_dead_jobs_are_replayed(place):

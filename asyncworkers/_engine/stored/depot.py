@@ -286,10 +286,7 @@ class Depot:
             order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
             view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
             view._created = run._created
-            view._uncommon().tries = run.attempt
-            if run._state == RUNNING:
-                view._state, view._started = RUNNING, run._started
-            held.view = weakref.ref(view)
+            self.views.join(view, run)
         return view
 
     def find(self, ident: str) -> Job[Any] | None:

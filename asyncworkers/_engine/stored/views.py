@@ -239,7 +239,18 @@ class Views:
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
         self.refresh(view, record)
+        run = self.link.runs.get(record.id)
+        if run is not None and run._state < ENDED and view._state < ENDED:
+            self.join(view, run)
         return view
+
+    def join(self, view: Job[Any], run: Job[Any]) -> None:
+        """A job that is leased here is shown by this view from now on, made perhaps after it began."""
+        cast("Any", run._rare).view = weakref.ref(view)
+        rare = view._uncommon()
+        rare.progress = run.progress or rare.progress
+        if run._state == RUNNING:
+            view._state, view._started, rare.tries = RUNNING, run._started, run.attempt
 
     # ---- what is heard of them
 
