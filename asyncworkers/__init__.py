@@ -1,6 +1,7 @@
 """An asyncio-native job runner: jobs in memory or in a store, on the loop, in threads and processes."""
 
 from asyncworkers._engine.report import (
+    Backlog,
     ChildStats,
     DrainReport,
     QueueStats,
@@ -37,6 +38,7 @@ from asyncworkers.errors import (
     WrongProcess,
 )
 from asyncworkers.function import Call, JobFunction, job
+from asyncworkers.health import Health, HealthApp
 from asyncworkers.job import Job, JobState, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
@@ -49,6 +51,7 @@ from asyncworkers.supervisor import Supervisor
 __all__ = [
     "ArgumentsMismatch",
     "AsyncworkersError",
+    "Backlog",
     "Bridge",
     "Call",
     "CancelCallback",
@@ -60,6 +63,8 @@ __all__ = [
     "DuplicateJob",
     "Failed",
     "GiveUp",
+    "Health",
+    "HealthApp",
     "Job",
     "JobCancelled",
     "JobExpired",

@@ -120,6 +120,7 @@ class Rare:
         "depth",
         "due",
         "expires_at",
+        "headers",
         "id",
         "last_error",
         "parent",
@@ -136,6 +137,7 @@ class Rare:
         self.last_error: str | None = None  # the type that caused the retry
         self.parent: Job[Any] | None = None
         self.depth = 0
+        self.headers: Mapping[str, str] | None = None  # what an escort has it carry
 
 
 class Failure:

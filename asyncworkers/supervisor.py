@@ -39,15 +39,20 @@ from typing import (
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
+from asyncworkers._engine.escorting import Escorting
 from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
 from asyncworkers._engine.report import (
+    Backlog,
     DrainReport,
     Stats,
     WorkerStats,
+    backlog_everywhere,
+    backlog_here,
+    health_of,
     queue_stats,
     worker_stats,
 )
@@ -72,12 +77,14 @@ from asyncworkers.errors import (
     SupervisorClosed,
     SupervisorFailed,
 )
+from asyncworkers.escort import Escort
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
+from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 
 if TYPE_CHECKING:
@@ -183,6 +190,7 @@ class Supervisor:
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
+        self._escort: Escort | None = None
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -207,6 +215,11 @@ class Supervisor:
     def state(self) -> State:
         """`new`, `open`, `draining` (accepts nothing new), `closed`, or `failed`."""
         return self._state
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was entered in; None before it was entered."""
+        return None if self._intake is None else self._intake.hub.loop
 
     @property
     def queues(self) -> tuple[Queue, ...]:
@@ -242,6 +255,7 @@ class Supervisor:
         hub.queues = tuple(queues.values())
         hub.witnesses = self._witnesses
         hub.refresh()
+        self._escort_in(hub)
         intake = Intake(hub, queues)
         self._depot = None if self._store is None else await self._open_depot(intake, self._store())
         self._intake, self._relay = intake, Relay(hub)
@@ -440,7 +454,8 @@ class Supervisor:
             failed = self._failed()
             failed.__cause__ = self._cause
             return failed
-        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+        text = f"supervisor {self._name!r} is {self._state}: it accepts no jobs"
+        return SupervisorClosed(text, self._state)
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
@@ -843,6 +858,22 @@ class Supervisor:
             ends=self.wait_draining,
         )
 
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
+
     # ---- looking at it
 
     def stats(self) -> Stats:
@@ -875,6 +906,44 @@ class Supervisor:
             depot.view_of(job) if runs.get(getattr(job._rare, "id", "")) is job else job
             for job in jobs
         )
+
+    def health(self, *, patience: float | timedelta = 1.0) -> Health:
+        """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
+
+        May be called in any thread; outside the loop's own, the loop has `patience` seconds to
+        answer, and is not alive if it does not.
+        """
+        seconds = _checks.duration("patience", patience)
+        hub = None if self._intake is None else self._intake.hub
+        if hub is None or self._state not in ("open", "draining") or hub.is_here():
+            return health_of(self._state, hub)
+        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+        try:
+            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
+            return answer.result(seconds)
+        except TimeoutError:
+            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+        except RuntimeError:
+            return Health(False, False, ("its event loop was closed",))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What every queue has to do, by name: how many jobs wait and how long the oldest has.
+
+        Made for autoscalers: cheap however many jobs there are in memory, one question to the
+        store for its queues. Raises StoreUnavailable if that cannot be asked, and WrongLoop outside
+        the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        counts: dict[str, Any] = {}
+        if self._depot is not None:
+            counts = {one.queue: one for one in await self._depot.store.counts()}
+        return {
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
+            for name, queue in intake.queues.items()
+        }
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
@@ -918,6 +987,29 @@ class Supervisor:
 
         return stop_showing
 
+    def escort(self, escort: Escort) -> Callable[[], None]:
+        """Have every job accompanied from now on, as traces do; call what is returned to stop that.
+
+        One that raises is dropped, loudly. Raises ValueError if there is an escort already.
+        """
+        if self._escort is not None:
+            raise ValueError(f"{self._escort!r} accompanies the jobs of {self!r} already")
+        self._escort = escort
+        if self._intake is not None:
+            self._escort_in(self._intake.hub)
+
+        def stop() -> None:
+            if self._escort is escort:
+                self._escort = None
+                if self._intake is not None:
+                    self._intake.hub.escort_with(None)
+
+        return stop
+
+    def _escort_in(self, hub: Hub) -> None:
+        if self._escort is not None:
+            hub.escort_with(Escorting(self._escort, lambda: hub.escort_with(None)))
+
     def __repr__(self) -> str:
         figures = [
             f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
@@ -931,7 +1023,8 @@ class Supervisor:
     def _entered(self) -> Intake:
         if self._intake is None:
             raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor",
+                "new",
             )
         return self._intake
 
@@ -1057,7 +1150,9 @@ def _store(given: Any) -> Callable[[], Store] | None:
 
         make_store(given)  # what is wrong with the URL is said here
         return lambda: make_store(given)
-    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+    verbs = ("lease", "settle", "submit")
+    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
+    if is_store and not isinstance(given, type):  # a class of stores is what makes one
         return lambda: cast("Store", given)
     if callable(given):
         return cast("Callable[[], Store]", given)

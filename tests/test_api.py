@@ -164,6 +164,7 @@ NEVER_RAISE = {
     "cleanup_ctx",
     "drain",
     "explain",
+    "health",
     "jobs",
     "lifespan",
     "resume",
@@ -215,6 +216,15 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "ChildStats": (
         lambda: asyncworkers.ChildStats(1, 4711, True, 20_000_000, 3, "resize", "a-7", 0),
         shows("ChildStats(worker=1, pid=4711", "memory=20000000", "job_name='resize'"),
+    ),
+    "Backlog": (
+        lambda: asyncworkers.Backlog("mail", 3, 0, 1, 2.5, 4),
+        shows("Backlog(queue='mail', waiting=3", "oldest=2.5"),
+    ),
+    "Health": (lambda: Supervisor().health(), shows("Health(alive=True, ready=False", "new")),
+    "HealthApp": (
+        lambda: asyncworkers.HealthApp(Supervisor()),
+        shows("<HealthApp /healthz /readyz>"),
     ),
     "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),

@@ -15,19 +15,19 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
-    **dict.fromkeys(("secret", "redact"), 0),
-    "function": 1,
+    **dict.fromkeys(("secret", "redact", "health"), 0),
+    **dict.fromkeys(("function", "host"), 1),
     "job": 2,
-    **dict.fromkeys(("bridge", "store"), 3),
+    **dict.fromkeys(("bridge", "escort", "store"), 3),
     "_engine": 4,
-    **dict.fromkeys(("current", "progress", "queue", "signals"), 5),
+    **dict.fromkeys(("current", "logs", "progress", "queue", "signals"), 5),
     **dict.fromkeys(("embedding", "stored", "stream"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,
-    **dict.fromkeys(("cli", "__main__", "demo"), 10),
     "http": 10,
     "dashboard": 10,
+    **dict.fromkeys(("cli", "__main__", "demo", "integrations"), 10),
     "testing": 11,
 }
 WORDS, PROMISE, DOORS = 0, 9, 10
@@ -47,6 +47,8 @@ LIBRARIES = {
     "demo": {"aiohttp", "click", "rich"},
     "http": {"starlette"},
     "dashboard": {"starlette"},
+    "integrations": {"aiohttp", "fastapi", "litestar", "opentelemetry", "prometheus_client"}
+    | {"starlette"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }

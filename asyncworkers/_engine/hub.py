@@ -13,6 +13,7 @@ from asyncworkers import _checks
 from asyncworkers._engine.aside import Aside
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
+from asyncworkers._engine.escorting import Escorting
 from asyncworkers._log import log
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners
@@ -38,17 +39,22 @@ Witness: TypeAlias = Callable[[Job[Any], Exception], object]
 class ServedQueue(Protocol):
     """What the hub needs of its queues."""
 
+    name: str
     told: bool
     crew: Any
     unwinding: Any
 
+    @property
+    def held_threads(self) -> list[str]: ...
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
 
 
 class Depot(Protocol):
-    """What ends of a store with its supervisor."""
+    """What ends of a store with its supervisor; `trouble` says what keeps it from it, if anything."""
 
+    @property
+    def trouble(self) -> str | None: ...
     def drain(self) -> None: ...
     async def close(self) -> None: ...
     def forget(self) -> None: ...
@@ -86,6 +92,7 @@ class Hub:
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self.depot: Depot | None = None  # what there is of a store
         self.witnesses: list[Witness] = []  # who is shown the errors of attempts
+        self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
 
     def is_here(self) -> bool:
@@ -120,10 +127,15 @@ class Hub:
                 "make and enter another one here"
             )
 
+    def escort_with(self, escort: Escorting | None) -> None:
+        """Have every job escorted from now on, or none any more."""
+        self.escort = escort
+        self.refresh()
+
     def refresh(self) -> None:
         """Note who wants to hear of each job, where the workers look."""
         for queue in self.queues:
-            queue.told = bool(self.listeners) or bool(self._quiet)
+            queue.told = bool(self.listeners) or bool(self._quiet) or self.escort is not None
 
     def unfinished(self) -> list[Job[Any]]:
         """Every job that has not ended, oldest first."""

@@ -61,8 +61,8 @@ class RankedLine:
         for rank in reversed(self._ranks):
             yield from self._deques[rank]
 
-    def ranks(self) -> Iterator[deque[Any]]:
-        """The deque of each rank."""
+    def lines(self) -> Iterator[deque[Any]]:
+        """The line of each rank."""
         return iter(self._deques.values())
 
     def append(self, entry: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, Protocol, assert_never, cast
+from typing import Any, Literal, Protocol, assert_never
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.agenda import Agenda
@@ -340,8 +340,7 @@ class MemoryQueue:
         """A worker has settled the ordinary case by itself: its job succeeded."""
         if self.told:
             seconds = job._finished - job._started
-            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit(events.AttemptEnded, job, *details)
+            self.tell_end(job, attempt, seconds, "Succeeded", "Complete", None, None)
         self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, "succeeded")
@@ -568,14 +567,14 @@ class MemoryQueue:
 
     @property
     def oldest(self) -> float | None:
-        """Seconds that the job has waited in line which has waited longest, but for what comes back
-        from a retry or was due later: the line of each rank is looked at from its head.
+        """Seconds that the job has waited which waits longest for a worker; None if none does.
+
+        Found where the line begins, that of each rank if there are several, so it costs little.
         """
-        line = self.line
-        lines = line.ranks() if isinstance(line, RankedLine) else (cast("deque[Any]", line),)
-        heads = (next(filter(_is_queued, line), None) for line in lines)
-        waits = [_waiting_since(job) for job in heads if job is not None]
-        return max(0.0, self.clock.now() - min(waits)) if waits else None
+        lines = self.line.lines() if isinstance(self.line, RankedLine) else (self.line,)
+        heads = (next(filter(_waits, line), None) for line in lines)
+        since = [_place(head)[1] for head in heads if head is not None]
+        return self.now() - min(since) if since else None
 
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""
@@ -637,7 +636,7 @@ class MemoryQueue:
 
     def waiting_jobs(self) -> Iterator[Job[Any]]:
         """The jobs in line, in the order in which they are to run."""
-        return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
+        return filter(_waits, self.line)
 
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
@@ -779,11 +778,18 @@ class MemoryQueue:
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
         self.hub.job_came()
+        if self.hub.escort is not None:
+            self.hub.escort.submitted(job)
         self._emit(events.JobSubmitted, job)
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
-        self._emit(events.AttemptStarted, job, job.attempt, attempt.number)
+        if self.hub.escort is not None:
+            self.hub.escort.begun(job)
+        rare = job._rare
+        since = job._created if rare is None else max(job._created, rare.due)
+        waited = max(0.0, job._started - since)
+        self._emit(events.AttemptStarted, job, job.attempt, attempt.number, waited)
 
     def tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
@@ -794,9 +800,25 @@ class MemoryQueue:
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
         seconds = self.now() - job._started
         ended = type(outcome).__name__, type(decision).__name__, kind, error
-        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
+        self.tell_end(job, attempt, seconds, *ended)
         if isinstance(outcome, Failed) and self.hub.witnesses:
             self.hub.show_error(job, outcome.error)
+
+    def tell_end(
+        self,
+        job: Job[Any],
+        attempt: Attempt,
+        seconds: float,
+        outcome: str,
+        decision: str,
+        kind: str | None,
+        error: str | None,
+    ) -> None:
+        """The same in the words of the event."""
+        if self.hub.escort is not None:
+            self.hub.escort.ended(job, outcome, decision, kind, error)
+        ended = outcome, decision, kind, error
+        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
         """A worker's child or bridge has died."""
@@ -831,6 +853,11 @@ def _place(entry: Any) -> tuple[int, float]:
     return rank_and_since
 
 
+def _waits(entry: Any) -> bool:
+    """Whether this entry of a line is a job that is to run."""
+    return entry.__class__ is Job and entry._state == QUEUED
+
+
 def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:
     """Whether the job is the goal, or awaits it through any number of others."""
     seen: set[int] = set()
@@ -858,14 +885,6 @@ def _attempts(job: Job[Any]) -> int:
 
 def _is_running(attempt: Attempt, serial: float) -> bool:
     return attempt.serial == serial and attempt.job is not None
-
-
-def _is_queued(entry: Any) -> bool:
-    return entry.__class__ is Job and entry._state == QUEUED
-
-
-def _waiting_since(job: Job[Any]) -> float:
-    return job._created if job._rare is None else max(job._created, job._rare.due)
 
 
 def _is_scheduled(job: Job[Any], due: float) -> bool:

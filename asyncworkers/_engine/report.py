@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from asyncworkers._engine.children import ChildStats
+from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
+from asyncworkers.health import Health
+
+if TYPE_CHECKING:
+    from asyncworkers.store.protocol import QueueCounts
 
 __all__ = [
+    "Backlog",
     "ChildStats",
     "DrainReport",
     "QueueStats",
     "Stats",
     "WorkerStats",
+    "backlog_everywhere",
+    "backlog_here",
+    "health_of",
     "queue_stats",
     "worker_stats",
 ]
@@ -29,7 +39,7 @@ class QueueStats(Record):
     number of threads that abandoned attempts still hold, `zombies` that of their tasks.
     `children` are the processes of a queue of processes, `logs_dropped` counts the log records
     that were lost because they came faster than they could be logged. `oldest` is how many seconds
-    the job has waited that is next in line, or next of its priority; None if none waits.
+    the job has waited that waits longest for a worker, None if none does.
     """
 
     name: str
@@ -164,6 +174,68 @@ def worker_stats(queue: MemoryQueue) -> Iterator[WorkerStats]:
             yield WorkerStats(
                 queue.name, attempt.number, None, supply.name, 1, seconds, waits_for=(), pid=pid
             )
+
+
+class Backlog(Record):
+    """What a queue has to do, as an autoscaler wants it: of a stored queue in all processes together.
+
+    `waiting` jobs could start now if there were workers, `scheduled` ones wait for their time,
+    `running` ones run. `oldest` is how many seconds the job has waited that waits longest, 0 if
+    none does. `workers` is the capacity of this process alone. `stored` says whether its jobs are
+    in a store.
+    """
+
+    queue: str
+    waiting: int
+    scheduled: int
+    running: int
+    oldest: float
+    workers: int
+    stored: bool = False
+
+
+def backlog_here(queue: MemoryQueue) -> Backlog:
+    """What a queue in memory has to do."""
+    return Backlog(
+        queue.name,
+        queue.queued,
+        queue.scheduled,
+        queue.running,
+        queue.oldest or 0.0,
+        queue.crew.workers,
+    )
+
+
+def backlog_everywhere(queue: MemoryQueue, counts: QueueCounts | None) -> Backlog:
+    """What a stored queue has to do, by what its store counts; None if that has nothing to say."""
+    if counts is None:
+        return Backlog(queue.name, 0, 0, 0, 0.0, queue.crew.workers, True)
+    return Backlog(
+        queue.name,
+        counts.queued,
+        counts.scheduled,
+        counts.running,
+        counts.oldest or 0.0,
+        queue.crew.workers,
+        True,
+    )
+
+
+def health_of(state: str, hub: Hub | None) -> Health:
+    """How a supervisor in this state is."""
+    reasons: list[str] = []
+    if state != "open":
+        reasons.append(f"it is {state}, and accepts no jobs")
+    if hub is not None and state in ("open", "draining"):
+        if hub.depot is not None and hub.depot.trouble is not None:
+            reasons.append(hub.depot.trouble)
+        for queue in hub.queues:
+            held = len(queue.held_threads)
+            if held and held >= queue.crew.workers:
+                reasons.append(
+                    f"every thread of queue {queue.name!r} is held by an abandoned attempt"
+                )
+    return Health(state != "failed", not reasons, tuple(reasons))
 
 
 class DrainReport(Record):

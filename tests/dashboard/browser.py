@@ -15,7 +15,7 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run", "--disable-quic", "--disable-dev-shm-usage"),
 ]
-PATIENCE = 5_000
+PATIENCE = 30_000
 """Milliseconds for which a page is waited for: the machine may be busy with other things."""
 
 
@@ -66,10 +66,15 @@ class Seen:
         context.on("weberror", lambda error: self.complaints.append(str(error.error)))
         context.on("request", lambda request: self.requests.append(request.url))
         context.on("dialog", self._dialog)
+        context.on("response", self._answered)
 
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
+
+    def _answered(self, answer: Any) -> None:
+        if answer.status >= 400:
+            self.complaints.append(f"{answer.status} {answer.request.method} {answer.url}")
 
     async def _dialog(self, dialog: Any) -> None:
         self.complaints.append(f"a dialog: {dialog.message}")

@@ -122,9 +122,9 @@ async def test_jobs_are_listed_filtered_and_turned_over():
         for number in range(60):
             at.supervisor.submit_nowait(wait_for, at.gate, str(number))
         await page.get_by_role("button", name="More").click()
-        await page.get_by_text("Page 2").wait_for()
+        await page.get_by_text("Page 2", exact=True).wait_for()
         await page.get_by_role("button", name="Back").click()
-        await page.get_by_text("Page 1").wait_for()
+        await page.get_by_text("Page 1", exact=True).wait_for()
         assert seen.complaints == []
 
 
@@ -316,7 +316,7 @@ async def test_it_fits_on_a_phone(width):
     async with shop(actions=True) as at, browsing(**options) as (page, _):
         for address in ("", "#/jobs", f"#/job/{at.failed.id}", "#/workers"):
             await page.goto(f"{at.where}{address}")
-            await page.locator("main table").first.wait_for()
+            await page.locator("main table:visible").first.wait_for()
             wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, address
         await page.goto(at.where)
@@ -360,7 +360,7 @@ async def test_a_store_alone(tmp_path):
             await page.goto(f"{where}#/jobs")
             assert await page.locator("#jobs tbody tr").count() in (0, 2)
             await page.get_by_role("link", name="send", exact=True).nth(1).click()
-            await page.get_by_text("OSError: no route").first.wait_for()
+            await page.locator("#job").get_by_text("OSError: no route").first.wait_for()
             assert "hunter2" not in await page.content()
             await page.get_by_role("button", name="Retry").click()
             await page.get_by_role("dialog").get_by_role("button", name="Retry").click()

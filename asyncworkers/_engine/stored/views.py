@@ -37,7 +37,7 @@ from asyncworkers.outcome import Outcome
 from asyncworkers.store.codec import FunctionCodec, encode_error, rebuild_error, stored_error
 from asyncworkers.store.protocol import Cancelled, StoredJob, Where
 
-__all__ = ["JobView", "Shelf", "Views"]
+__all__ = ["JobView", "Seen", "Shelf", "Views"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -55,9 +55,12 @@ AT_ONCE = 1_000
 
 
 class Seen(Rare):
-    """What a view is beside an ordinary job: the text of its result, until somebody wants it."""
+    """What a view is beside an ordinary job: the text of its result, until somebody wants it.
 
-    __slots__ = ("closed", "codec", "known", "seen", "text")
+    `leader`: whose commit decides whether it is stored at all, None once that is known.
+    """
+
+    __slots__ = ("closed", "codec", "known", "leader", "seen", "text")
 
     def __init__(self, ident: str, listed: Listed | None) -> None:
         super().__init__(0)
@@ -65,6 +68,7 @@ class Seen(Rare):
         self.codec: FunctionCodec | None = None if listed is None else listed.codec
         self.known: tuple[type[Exception], ...] = () if listed is None else listed.known
         self.text: str | None = None
+        self.leader: object = None
         self.closed = False  # nothing will be heard of it any more
 
 
@@ -167,6 +171,10 @@ class Shelf:
         """The attempt that is about to await the job, if a job of this supervisor is."""
         attempt = self.hub.attempt_here()
         if attempt is not None and attempt.job is not None:
+            if cast("Seen", job._rare).leader is attempt.job:
+                raise WouldDeadlock(
+                    f"{job!r} is stored when {attempt.job!r}, which awaits it, ends"
+                )
             if _leads_to(job, attempt):
                 raise WouldDeadlock(f"{attempt.job!r} awaits {job!r}, which waits for it to end")
             self._views.about_to_wait(attempt, job)
@@ -328,6 +336,18 @@ class Views:
         if view._waiters is not None:
             self.awaited(view)
 
+    def decided(self, view: Job[Any], stored: bool) -> None:
+        """It is known now whether the job was stored with what it was to be committed with."""
+        rare = cast("Seen", view._uncommon())
+        if rare.leader is None:
+            return
+        rare.leader = None
+        if not stored:
+            text = f"job {view.name} was not stored: what it was to be committed with was undone"
+            self._fail(view, CANCELLED, JobCancelled(text, "never stored"), unread=False)
+        elif view._waiters is not None:
+            self.awaited(view)
+
     # ---- those that are awaited
 
     def awaited(self, view: Job[Any]) -> None:
@@ -343,6 +363,8 @@ class Views:
         newly, self._newly = self._newly, []
         for view in newly:
             ident = view._uncommon().id
+            if cast("Seen", view._rare).leader is not None:
+                continue  # it is awaited anew once that is decided
             if view._state < ENDED and ident not in self.link.runs and view._waiters is not None:
                 self._awaited[ident] = view
         if not self._awaited:

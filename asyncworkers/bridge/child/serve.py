@@ -259,6 +259,8 @@ class Serving:
                 arguments = entry[1]
                 self.attempt = 1 if len(entry) == 2 else entry[2]
                 function = functions.get(entry[0]) or self._function(entry[0])
+                if len(entry) == 4:
+                    _open_luggage(entry[3])
                 if arguments.__class__ is tuple:  # noqa: SIM108
                     value = function(*arguments)
                 else:
@@ -441,6 +443,18 @@ def _unpicklable(value: object, error: BaseException) -> bytes:
 
 _UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 _WAKE = frame(WAKE)
+
+
+def _open_luggage(luggage: tuple[str, str, str, Any] | None) -> None:
+    """Have what came along with a job do its part, if it is of use here; no job fails by it."""
+    if luggage is not None:
+        needs, module, name, data = luggage
+        try:
+            if needs in sys.modules:
+                __import__(module)
+                getattr(sys.modules[module], name)(data)
+        except Exception:  # noqa: S110  # best effort
+            pass
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -38,7 +38,7 @@ async function route(first) {
   document.title = `${TITLES[chosen]} · ${$("name").textContent}`;
   if (changed && first !== true) $("main").focus({ preventScroll: true });
   if (changed) scrollTo(0, 0);
-  if (picture) show(picture);
+  if (picture && chosen !== "job") show(picture);
   if (chosen === "jobs") await pages.jobs.open(new URLSearchParams(query));
   if (chosen === "job") {
     let ident = rest.join("/");

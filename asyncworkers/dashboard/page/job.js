@@ -44,12 +44,32 @@ export class JobPage {
       return;
     }
     if (ident !== this.ident) return;
-    const said = JSON.stringify(job);
+    this.show(job);
+    const { why, progress: far, ...lasting } = job;
+    const said = JSON.stringify(lasting);
     if (said === this.shown) return;
     if (this.state !== null && this.state !== job.state) announce(`The job is ${job.state}`);
     this.shown = said;
     this.state = job.state;
     this.draw(job);
+    this.show(job);
+  }
+
+  // What changes all the time is changed in place: who reads or selects the rest is left alone.
+  show(job) {
+    const why = $("job-why");
+    if (why === null || this.shown === "") return;
+    setText(why, job.why);
+    why.hidden = !job.why;
+    $("job-progress").hidden = !job.progress;
+    if (job.progress) {
+      const [bar, text] = $("job-progress").children;
+      const known = Boolean(job.progress.total);
+      if (known) bar.value = Math.min(1, job.progress.done / job.progress.total);
+      else bar.removeAttribute("value");
+      setText(text, progress(job.progress));
+    }
+    $("job-timeline").replaceChildren(...[timeline(job)].filter(Boolean));
   }
 
   draw(job) {
@@ -66,9 +86,9 @@ export class JobPage {
           click: async () => { if (await steer(job)) await this.refresh(); },
         } }, verb === "retry" ? "Retry" : "Cancel")),
       h("p", { class: "code muted id" }, job.id),
-      job.why && h("p", { class: "why" }, job.why),
-      job.progress && bar(job.progress),
-      timeline(job),
+      h("p", { class: "why", id: "job-why" }),
+      h("p", { class: "progress-line", id: "job-progress" }, h("progress", { max: 1, "aria-label": "Progress" }), h("span", {})),
+      h("div", { id: "job-timeline" }),
       h("div", { class: "columns" },
         panel("Facts", facts(job)),
         panel("Arguments", values(job.args))),
@@ -81,13 +101,6 @@ export class JobPage {
 }
 
 const panel = (head, ...inside) => h("div", { class: "panel" }, h("h2", {}, head), inside);
-
-function bar(said) {
-  const known = Boolean(said.total);
-  return h("p", { class: "progress-line" },
-    h("progress", { max: 1, value: known ? Math.min(1, said.done / said.total) : null, "aria-label": "Progress" }),
-    h("span", {}, progress(said)));
-}
 
 function facts(job) {
   const limits = [

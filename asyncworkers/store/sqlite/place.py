@@ -44,7 +44,7 @@ class Place:
         self.path = path
         self.name = _checks.printable(str(path))
         self._durability: Durability = durability
-        self._busy = busy
+        self.busy = busy
         self._identity: tuple[int, int] | None = None
 
     def prepare(self) -> None:
@@ -103,7 +103,7 @@ class Place:
         with self.translated():
             connection = sqlite3.connect(
                 self.path,
-                timeout=self._busy,
+                timeout=self.busy,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -165,7 +165,7 @@ class Place:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return StoreBusy(
                     f"{self.name} is locked: another program has been writing to it "
-                    f"for more than {self._busy:g} s"
+                    f"for more than {self.busy:g} s"
                 )
             case sqlite3.SQLITE_FULL:
                 return StoreFull(f"there is no room to write to {self.name}")

@@ -709,6 +709,10 @@ class Tables:
         )
         return len(rows)
 
+    def say_ready(self) -> None:
+        """There may be something to lease that did not come through here."""
+        self.news.ready = True
+
     def pause(self, queue: str, paused: bool) -> None:
         """Set or clear a queue's flag."""
         self._execute(
