@@ -136,7 +136,10 @@ async def _serve(app: Dashboard, host: str, port: int, token: Token, ending: asy
         ending.set()
         server.should_exit = True
 
-    with listener, SignalChain(lambda _: loop.call_soon_threadsafe(stop), call_previous=False):
+    def heard(_number: int) -> None:
+        loop.call_soon_threadsafe(stop)
+
+    with listener, SignalChain(heard, call_previous=False):
         port = listener.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"The dashboard is at {token.url(f'http://{shown}:{port}/')}")

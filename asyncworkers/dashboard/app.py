@@ -151,6 +151,8 @@ class Dashboard:
         return Json(await self.ticker.picture())
 
     async def _live(self, request: Request) -> Response:
+        if not self._source.is_open():
+            raise Refused(503, "Unavailable", "nothing happens here", {"Retry-After": "2"})
         return self.streams.answer(request, self.ticker.follow, ends=self._ends)
 
     async def _jobs(self, request: Request) -> Response:

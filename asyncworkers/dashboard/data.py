@@ -74,6 +74,10 @@ class Refusal(Exception):
 class Source(Protocol):
     """What a dashboard looks at. Its answers are documents: what JSON can say, not yet `clean`."""
 
+    def is_open(self) -> bool:
+        """Whether anything happens there that could be followed."""
+        ...
+
     async def overview(self) -> dict[str, Any]:
         """How everything stands at this moment: queues, workers, children, stalls, recent failures."""
         ...

@@ -42,6 +42,10 @@ class LiveSource:
 
     # ---- looking
 
+    def is_open(self) -> bool:
+        """Whether the supervisor was entered, and has not ended."""
+        return self._supervisor.state in ("open", "draining")
+
     async def overview(self) -> dict[str, Any]:
         """How everything stands at this moment."""
         supervisor = self._supervisor

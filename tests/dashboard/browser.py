@@ -15,7 +15,7 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run", "--disable-quic", "--disable-dev-shm-usage"),
 ]
-PATIENCE = 30_000
+PATIENCE = 6_000
 """Milliseconds for which a page is waited for: the machine may be busy with other things."""
 
 
@@ -82,11 +82,13 @@ class Seen:
 
 
 @asynccontextmanager
-async def browsing(**options: Any) -> AsyncIterator[tuple[Page, Seen]]:
+async def browsing(*arguments: str, **options: Any) -> AsyncIterator[tuple[Page, Seen]]:
     """A page of a new browser, and what it says."""
     path = chromium()
     async with async_playwright() as playwright:
-        browser: Browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser: Browser = await playwright.chromium.launch(
+            executable_path=path, args=[*ARGUMENTS, *arguments]
+        )
         try:
             context = await browser.new_context(**{"reduced_motion": "reduce", **options})
             context.set_default_timeout(PATIENCE)
