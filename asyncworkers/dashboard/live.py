@@ -72,7 +72,7 @@ class LiveSource:
                 for name, one in stats.items()
                 for child in one.children
             ],
-            "stalls": list(self._recent.stalls),
+            "stalls": self._recent.stalls(),
             "failures": failures,
         }
 

@@ -45,7 +45,7 @@ def ask(where, token, path, body=None):
 def end(process, number=signal.SIGINT):
     """Send a signal; gives the exit code."""
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert "Traceback" not in err, err
     return process.returncode
 
