@@ -6,7 +6,7 @@
 #   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
 #   make test PYTHON=python3.12    the suite on another Python, in an environment of its own
 #   make bench TABLE=bridge        one of the benchmarks: inproc (the default), bridge, behaviours,
-#                                  durable, crash
+#                                  durable, crash, web, observe
 #   make lint types docs bench ci  what their names say
 #
 # An environment is made by `python -m venv` from the hashed files in requirements/, and made again

@@ -45,7 +45,9 @@ from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
 from asyncworkers.secret import Secret
+from asyncworkers.signed import SignedPickle
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 from asyncworkers.supervisor import Supervisor
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "Retry",
     "RetryLater",
     "Secret",
+    "SignedPickle",
     "Stats",
     "StoreBusy",
     "StoreChanged",
@@ -91,6 +94,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreVersion",
     "Stream",
+    "Subscription",
     "Succeeded",
     "Supervisor",
     "SupervisorClosed",

@@ -3,7 +3,9 @@
 Events are plain data: they hold no job, no argument and no result, so that they can be kept,
 logged or sent elsewhere without holding anything alive. Nothing in them comes from a job's
 arguments, but for what the message of an exception quotes. `at` is in seconds on the supervisor's
-clock: `time.monotonic()` on ordinary loops, a test loop's own time.
+clock: `time.monotonic()` on ordinary loops, a test loop's own time. Attempts tell when they began
+and ended where they ran, of which the loop may hear a little later: events come in the order in
+which they are heard of.
 """
 
 from __future__ import annotations

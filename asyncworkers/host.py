@@ -19,20 +19,25 @@ second descriptor of a locked file would let go of the lock."""
 
 @contextmanager
 def first_on_host(name: str, directory: str | os.PathLike[str] | None = None) -> Generator[bool]:
-    """Whether this process is the first on this machine that is here: `with first_on_host("shop-warm-up") as first:`.
+    """Yield whether this process is the first on this machine to come here.
 
-    A server with several worker processes starts the application in each of them. What is to be done once is done by
-    the one that gets True; for the others it is False until that one leaves the block or its process
-    ends, however it ends. They are not told of that: whoever comes next is the first then. So keep
-    the block open as long as the application lives, or a worker that starts later does it again.
+        with first_on_host("shop-warm-up") as first:
+            if first: await supervisor.submit(warm_up)
+            yield  # as long as the application lives
 
-    - `name`: what is to be done once, and of which application: lower-case letters, digits and `_.-`.
+    A server with several worker processes starts the application in each of them. What is to be
+    done once is done by the one that gets True. The others get False until that one leaves the
+    block or its process ends, however it ends. They are not told of that: whoever comes next is
+    the first then. So stay in the block as long as the application lives, or a worker that starts
+    later does it again.
+
+    - `name`: what is to be done, and of which application: lower-case letters, digits and `_.-`.
     - `directory`: where the file with the lock lies; it must belong to this user alone, and nobody
       may clean it up. None means `asyncworkers-<user>` among the temporary files. Processes that
       see different directories, those of two containers say, count as on two machines.
 
-    Raises ValueError or TypeError for another name, OSError if the directory cannot be used, RuntimeError on
-    Windows, whose locks are different.
+    Raises TypeError or ValueError for another name, OSError if the directory cannot be used, and
+    RuntimeError on Windows, whose locks are different.
     """
     _checks.queue_name("name", name)
     if os.name != "posix":

@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import FrameType, MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from asyncworkers import _checks
+from asyncworkers import _checks, _html
 from asyncworkers._log import log
 from asyncworkers._record import Record
 from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
@@ -432,6 +432,25 @@ class Job(Generic[T_co]):
     def __repr__(self) -> str:
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         return f"<Job {self.name} {self.id} {self.state}{attempt}>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it. Its arguments and its value stay its own, as in its repr."""
+        parts = [_html.words(self.why)]
+        progress = self.progress
+        if progress is not None:
+            total = "" if progress.total is None else f" of {progress.total:g}"
+            said = "" if progress.message is None else f": {progress.message}"
+            line = _html.text(f"{progress.done:g}{total}{said}")
+            parts.append(f"<div>{_html.bar(progress.done, progress.total)} {line}</div>")
+        times = [("created", self.created), ("started", self.started), ("finished", self.finished)]
+        pairs: list[tuple[str, object]] = [
+            ("id", self.id),
+            ("queue", self.queue),
+            ("attempt", self.attempt),
+            ("tags", ", ".join(self.tags) or None),
+            *((name, f"{at:%Y-%m-%d %H:%M:%S} UTC") for name, at in times if at is not None),
+        ]
+        return _html.block(f"Job {self.name}", *parts, _html.figures(pairs))
 
     # ---- for the rooms above
 

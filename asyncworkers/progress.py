@@ -1,4 +1,6 @@
-"""Shows how far a map is: a bar on a terminal (with rich, if installed), now and then a line if piped."""
+"""Shows how far a map is: a bar on a terminal (with rich, if installed) and in a notebook, now and then
+a line if piped.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from asyncworkers import _checks
+from asyncworkers._notebook import LiveBar, in_notebook
 
 __all__ = ["ProgressBar"]
 
 REDRAW = 0.1
-"""Seconds between two looks at the count, on a terminal."""
+"""Seconds between two looks at the count, on a terminal or in a notebook."""
 
 LINES = 5.0
 """Seconds between two lines, when piped."""
@@ -31,6 +34,7 @@ class ProgressBar:
     def __init__(self, title: str | None, total: int | None) -> None:
         self._title = _checks.printable(title or "jobs")
         self._total = total
+        self.failed = 0  # of what ended, as far as it is known: counted by whoever knows
         self._display: Display | None = None
         self._count: Callable[[], int] = lambda: 0
         self._timer: asyncio.TimerHandle | None = None
@@ -38,13 +42,13 @@ class ProgressBar:
     def start(self, loop: asyncio.AbstractEventLoop, count: Callable[[], int]) -> None:
         """Begin to show the count."""
         self._count = count
-        terminal = sys.stderr.isatty()
-        self._display = (
-            _terminal_display(self._title, self._total)
-            if terminal
-            else _Lines(self._title, self._total)
-        )
-        self._look(loop, REDRAW if terminal else LINES)
+        if in_notebook():
+            self._display = LiveBar(self._title, self._total, loop.time, lambda: self.failed)
+        elif sys.stderr.isatty():
+            self._display = _terminal_display(self._title, self._total)
+        else:
+            self._display = _Lines(self._title, self._total)
+        self._look(loop, LINES if isinstance(self._display, _Lines) else REDRAW)
 
     def _look(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
         if self._display is not None:

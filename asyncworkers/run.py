@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import faulthandler
 import inspect
 import logging
 import os
@@ -142,6 +141,10 @@ class _Run:
         self._signals = 0
         self._exit_code = 0
         self._pid = os.getpid()
+        import faulthandler  # which sub-interpreters cannot have, while this module they must
+
+        self._dump_later = faulthandler.dump_traceback_later
+        self._dump_never = faulthandler.cancel_dump_traceback_later
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
@@ -194,11 +197,11 @@ class _Run:
                 self._first.put(number)
                 # Should a call hold the GIL, no thread can run; this one needs no GIL.
                 late = self._patience + 0.5
-                faulthandler.dump_traceback_later(late, exit=True, file=_stderr())
+                self._dump_later(late, exit=True, file=_stderr())
         elif self._signals == 2:
             self._tell_loop(self._cancel_everything, number)
             threading.Thread(target=self._outlive, args=(number,), daemon=True).start()
-            faulthandler.dump_traceback_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
+            self._dump_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
         else:
             os._exit(128 + number)
 
@@ -246,10 +249,12 @@ class _Run:
             turned.set()
         if not turned.wait(DEAD_LOOP):
             _end_process("the event loop is stuck", number)
-        faulthandler.cancel_dump_traceback_later()
+        self._dump_never()
 
 
 def _end_process(why: str, number: int) -> NoReturn:
+    import faulthandler
+
     logger.critical("%s; the process ends now", why)
     faulthandler.dump_traceback(file=_stderr())
     os._exit(128 + number)

@@ -17,12 +17,12 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from asyncworkers import _checks
+from asyncworkers import _checks, _html
 from asyncworkers._engine.attempt import failure
 from asyncworkers._engine.supply import Partial, Plan, Supply
 from asyncworkers._log import log
 from asyncworkers.errors import JobCancelled
-from asyncworkers.job import Job, Lending
+from asyncworkers.job import Job, JobState, Lending
 from asyncworkers.progress import ProgressBar
 
 __all__ = ["Stream"]
@@ -151,7 +151,15 @@ class Stream(Generic[T]):
             )
 
     def __repr__(self) -> str:
-        return f"<Stream {'used' if self._used else 'not started'}, {'ordered' if self._ordered else 'unordered'}>"
+        return f"<Stream {self._said()}>"
+
+    def _repr_html_(self) -> str:
+        how = "" if self._used else "await it for a list, or iterate it: async for value in ..."
+        return _html.block(f"Stream, {self._said()}", _html.words(how) if how else "")
+
+    def _said(self) -> str:
+        order = "ordered" if self._ordered else "unordered"
+        return f"{'used' if self._used else 'not started'}, {order}"
 
 
 class _Results(AsyncIterator[Any]):
@@ -239,6 +247,8 @@ class _Reader:
             self._wake()
 
     def _deliver_job(self, index: int, job: Job[Any]) -> None:
+        if self._bar is not None and job.state is JobState.FAILED:
+            self._bar.failed += 1
         if self._as_jobs:
             self._deliver(index, job)
             return

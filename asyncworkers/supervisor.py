@@ -36,7 +36,7 @@ from typing import (
     overload,
 )
 
-from asyncworkers import _checks, events
+from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
 from asyncworkers._engine.escorting import Escorting
@@ -60,6 +60,7 @@ from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
+from asyncworkers._notebook import in_notebook, keep_awake
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
 from asyncworkers.bridge.steps import Heavy
 from asyncworkers.bridge.terms import (
@@ -86,10 +87,15 @@ from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
+    from asyncworkers.chronicle import Chronicle
+    from asyncworkers.plot import Plot
+    from asyncworkers.report import Report
     from asyncworkers.store.protocol import Store
+    from asyncworkers.timeline import Timeline
 
 __all__ = ["Supervisor"]
 
@@ -134,11 +140,17 @@ class Supervisor:
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
       is reported while it lasts, with job, file and line. A thread watches for that, unless None.
     - `listeners`: callables told of every event.
+    - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
+      `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
     - `name`: for logs and thread names.
     """
 
     _intake: Intake | None = None
     """What takes jobs in, once it was entered. Of the class: what was never made is finalized too."""
+
+    _escort: Escort | None = None
+    _since = 0.0
+    _ended: float | None = None
 
     def __init__(
         self,
@@ -156,6 +168,7 @@ class Supervisor:
         period: float | timedelta = 5.0,
         stall: float | timedelta | None = 0.1,
         listeners: Iterable[Listener] = (),
+        record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
         _checks.whole("workers", workers, 0, 1_000_000)
@@ -183,14 +196,16 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._listeners = Listeners(_checks.iterable("listeners", listeners))
+        self._chronicle = _chronicle(record)
+        self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
+        for listener in _checks.iterable("listeners", listeners):
+            self._listeners.add(listener)
         self._declared = _declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
-        self._escort: Escort | None = None
         self._state: State = "new"
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
@@ -242,6 +257,8 @@ class Supervisor:
             self._let_go()
         loop = get_running_loop()
         self._pid = os.getpid()
+        if self._chronicle is not None:
+            self._chronicle.clear()
         crashed: weakref.WeakMethod[Callable[[str, BaseException], None]]
         crashed = weakref.WeakMethod(self._worker_crashed)
         hub = Hub(
@@ -269,6 +286,10 @@ class Supervisor:
         runs_in(loop, self)
         _open.add(self)
         self._state = "open"
+        self._since, self._ended = hub.clock.now(), None
+        if in_notebook():
+            itself = weakref.ref(self)
+            keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
         self._emit(events.SupervisorStarted)
         return self
 
@@ -280,7 +301,11 @@ class Supervisor:
 
         queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
         functions = listed(self._functions)
-        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        declared = self._declared.values()
+        signed = {one.name: one.codec for one in declared if one.codec is not None}
+        depot = Depot(
+            intake.hub, store, functions, queues, intake.queue_for, self._max_block, signed
+        )
         await depot.open()
         return depot
 
@@ -313,6 +338,42 @@ class Supervisor:
                 self._host.uncancel()
             if error is None or isinstance(error, asyncio.CancelledError):
                 raise self._failed() from self._cause
+
+    async def open(self) -> Self:
+        """Enter it without a block, where there can be none: `supervisor = await Supervisor().open()`.
+
+        This is for a notebook or a prompt, whose supervisor lives from one cell to another.
+        Call `close` at the end: a supervisor that is forgotten warns of it when it goes away, and
+        names the jobs that are lost if that is when the process ends. Should its workers crash
+        too often there is no block to cancel, so `close` raises SupervisorFailed, as `submit` does.
+
+        Raises RuntimeError if it was entered already, or if no event loop is running.
+        """
+        await self.__aenter__()
+        self._host = None  # it is no block of this task's, which may end long before
+        return self
+
+    async def close(self, grace: float | timedelta | None = None) -> DrainReport:
+        """Leave it: accept nothing new, finish, end, and report what became of the jobs there were.
+
+        Waits for all jobs, retries and delays included, or for so many seconds of `grace`, as
+        `drain` does; whoever cancels that cancels the jobs. Calling it again is harmless. Raises
+        SupervisorClosed if it was never entered, SupervisorFailed if it has failed, WrongLoop
+        outside its loop.
+        """
+        seconds = None if grace is None else _checks.duration("grace", grace)
+        hub = self._entered().hub
+        if self not in _open:
+            return DrainReport((), (), (), (), 0.0)
+        hub.check_loop()
+        try:
+            self._begin_to_drain()
+            report = await finish(hub, seconds)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        await self.__aexit__(None, None, None)
+        return report
 
     async def drain(self, grace: float | timedelta | None = None) -> DrainReport:
         """Accept nothing new, finish, and report what became of the jobs there were.
@@ -348,8 +409,8 @@ class Supervisor:
 
         The supervisor is entered when the server starts, and is `request.state.supervisor` in
         its handlers. It is drained when the server stops, or already when SIGINT or SIGTERM
-        comes, in `grace` seconds and about one more; a second signal cancels its jobs. The
-        server's own handlers hear of these signals as well. In an application's own lifespan
+        comes, in `grace` seconds and about one more; a SIGINT after another signal cancels its
+        jobs. The server's own handlers hear of these signals as well. In an application's own lifespan
         write `async with supervisor.lifespan(app):` around what needs it.
         """
         async with living(self):
@@ -420,6 +481,7 @@ class Supervisor:
                 if self._watchdog is not None:
                     self._watchdog.stop()
                     self._watchdog = None
+                self._ended = hub.clock.now()
                 self._emit(events.SupervisorClosed)
                 for failure in tuple(hub.failures):
                     failure.report()
@@ -907,6 +969,11 @@ class Supervisor:
             for job in jobs
         )
 
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
+        return self._chronicle
+
     def health(self, *, patience: float | timedelta = 1.0) -> Health:
         """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
 
@@ -944,6 +1011,46 @@ class Supervisor:
             else backlog_here(queue)
             for name, queue in intake.queues.items()
         }
+
+    def report(self) -> Report:
+        """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
+
+        It may be asked for at any time, and when the supervisor has closed. Times, the slowest
+        and most retried jobs, and errors are in it if the supervisor records: `record=True`.
+        Raises SupervisorClosed before the supervisor was entered.
+        """
+        from asyncworkers.report import make_report  # what many never need
+
+        hub = self._entered().hub
+        lasted = (hub.clock.now() if self._ended is None else self._ended) - self._since
+        return make_report(
+            self._name, self._state, lasted, self.stats(), hub.stalls, self._chronicle
+        )
+
+    def timeline(self) -> Timeline:
+        """Every attempt that was recorded, over time: `supervisor.timeline().save("run.html")`.
+
+        It may be asked for at any time, and when the supervisor has closed. Raises ValueError if
+        this supervisor does not record, SupervisorClosed before it was entered.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.timeline import make_timeline  # what many never need
+
+        return make_timeline(self._chronicle, self.report())
+
+    def plot(self) -> Plot:
+        """Throughput and the times of attempts over time, by matplotlib; a notebook shows it.
+
+        `supervisor.plot().save("run.png")` writes it. It may be asked for at any time, and when
+        the supervisor has closed. Raises ValueError if this supervisor does not record,
+        SupervisorClosed before it was entered, ImportError without `asyncworkers[plot]`.
+        """
+        if self._chronicle is None:
+            raise ValueError(f"supervisor {self._name!r} does not record: Supervisor(record=True)")
+        from asyncworkers.plot import make_plot  # what many never need
+
+        return make_plot(self._chronicle, self.report().headline)
 
     def explain(self) -> str:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
@@ -987,6 +1094,13 @@ class Supervisor:
 
         return stop_showing
 
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """The events from now on, to be read one by one, of which at most `limit` wait to be read.
+
+        Raises TypeError or ValueError for a senseless limit.
+        """
+        return Subscription(self.listen, limit)
+
     def escort(self, escort: Escort) -> Callable[[], None]:
         """Have every job accompanied from now on, as traces do; call what is returned to stop that.
 
@@ -1019,6 +1133,20 @@ class Supervisor:
         inside = f" [{'; '.join(figures)}]" if figures else ""
         named = "" if self._name == "supervisor" else f" {self._name!r}"
         return f"<Supervisor{named} {self._state}{inside}>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: every queue with its figures, and what some jobs wait for."""
+        named = "" if self._name == "supervisor" else f" {self._name}"
+        waits = [
+            (job.name, job.id, job.why)
+            for queue in self._known_queues().values()
+            for job in queue.examples(3)
+        ]
+        return _html.block(
+            f"Supervisor{named}, {self._state}",
+            self.stats()._tables(),
+            _html.rows(("job", "id", "why it is not done"), waits),
+        )
 
     def _entered(self) -> Intake:
         if self._intake is None:
@@ -1054,7 +1182,7 @@ def _tell_what_is_lost() -> None:
 def _declared(
     workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
 ) -> dict[str, Queue]:
-    usual = {"loop": 100, "threads": threads, "processes": processes, "bridge": processes}
+    usual = {"loop": 100, "threads": threads}  # for the other kinds as many as processes
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
@@ -1070,7 +1198,7 @@ def _declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         if queue.workers is None:
-            queue = queue.replace(workers=usual[queue.kind])  # noqa: PLW2901
+            queue = queue.replace(workers=usual.get(queue.kind, processes))  # noqa: PLW2901
         declared[queue.name] = queue
     return declared
 
@@ -1111,7 +1239,12 @@ def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
         if hub.clock.simulated:
             return InlineBridge(queue.initializer)
         if queue.bridge is None:
-            return ThreadBridge(f"asyncworkers-{hub.name}-{queue.name}-{number}")
+            name = f"asyncworkers-{hub.name}-{queue.name}-{number}"
+            if queue.kind == "interpreters":
+                from asyncworkers.bridge.interpreter import InterpreterBridge
+
+                return InterpreterBridge(name)
+            return ThreadBridge(name)
         bridge: object = queue.bridge()
         if not isinstance(bridge, Bridge):
             raise TypeError(f"Queue.bridge made no Bridge but {_checks.shown(bridge)}")
@@ -1139,6 +1272,19 @@ def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
     )
     made.may_chunk = queue.max_jobs is None
     return made
+
+
+def _chronicle(given: Any) -> Chronicle | None:
+    """What records a run, if that is wanted."""
+    if given is False:
+        return None
+    from asyncworkers.chronicle import Chronicle  # what many never need
+
+    if given is True:
+        return Chronicle()
+    if not isinstance(given, Chronicle):
+        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
+    return given
 
 
 def _store(given: Any) -> Callable[[], Store] | None:

@@ -10,6 +10,7 @@ has context variables, and pytest itself leaves one behind, of the decimal modul
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextvars import Context
@@ -43,6 +44,12 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     if item.get_closest_marker("slow"):
         return {"asyncio": asyncio.new_event_loop}
     return loop_factories()
+
+
+def pytest_configure() -> None:
+    """Heed SIGINT also in a background job, where shells have it ignored: children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

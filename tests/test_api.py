@@ -33,6 +33,7 @@ from asyncworkers import (
 )
 from asyncworkers import events as events_module
 from asyncworkers.bridge import ThreadBridge
+from asyncworkers.store.memory import MemoryStore
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -47,7 +48,15 @@ from asyncworkers.testing.plugin import Simulate
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
-MODULES = ("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing")
+INTEGRATIONS = (
+    *(f"asyncworkers.integrations.{name}" for name in ("aiohttp", "asgi", "fastapi", "litestar")),
+    *("asyncworkers.integrations.refusal", "asyncworkers.host"),
+)
+
+MODULES = (
+    *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
+    *INTEGRATIONS,
+)
 
 
 # ---- what is exported is what is documented
@@ -67,7 +76,7 @@ def test_every_exported_name_is_in_the_reference() -> None:
     the type of an argument or an answer.
     """
     documented = names_of("api.md") | names_of("errors.md")
-    types_of_arguments = {"Options", "Listener", "Backoff", "Stored"}
+    types_of_arguments = {"Options", "Listener", "Backoff", "Connection", "Stored", "Using"}
     assert documented - types_of_arguments == set(asyncworkers.__all__)
     assert types_of_arguments <= documented
 
@@ -75,6 +84,18 @@ def test_every_exported_name_is_in_the_reference() -> None:
 def test_every_name_for_tests_is_in_the_reference() -> None:
     """The same for `asyncworkers.testing`, and its plugin."""
     assert names_of("testing.md") - {"plugin"} == set(asyncworkers.testing.__all__)
+
+
+def test_every_name_of_the_integrations_is_in_the_reference() -> None:
+    """The same for what web frameworks get, whose modules are imported one by one."""
+    exported = {f"{module}.{name}" for module in INTEGRATIONS for name in _all(module)}
+    text = (REFERENCE / "integrations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: (\S+)", text, re.MULTILINE)) == exported
+
+
+def _all(module: str) -> list[str]:
+    names: list[str] = importlib.import_module(module).__all__
+    return names
 
 
 def test_every_event_is_in_the_reference() -> None:
@@ -112,11 +133,12 @@ def public_members(of: type) -> list[tuple[str, Any]]:
     """The methods and properties that a class defines itself, by name; the fields of a record are
     explained by its docstring.
     """
+    fields = inspect.get_annotations(of)
     return [
         (name, member)
         for name, member in vars(of).items()
         if not name.startswith("_")
-        and name not in inspect.get_annotations(of)
+        and name not in fields
         and isinstance(member, (types.FunctionType, property, classmethod, staticmethod))
     ]
 
@@ -203,6 +225,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.Unique("key", until=5),
         shows("Unique(key='key', until=5.0, on_duplicate='existing')"),
     ),
+    "SignedPickle": (
+        lambda: asyncworkers.SignedPickle(b"SECRET" * 4),
+        shows("<SignedPickle with 1 keys>"),
+    ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),
     "JobState": (lambda: asyncworkers.JobState.QUEUED, shows("JobState.QUEUED")),
@@ -225,6 +251,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     "HealthApp": (
         lambda: asyncworkers.HealthApp(Supervisor()),
         shows("<HealthApp /healthz /readyz>"),
+    ),
+    "Subscription": (
+        lambda: Supervisor().subscribe(),
+        shows("<Subscription 0 waiting, 0 dropped>"),
     ),
     "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
@@ -357,6 +387,14 @@ TESTING: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.testing.Cancellation(3, "waking", "main"),
         shows("Cancellation(step=3", "waking"),
     ),
+    "StoredJobs": (
+        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore()),
+        shows("<StoredJobs 0 submitted>"),
+    ),
+    "Submitted": (
+        lambda: asyncworkers.testing.Submitted("1", "send", "default", ("Ada",), {}, 0.0, 0, ()),
+        shows("Submitted(id='1'", "args=('Ada',)"),
+    ),
     "Violation": (
         lambda: asyncworkers.testing.Violation(None, "lost"),
         shows("Violation(", "lost"),
@@ -389,13 +427,23 @@ def test_repr_of_testing_tools(name: str) -> None:
     assert " at 0x" not in text
 
 
+LATER = {"chronicle": "Chronicle", "report": "Report", "timeline": "Timeline"}
+
+
 def test_annotations_can_be_read() -> None:
-    """Every annotation of the public API names something that exists when it is read."""
+    """Every annotation of the public API names something that exists when it is read, be it in a
+    module that is imported when it is first used.
+    """
+    later = {
+        name: getattr(importlib.import_module(f"asyncworkers.{module}"), name)
+        for module, name in LATER.items()
+    }
     for name in asyncworkers.__all__:
         one = getattr(asyncworkers, name)
         if inspect.isclass(one) and not issubclass(one, enum.Enum):
             for _, member in public_members(one):
-                typing.get_type_hints(member.fget if isinstance(member, property) else member)
+                asked = member.fget if isinstance(member, property) else member
+                typing.get_type_hints(asked, localns=later)
         elif inspect.isfunction(one):
             typing.get_type_hints(one)
 

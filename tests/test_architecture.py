@@ -15,19 +15,20 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
+    **dict.fromkeys(("_html", "_notebook", "units"), 0),
     **dict.fromkeys(("secret", "redact", "health"), 0),
-    **dict.fromkeys(("function", "host"), 1),
+    **dict.fromkeys(("function", "host", "signed", "subscription"), 1),
     "job": 2,
     **dict.fromkeys(("bridge", "escort", "store"), 3),
-    "_engine": 4,
-    **dict.fromkeys(("current", "logs", "progress", "queue", "signals"), 5),
-    **dict.fromkeys(("embedding", "stored", "stream"), 6),
+    **dict.fromkeys(("_engine", "chronicle"), 4),
+    **dict.fromkeys(("current", "logs", "progress", "queue", "report", "signals"), 5),
+    **dict.fromkeys(("embedding", "plot", "stored", "stream", "timeline"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,
+    **dict.fromkeys(("cli", "__main__", "demo", "integrations", "notebook", "portal"), 10),
     "http": 10,
     "dashboard": 10,
-    **dict.fromkeys(("cli", "__main__", "demo", "integrations"), 10),
     "testing": 11,
 }
 WORDS, PROMISE, DOORS = 0, 9, 10
@@ -43,12 +44,15 @@ CORE_LIBRARIES = {
     "_typeshed",  # for type checkers only
 }
 LIBRARIES = {
+    "_notebook": {"IPython"},
     "cli": {"click", "rich", "uvicorn"},
     "demo": {"aiohttp", "click", "rich"},
     "http": {"starlette"},
     "dashboard": {"starlette"},
     "integrations": {"aiohttp", "fastapi", "litestar", "opentelemetry", "prometheus_client"}
     | {"starlette"},
+    "notebook": {"IPython"},
+    "plot": {"matplotlib"},
     "progress": {"rich"},
     "testing": {"hypothesis", "pytest", "pytest_asyncio"},
 }

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from asyncworkers import Queue, Retry, StoreUnavailable, Supervisor, job
-from asyncworkers.integrations.prometheus import OTHER, PrometheusMetrics
+from asyncworkers import Retry, StoreUnavailable, Supervisor, job
+from asyncworkers.integrations.prometheus import PrometheusMetrics
 from asyncworkers.store.memory import MemoryStore
 
 
@@ -223,33 +223,3 @@ async def test_stalls_of_the_loop_are_counted():
             while not value(registry, "loop_stalls_total"):
                 await asyncio.sleep(0.001)
             assert value(registry, "loop_stalled_seconds_total") > 0
-
-
-@pytest.mark.asyncio
-async def test_fault_O07_names_without_end_make_no_labels_without_end():
-    """Of 100,000 functions only so many are told apart, whatever they are called; the rest is one.
-    So of queues.
-    """
-    registry = CollectorRegistry()
-    queues = [Queue(f"q{number}", 1) for number in range(50)]
-    async with Supervisor(queues=queues) as supervisor:
-        with PrometheusMetrics(supervisor, registry=registry, timings=True, names=10) as metrics:
-            for number in range(200):
-                await supervisor.call(job(works, name=f"f{number}"))
-            for number in range(200, 100_000):  # as it would hear of them
-                metrics.timings(_started(f"f{number}"))
-            families = [*text_string_to_metric_families(generate_latest(registry).decode())]
-            jobs = {s.labels["job"] for f in families for s in f.samples if "job" in s.labels}
-            found = {s.labels["queue"] for f in families for s in f.samples if "queue" in s.labels}
-            assert jobs == {*(f"f{n}" for n in range(9)), OTHER} | {"f9"}
-            assert len(found) == 11
-            assert OTHER in found
-            counted = value(registry, "job_waiting_seconds_count", queue=OTHER, job=OTHER)
-            assert counted == 100_000 - 10
-            assert value(registry, "workers", queue=OTHER) == 53 - 10
-
-
-def _started(name):
-    from asyncworkers.events import AttemptStarted
-
-    return AttemptStarted(0.0, "id", name, "default", (), 1, 1, 0.0)

@@ -16,7 +16,7 @@ from asyncworkers._engine.clock import Clock
 from asyncworkers._engine.escorting import Escorting
 from asyncworkers._log import log
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
-from asyncworkers.events import Listeners
+from asyncworkers.events import Listeners, LoopStalled
 from asyncworkers.function import JobFunction, NoOrder
 from asyncworkers.job import Failure, Job, running_job
 
@@ -92,6 +92,7 @@ class Hub:
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self.depot: Depot | None = None  # what there is of a store
         self.witnesses: list[Witness] = []  # who is shown the errors of attempts
+        self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
         self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
 

@@ -604,7 +604,7 @@ class LineWorker(BridgedWorker):
                     job._wake()
             else:
                 self.process.shared.places[number & ring.MASK] = 0
-                self._end_rarely(one, kind, started, payload)
+                self._end_rarely(one, kind, started, ended, payload)
         if learn is not None:
             learn[0].learn(learn[1] * 1e-9)
             self.children.deaths = 0
@@ -612,7 +612,7 @@ class LineWorker(BridgedWorker):
             self._pulse = LOOK
         return found
 
-    def _end_rarely(self, one: Sent, kind: int, started: int, payload: Any) -> None:
+    def _end_rarely(self, one: Sent, kind: int, started: int, ended: int, payload: Any) -> None:
         """Settle a job that did not simply succeed, or of whom somebody is told."""
         job, parcel, _ = one
         if job._state == QUEUED:
@@ -623,7 +623,9 @@ class LineWorker(BridgedWorker):
             self._begin(job, self._moment(started))
         ended_by_verdict = self.job is job and self.verdict is not None
         outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
-        self._conclude(job, parcel, outcome)
+        # The loop may hear late of several ends at once: a job ended when its child says so.
+        moment = max(self._moment(ended), job._started) if kind != ring.SKIPPED else None
+        self._conclude(job, parcel, outcome, moment)
 
     def _unload(
         self, number: int, started: int, ended: int, message: memoryview, *, at_once: bool
@@ -717,9 +719,19 @@ class LineWorker(BridgedWorker):
         except BaseException as error:
             return Failed(_unreadable(job, error))
 
-    def _conclude(self, job: Job[Any], parcel: Parcel | None, outcome: Outcome | None) -> None:
-        """Settle a job that has begun; if it will run again, it keeps what was packed."""
+    def _conclude(
+        self,
+        job: Job[Any],
+        parcel: Parcel | None,
+        outcome: Outcome | None,
+        moment: float | None = None,
+    ) -> None:
+        """Settle a job that has begun, and ended now unless another moment is given; if it will run
+        again, it keeps what was packed.
+        """
         queue = self.home
+        if moment is None:
+            moment = queue.now()
         verdict = self.verdict
         if self.job is not job:
             self.job, verdict = job, None
@@ -729,10 +741,10 @@ class LineWorker(BridgedWorker):
             self.clear()
             if queue.told:
                 skipped = BridgeBroken("its child was asked to let go of it, and had not begun")
-                queue.tell_ended(job, self, Failed(skipped), Release())
-            queue.settle(job, Release(), queue.now())
+                queue.tell_ended(job, self, Failed(skipped), Release(), moment)
+            queue.settle(job, Release(), moment)
         else:
-            queue.conclude(job, self, outcome, queue.now())
+            queue.conclude(job, self, outcome, moment)
         if job._state < RUNNING and parcel is not None:
             job._value = parcel
 

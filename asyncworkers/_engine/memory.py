@@ -120,7 +120,7 @@ class MemoryQueue:
         hub: Hub,
         name: str,
         *,
-        kind: Literal["loop", "threads", "processes", "bridge"],
+        kind: Literal["loop", "threads", "processes", "interpreters", "bridge"],
         workers: int,
         maxsize: int | None,
         isolation: Literal["shared", "task"],
@@ -339,8 +339,7 @@ class MemoryQueue:
     def tell_completed(self, job: Job[Any], attempt: Attempt) -> None:
         """A worker has settled the ordinary case by itself: its job succeeded."""
         if self.told:
-            seconds = job._finished - job._started
-            self.tell_end(job, attempt, seconds, "Succeeded", "Complete", None, None)
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
         self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, "succeeded")
@@ -359,7 +358,7 @@ class MemoryQueue:
         attempt.clear()
         job._finished = moment
         if self.told:
-            self.tell_ended(job, attempt, outcome, decision)
+            self.tell_ended(job, attempt, outcome, decision, moment)
         try:
             self.settle(job, decision, moment)
         except BaseException as crash:  # a fault of ours
@@ -770,10 +769,16 @@ class MemoryQueue:
             self.hub.listeners.emit(event(self.clock.now(), *details))
 
     def _emit(self, event: Callable[..., events.Event], job: Job[Any], *details: Any) -> None:
+        self._emit_at(self.now(), event, job, *details)
+
+    def _emit_at(
+        self, moment: float, event: Callable[..., events.Event], job: Job[Any], *details: Any
+    ) -> None:
+        """Tell of something that happened at this moment, and perhaps is known only now."""
         listeners, order = self.hub.listeners, job._order
         if listeners:
             job_id, tags = self.job_id(job), order.policies.tags
-            listeners.emit(event(self.now(), job_id, order.name, self.name, tags, *details))
+            listeners.emit(event(moment, job_id, order.name, self.name, tags, *details))
 
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
@@ -789,18 +794,17 @@ class MemoryQueue:
         rare = job._rare
         since = job._created if rare is None else max(job._created, rare.due)
         waited = max(0.0, job._started - since)
-        self._emit(events.AttemptStarted, job, job.attempt, attempt.number, waited)
+        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number, waited)
 
     def tell_ended(
-        self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision
+        self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision, moment: float
     ) -> None:
-        """An attempt has ended, and this is what is done about it."""
+        """An attempt has ended at this moment, and this is what is done about it."""
         kind = error = None
         if isinstance(outcome, Failed):
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
-        seconds = self.now() - job._started
         ended = type(outcome).__name__, type(decision).__name__, kind, error
-        self.tell_end(job, attempt, seconds, *ended)
+        self.tell_end(job, attempt, moment, *ended)
         if isinstance(outcome, Failed) and self.hub.witnesses:
             self.hub.show_error(job, outcome.error)
 
@@ -808,7 +812,7 @@ class MemoryQueue:
         self,
         job: Job[Any],
         attempt: Attempt,
-        seconds: float,
+        moment: float,
         outcome: str,
         decision: str,
         kind: str | None,
@@ -817,8 +821,9 @@ class MemoryQueue:
         """The same in the words of the event."""
         if self.hub.escort is not None:
             self.hub.escort.ended(job, outcome, decision, kind, error)
+        details = job.attempt, attempt.number, moment - job._started
         ended = outcome, decision, kind, error
-        self._emit(events.AttemptEnded, job, job.attempt, attempt.number, seconds, *ended)
+        self._emit_at(moment, events.AttemptEnded, job, *details, *ended)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
         """A worker's child or bridge has died."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from asyncworkers._engine.children import ChildStats
+from asyncworkers import _html
+from asyncworkers._engine.children import ChildStats, in_bytes
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
@@ -62,11 +63,22 @@ class QueueStats(Record):
     logs_dropped: int = 0
     oldest: float | None = None
 
+    def _repr_html_(self) -> str:
+        return _html.block(f"queue {self.name}", _table([self]), _children([self]))
+
 
 class Stats(Record):
     """The figures of all queues of a supervisor at one moment; sums are properties."""
 
     queues: dict[str, QueueStats]
+
+    def _repr_html_(self) -> str:
+        return _html.block("Queues", self._tables())
+
+    def _tables(self) -> str:
+        """The figures of all queues, for a notebook."""
+        queues = list(self.queues.values())
+        return _table(queues) + _children(queues)
 
     def _sum(self, figure: str) -> int:
         return sum(getattr(queue, figure) for queue in self.queues.values())
@@ -260,9 +272,57 @@ class DrainReport(Record):
         )
         return f"drained in {self.seconds:.2f} s: {counts}" + _named("abandoned", self.abandoned)
 
+    def _repr_html_(self) -> str:
+        ends = {
+            "done": self.done,
+            "cancelled": self.cancelled,
+            "not started": self.not_started,
+            "abandoned": self.abandoned,
+        }
+        lines = [(end, len(ids), "" if end == "done" else _some(ids)) for end, ids in ends.items()]
+        table = _html.rows(("became of", "jobs", "which"), lines)
+        return _html.block(f"Drained in {self.seconds:.2f} s", table)
 
-def _named(word: str, ids: Iterable[str]) -> str:
-    names = list(ids)
-    return (
-        f" ({word}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
-    )
+
+def _named(word: str, ids: Sequence[str]) -> str:
+    return f" ({word}: {_some(ids)})" if ids else ""
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:10]) + (", ..." if len(ids) > 10 else "")
+
+
+# ---- as notebooks show it
+
+FIGURES = ("running", "queued", "scheduled", "succeeded", "failed", "cancelled", "retried")
+RARE_FIGURES = ("lent", "timed_out", "abandoned", "held_threads", "zombies", "logs_dropped")
+"""Those that get a column only if they say something."""
+
+
+def _table(queues: Sequence[QueueStats]) -> str:
+    rare = [one for one in RARE_FIGURES if any(getattr(queue, one) for queue in queues)]
+    shown = ("workers", *FIGURES, *rare)
+    lines = [
+        (
+            f"{queue.name} (paused)" if queue.paused else queue.name,
+            *(getattr(queue, figure) for figure in shown),
+        )
+        for queue in queues
+    ]
+    return _html.rows(("queue", *(figure.replace("_", " ") for figure in shown)), lines)
+
+
+def _children(queues: Sequence[QueueStats]) -> str:
+    lines = [
+        (
+            f"{queue.name} {child.worker}",
+            str(child.pid),
+            "" if child.memory is None else in_bytes(child.memory),
+            child.jobs,
+            child.sent,
+            child.job_name or ("idle" if child.ready else "starting"),
+        )
+        for queue in queues
+        for child in queue.children
+    ]
+    return _html.rows(("process", "pid", "memory", "jobs done", "sent ahead", "now"), lines)

@@ -142,8 +142,12 @@ class Watchdog:
             self._over.set()
 
     def _emit(self, details: tuple[Any, ...]) -> None:
-        if self._hub.listeners:
-            self._hub.listeners.emit(LoopStalled(self._hub.clock.now(), *details))
+        stall = LoopStalled(self._hub.clock.now(), *details)
+        count, seconds, worst = self._hub.stalls
+        if worst is None or stall.seconds > worst.seconds:
+            worst = stall
+        self._hub.stalls = count + 1, seconds + stall.seconds, worst
+        self._hub.listeners.emit(stall)
 
     def _place(self) -> Place | None:
         """Where the loop's thread is; None if it only waits for something to happen."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from asyncworkers import redact
-from asyncworkers.store.codec import stored_error
+from asyncworkers.store.codec import StoredError, stored_error
 from asyncworkers.store.protocol import CODEC, StoredJob
 
 __all__ = ["brief", "full", "moment", "progress", "trouble"]
@@ -35,7 +35,7 @@ def trouble(job: StoredJob) -> str:
     """What went wrong with a job in a line, "" if nothing did."""
     if job.error is None:
         return ""
-    error = stored_error(job.error)
+    error = _error(job.error)
     return f"{error.type}: {error.message}" if error.message else error.type
 
 
@@ -54,7 +54,7 @@ def progress(job: StoredJob) -> str:
 
 def brief(job: StoredJob) -> dict[str, Any]:
     """A job without its arguments and without its result."""
-    error = None if job.error is None else stored_error(job.error)
+    error = None if job.error is None else _error(job.error)
     return {
         "id": job.id,
         "name": job.name,
@@ -90,9 +90,15 @@ def full(job: StoredJob, *, reveal: bool) -> dict[str, Any]:
     if job.codec == CODEC and isinstance(arguments, list) and len(cast("Any", arguments)) == 2:
         document["args"], document["kwargs"] = arguments
     if job.error is not None:
-        error = stored_error(job.error)
+        error = _error(job.error)
         document["error"] |= {"notes": list(error.notes), "traceback": error.traceback}
     return document
+
+
+def _error(text: str) -> StoredError:
+    """An error as it may be shown: passwords of URLs in it are masked."""
+    error = stored_error(text)._asdict()
+    return StoredError(**redact.masked(error | {"args": None}, items=NO_LIMIT, limit=None))
 
 
 def _plain(text: str | None) -> Any:

@@ -18,12 +18,15 @@ from asyncworkers import run as run_loop
 from asyncworkers.bridge.terms import usable_processors
 from asyncworkers.demo.records import DemoFailed, Run, Settings
 from asyncworkers.demo.render import prepare
-from asyncworkers.demo.units import counted
+from asyncworkers.units import counted
 
 __all__ = ["demo"]
 
 BATCHES = 8
 """Child processes in all, however many run at once: both kinds of run do the same."""
+
+TITLE = "The standard library's pages: rendered, served, crawled and analyzed"
+"""What is written over the timeline."""
 
 INTERRUPTED = 130
 """The exit code of what Ctrl-C broke off, as shells have it."""
@@ -192,15 +195,21 @@ def _work(run: Run, stream: TextIO) -> None:
 def _tell(run: Run, stream: TextIO, *, as_json: bool) -> None:
     from asyncworkers.demo import ratio, report
     from asyncworkers.demo.findings import find
-    from asyncworkers.demo.timeline import write_timeline
+    from asyncworkers.timeline import Timeline
 
     settings, found = run.settings, find(run)
     document = ratio.document(run, found)
     compared = None if settings.store is not None else ratio.comparison(settings, document)
     if run.complete and settings.store is None:
         ratio.keep(settings, document)
-    timeline = settings.output / f"timeline-{settings.mode}.html"
-    write_timeline(timeline, run.attempts, _subtitle(run), report.figures(found))
+    drawn = Timeline(
+        run.bars(),
+        title=TITLE,
+        subtitle=_subtitle(run),
+        figures=report.figures(found),
+        story="page",
+    )
+    timeline = drawn.save(settings.output / f"timeline-{settings.mode}.html")
     if as_json:
         print(json.dumps(document, indent=1))
     else:

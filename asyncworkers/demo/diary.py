@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from asyncworkers import Supervisor
@@ -58,7 +57,6 @@ class Diary:
         self._supervisor: Supervisor | None = None
         self._subjects: dict[str, str] = {}
         self._progress: dict[str, int] = {}
-        self._last: dict[tuple[str, int], int] = {}  # the number of each worker's last attempt
 
     # ---- with a supervisor
 
@@ -100,23 +98,15 @@ class Diary:
             ending = Ending.CANCELLED
         else:
             ending = ending_of(event.error_type)
-        # A child process begins and ends jobs while the loop is busy, which hears of it later: the
-        # length of an attempt is told, its end is at the latest where the worker's next one began.
         end = event.at - self._began
-        start = end - event.seconds
-        attempts, worker = self.run.attempts, (event.queue, event.worker)
-        before = self._last.get(worker)
-        if before is not None and attempts[before].end > start:
-            attempts[before] = replace(attempts[before], end=start)
-        self._last[worker] = len(attempts)
-        attempts.append(
+        self.run.attempts.append(
             Attempt(
                 job=event.job_name,
                 subject=self._subjects.get(event.job_id, ""),
                 number=event.attempt,
                 queue=event.queue,
                 worker=event.worker,
-                start=start,
+                start=end - event.seconds,
                 end=end,
                 ending=ending,
             )

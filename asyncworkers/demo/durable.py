@@ -12,7 +12,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -230,7 +230,7 @@ def progress(settings: Settings, store: Path) -> Progress | None:
 
 
 @contextlib.contextmanager
-def _opened(store: Path) -> Iterator[sqlite3.Connection]:
+def _opened(store: Path) -> Generator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(store)) as connection:
         yield connection
 

@@ -12,7 +12,7 @@ from typing import Any
 from asyncworkers.demo.findings import Findings
 from asyncworkers.demo.records import Run, Settings
 from asyncworkers.demo.report import Section
-from asyncworkers.demo.units import seconds
+from asyncworkers.units import seconds
 
 __all__ = ["comparison", "document", "keep"]
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from asyncworkers.timeline import Bar
+
 __all__ = [
     "Attempt",
     "Compression",
@@ -185,6 +187,13 @@ class Run:
     cpu_threads: float = 0.0
     cpu_children: float = 0.0
     complete: bool = False
+
+    def bars(self) -> list[Bar]:
+        """The attempts as a timeline draws them."""
+        return [
+            Bar(a.queue, a.worker, a.job, a.subject, a.number, a.start, a.end, a.ending.value)
+            for a in self.attempts
+        ]
 
     def stage(self, job: str) -> Stage:
         """The stage of a job's name, made when it is first asked for."""

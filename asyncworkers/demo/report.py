@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from asyncworkers.demo.findings import Findings, Stall
-from asyncworkers.demo.units import counted, seconds, size
+from asyncworkers.units import counted, seconds, size
 
 __all__ = ["Section", "figures", "print_sections", "sections"]
 

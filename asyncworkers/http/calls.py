@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
-from asyncworkers import Job, JobFunction, Supervisor, _checks
+from asyncworkers import Job, JobFunction, Secret, Supervisor, _checks
 from asyncworkers.errors import SupervisorClosed
 from asyncworkers.function import Call
 from asyncworkers.http.answers import Refused
 from asyncworkers.store.codec import DEEPEST, FunctionCodec, Parameter, too_deep
 
-__all__ = ["Exposed", "exposed"]
+__all__ = ["Exposed", "exposed", "is_ours", "is_secret"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _read_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -83,7 +84,7 @@ class Exposed:
         try:
             return parameter.decode(raw)
         except Exception as error:  # also what a class of the user's raises
-            cause = _checks.printable(str(error))[:500]
+            cause = "it is secret" if parameter.secret else _checks.printable(str(error))[:500]
             raise _invalid(
                 parameter.name, f"argument {parameter.name!r} of {self.name}: {cause}"
             ) from None
@@ -93,8 +94,8 @@ def _unreadable(annotation: Any) -> str:
     """Why no JSON can become what this annotation asks for; empty if it can."""
 
     def hook(kind: Any) -> dict[str, Any]:
-        if hasattr(kind, "model_validate"):  # a pydantic model
-            return {}
+        if hasattr(kind, "model_validate") or is_secret(kind):  # a pydantic model
+            return {"title": "readable"}
         raise TypeError(f"no JSON becomes a {kind!r}")
 
     try:
@@ -178,6 +179,11 @@ def _has_store(supervisor: Supervisor) -> bool:
         return False
     except SupervisorClosed:  # it has one, and was not entered yet
         return True
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether this is the annotation of a secret."""
+    return annotation is Secret or typing.get_origin(annotation) is Secret
 
 
 def is_ours(job: Job[Any], function: Exposed) -> bool:

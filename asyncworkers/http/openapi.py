@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from asyncworkers import JobState
-from asyncworkers.http.calls import Exposed
-from asyncworkers.store.codec import to_json
+from asyncworkers.http.calls import Exposed, is_secret
+from asyncworkers.store.codec import Parameter, to_json
 
 __all__ = ["describe"]
 
@@ -240,6 +240,8 @@ def _schemas(
     inner: dict[str, Any] = {}
 
     def hook(kind: Any) -> dict[str, Any]:
+        if is_secret(kind):
+            return {"writeOnly": True, "description": "Secret: it is shown nowhere."}
         model = getattr(kind, "model_json_schema", None)  # of pydantic
         if model is None:
             return {}
@@ -254,8 +256,7 @@ def _schemas(
     taken: dict[str, dict[str, Any]] = {}
     for one in functions:
         properties = {
-            name: _with_default(next(made), parameter.default)
-            for name, parameter in one.parameters.items()
+            name: _with_default(next(made), parameter) for name, parameter in one.parameters.items()
         }
         required = [n for n, p in one.parameters.items() if p.default is inspect.Parameter.empty]
         taken[one.name] = {
@@ -276,11 +277,11 @@ def _describable(kind: Any, hook: Any) -> Any:
     return kind
 
 
-def _with_default(schema: dict[str, Any], default: Any) -> dict[str, Any]:
-    if default is inspect.Parameter.empty:
+def _with_default(schema: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
+    if parameter.default is inspect.Parameter.empty or parameter.secret:
         return schema
     try:
-        plain = msgspec.json.decode(to_json(default))
+        plain = msgspec.json.decode(to_json(parameter.default))
     except Exception:  # it has no form in JSON, and needs none
         return schema
     return {**schema, "default": plain}

@@ -15,21 +15,24 @@ from asyncworkers.integrations.refusal import (
 try:
     from litestar import Request, Response
     from litestar.config.app import AppConfig
-    from litestar.di import Provide
+    from litestar.di import NamedDependency, Provide
     from litestar.plugins import InitPlugin
 except ImportError as error:
     raise ImportError(
         "asyncworkers.integrations.litestar needs Litestar: pip install 'asyncworkers[litestar]'"
     ) from error
 
-__all__ = ["SupervisorPlugin"]
+__all__ = ["SupervisorDep", "SupervisorPlugin"]
+
+SupervisorDep = NamedDependency[Supervisor]
+"""The type of an argument that a plugin provides: `supervisor: SupervisorDep`."""
 
 
 class SupervisorPlugin(InitPlugin):
     """`Litestar(plugins=[SupervisorPlugin(supervisor)])`.
 
-    The supervisor lives as long as the application. Handlers get it as the dependency `name`, and
-    `app.state` has it under that name too. What it refuses, because a queue is full or the drain
+    The supervisor lives as long as the application. Handlers get it as the dependency `name`, of type
+    SupervisorDep, and `app.state` has it under that name too. What it refuses, because a queue is full or the drain
     has begun, is answered with 503 and `Retry-After: <retry_after>`. Another supervisor needs another
     plugin with another name.
     """

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from asyncworkers.errors import QueueFull, SupervisorClosed, SupervisorFailed
 
-__all__ = ["REFUSALS", "RETRY_AFTER", "Refusal", "checked_retry_after", "refusal"]
+__all__ = ["REFUSALS", "RETRY_AFTER", "Refusal", "refusal"]
 
 REFUSALS = (QueueFull, SupervisorClosed, SupervisorFailed)
 """The exceptions that say that the service, not the request, is the reason."""

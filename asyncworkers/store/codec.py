@@ -89,6 +89,7 @@ class _Slot:
 class Parameter(NamedTuple):
     """A parameter of a function, for those who call it from outside: `decode` reads a value of its
     type from JSON, and raises if it is none; `trouble` says why its annotation cannot be read by.
+    What is wrong with a `secret` one must not be told.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Parameter(NamedTuple):
     annotation: Any
     decode: Callable[[bytes | msgspec.Raw], Any]
     trouble: str
+    secret: bool
 
 
 class FunctionCodec:
@@ -137,6 +139,7 @@ class FunctionCodec:
                 annotation,
                 slot.decode,
                 slot.trouble,
+                slot.secret,
             )
         )
         match parameter.kind:
@@ -368,9 +371,15 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
+_encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode
+
+
 def to_json(value: Any) -> bytes:
-    """A value as JSON, whatever it would come back as; raises for what JSON has no word for."""
-    return _encode(value)
+    """A value as JSON that is for others to see, whatever it would come back as: secrets are masked.
+
+    Raises for what JSON has no word for.
+    """
+    return _encode_to_show(value)
 
 
 def _same(sent: Any, back: Any) -> bool:

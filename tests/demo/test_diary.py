@@ -8,7 +8,7 @@ from asyncworkers import Retry, RetryLater, Supervisor, current_job, job
 from asyncworkers.demo.analyze import compress, parse
 from asyncworkers.demo.diary import Diary, ending_of
 from asyncworkers.demo.records import Ending, Page, Run, Settings, Stall
-from asyncworkers.events import AttemptEnded, LoopStalled
+from asyncworkers.events import LoopStalled
 
 
 @pytest.fixture
@@ -80,21 +80,6 @@ async def test_what_child_processes_do_is_written_down(run):
     }
     assert len({a.worker for a in run.attempts}) in {1, 2}
     assert run.cpu_children > 0
-
-
-def test_attempts_heard_of_together_follow_one_another(run):
-    """A worker's attempt ends at the latest where its next one began, however late that is told."""
-    diary = Diary(run)
-    for at, worker, seconds in ((9.0, 1, 3.0), (9.0, 1, 1.0), (9.0, 2, 3.0), (9.5, 1, 0.25)):
-        who = at, "id", "parse", "processes", (), 1, worker
-        diary(AttemptEnded(*who, seconds, "Succeeded", "Complete", None, None))
-    spans = [(a.worker, a.start + diary._began, a.end + diary._began) for a in run.attempts]
-    assert spans == [
-        (1, pytest.approx(6.0), pytest.approx(8.0)),
-        (1, pytest.approx(8.0), pytest.approx(9.0)),
-        (2, pytest.approx(6.0), pytest.approx(9.0)),
-        (1, pytest.approx(9.25), pytest.approx(9.5)),
-    ]
 
 
 def test_a_stall_is_named_by_its_place(run):

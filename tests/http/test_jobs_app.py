@@ -14,7 +14,7 @@ import httpx2
 import msgspec
 import pytest
 
-from asyncworkers import Queue, Supervisor, current_job, job
+from asyncworkers import Queue, Secret, Supervisor, current_job, job
 from asyncworkers.http import JobsApp, Token
 from asyncworkers.http.ledger import Ledger
 
@@ -262,6 +262,35 @@ async def test_a_reason_is_a_short_text(body: Any) -> None:
         answer = await face.post(f"/{ident}/cancel", body)
         assert (answer.status_code, answer.json()["error"]["argument"]) == (422, "reason")
         assert (await face.get(f"/{ident}")).json()["state"] in ("queued", "running")
+
+
+@PLACES
+@pytest.mark.asyncio
+async def test_a_secret_comes_in_and_is_told_nowhere(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job gets it; neither the result, nor an error, nor the log, nor the description shows it."""
+    canary = "CANARY-7f3a"
+
+    @job
+    async def log_in(name: str, password: Secret[str] = Secret("CANARY-7f3a")) -> Secret[str]:  # noqa: B008
+        assert password.reveal() == canary
+        return password
+
+    options = {**options_for(place, tmp_path), "functions": [log_in]} if place == "store" else {}
+    async with faces(options, expose={log_in.name.split(".")[-1]: log_in}) as face:
+        ident = await face.submit("log_in", name="a", password=canary)
+        answers = [
+            await face.get(f"/{ident}/result?wait=30"),
+            await face.get("/"),
+            await face.get("/openapi.json"),
+            await face.post("/submit/log_in", {"name": "a", "password": [canary]}),
+            await face.post("/submit/log_in", {"name": 1, "password": canary}),
+        ]
+        assert [one.status_code for one in answers] == [200, 200, 200, 422, 422]
+        assert answers[0].json()["state"] == "succeeded"
+        assert answers[0].json()["result"] == "***"
+        assert canary not in "".join(one.text for one in answers) + caplog.text
 
 
 # ---- what may be submitted

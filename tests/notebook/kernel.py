@@ -38,16 +38,18 @@ async def execute(path: Path, how: str) -> dict[str, Any]:
     notebook = nbformat.read(path, as_version=4)
     client = Client(notebook, timeout=60, kernel_name="python3")
     cells: list[str] = []
+    html: list[str] = []
     async with client.async_setup_kernel():
         for index, cell in enumerate(notebook.cells):
             with contextlib.suppress(CellExecutionError):  # it is in the output
                 await client.async_execute_cell(cell, index)
             cells.append(text_of(cell))
+        html = [html_of(cell) for cell in notebook.cells]  # what is updated in place, at last
         if how == "kill":
             await client.km.shutdown_kernel(now=True)
     said = re.findall(r"^children: (.*)$", "\n".join(cells), re.MULTILINE)
     children = {int(pid) for line in said for pid in line.split(",")}
-    return {"cells": cells, "left": await left_of(children)}
+    return {"cells": cells, "html": html, "left": await left_of(children)}
 
 
 def text_of(cell: Any) -> str:
@@ -61,6 +63,12 @@ def text_of(cell: Any) -> str:
         else:
             found.append(output.data["text/plain"] + "\n")
     return "".join(found)
+
+
+def html_of(cell: Any) -> str:
+    """What a cell shows on a page, other than text."""
+    data = [output.data for output in cell.get("outputs", ()) if "data" in output]
+    return "".join(one.get("text/html", "") for one in data)
 
 
 async def left_of(processes: set[int]) -> list[int]:

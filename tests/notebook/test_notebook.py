@@ -23,13 +23,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 Execute = Callable[..., Any]
 
 
+class Said(list[str]):
+    """What each cell has put out as text, as it ended; `html` is what it shows on a page at last."""
+
+    html: list[str]
+
+
 @pytest.fixture
 def execute(tmp_path: Path) -> Execute:
     """Runs a notebook, given as a file or as the text of its cells; answers with what each cell put
     out, after a look at whether a process of theirs is left.
     """
 
-    def execute(*cells: str | Path, how: str = "shutdown") -> list[str]:
+    def execute(*cells: str | Path, how: str = "shutdown") -> Said:
         path = cells[0]
         if not isinstance(path, Path):
             path = tmp_path / "notebook.ipynb"
@@ -49,7 +55,8 @@ def execute(tmp_path: Path) -> Execute:
         assert result.returncode == 0, result.stderr
         told = json.loads(result.stdout.splitlines()[-1])
         assert told["left"] == []
-        said: list[str] = told["cells"]
+        said = Said(told["cells"])
+        said.html = told["html"]
         return said
 
     return execute
@@ -176,11 +183,167 @@ def test_a_cell_that_is_run_again(execute: Execute) -> None:
         "async def gone():\n"
         "    while os.path.exists(f'/proc/{pid}'):\n"
         "        await asyncio.sleep(0)\n"
-        "async with asyncio.timeout(20):\n"
+        "async with asyncio.timeout(50):\n"
         "    await gone()\n"
         "print(await supervisor.call(job(abs, cpu=True), -5))",
     )
     assert said[3] == "5\n"
+
+
+OPEN = """\
+import asyncio, threading
+from asyncworkers import Supervisor, current_job, job
+
+supervisor = await Supervisor(processes=1, stall=None).open()
+"""
+
+ON_EVERY_BRIDGE = """\
+async def on_the_loop(number):
+    return {text!r}, number + shift
+
+def elsewhere(number):
+    return {text!r}, number + shift
+
+shift = {shift}
+"""
+
+CALL_EACH = """\
+print(await supervisor.call(on_the_loop, 1))
+print(await supervisor.call(elsewhere, 2))
+print(await supervisor.call(job(elsewhere, cpu=True), 3))
+"""
+
+
+def test_functions_of_cells_on_every_bridge(execute: Execute) -> None:
+    """A supervisor that was opened in a cell runs the functions of cells on the loop, in a thread and
+    in a process, and their new texts, and what they read, once their cell was run again; and is closed.
+    """
+    said = execute(
+        OPEN,
+        ON_EVERY_BRIDGE.format(text="old", shift=0),
+        CALL_EACH,
+        ON_EVERY_BRIDGE.format(text="new", shift=10),
+        CALL_EACH,
+        "print(await supervisor.close())\nsupervisor.state",
+    )
+    assert said[2] == "('old', 1)\n('old', 2)\n('old', 3)\n"
+    assert said[4] == "('new', 11)\n('new', 12)\n('new', 13)\n"
+    assert said[5].startswith("drained in ")
+    assert said[5].endswith("'closed'\n")
+
+
+BUTTON = """\
+async def on_the_loop():
+    print("interrupt me", flush=True)
+    await asyncio.Event().wait()
+
+def in_a_thread():
+    print("interrupt me", flush=True)
+    stopped = threading.Event()
+    with current_job().cancelled.on_cancel(stopped.set):
+        stopped.wait()
+    ended.set()
+
+ended = threading.Event()
+"""
+
+
+def test_the_button_on_every_bridge(execute: Execute) -> None:
+    """What a cell awaits on the loop or in a thread is cancelled too, and the supervisor is as before."""
+    said = execute(
+        OPEN,
+        BUTTON,
+        "await supervisor.call(on_the_loop)",
+        "await supervisor.call(in_a_thread)",
+        "print(ended.wait(20), await supervisor.call(abs, -1))\n"
+        "print(supervisor.stats().queues['default'].cancelled)\nprint(await supervisor.close())",
+    )
+    assert said[2] == said[3] == "interrupt me\nCancelledError: \n"
+    assert said[4].startswith("True 1\n1\ndrained in ")
+
+
+def test_progress_is_shown_in_place(execute: Execute) -> None:
+    """A map's progress is one display, which at last, as the notebook is saved, says how it went."""
+    said = execute(
+        OPEN,
+        "def odd_fails(number):\n    return 1 / (number % 2)",
+        "await supervisor.map(abs, range(3)).progress('<b>three</b>')",
+        "async for _ in supervisor.map(odd_fails, range(4), cpu=True).outcomes().progress():\n"
+        "    pass",
+        "await supervisor.map(odd_fails, [1, 0]).progress()",
+        "await supervisor.close()",
+    )
+    assert said[2].count("three") == 1
+    assert "&lt;b&gt;three&lt;/b&gt;" in said.html[2]
+    assert "3/3, in " in said.html[2]
+    assert "4/4, 2 failed, in " in said.html[3]
+    assert 'value="1.0000"' in said.html[3]
+    assert "1 failed" in said.html[4]
+    assert said[4].endswith("ZeroDivisionError: division by zero\n")
+    assert all(html.count("<progress") == 1 for html in said.html[2:5])
+
+
+def test_a_supervisor_is_watched(execute: Execute) -> None:
+    """`watch` shows a supervisor in place until that ends, also one behind a portal, whose cell waits."""
+    said = execute(
+        OPEN,
+        "from asyncworkers.notebook import watch\n"
+        "from asyncworkers.portal import Portal\n"
+        "watching = watch(supervisor, every=0.05)",
+        "await supervisor.map(abs, range(7))\nawait supervisor.close()\n"
+        "while 'going on' in repr(watching):\n    await asyncio.sleep(0.01)",
+        "with Portal(Supervisor(stall=None)) as portal:\n"
+        "    watching = portal.run(watch, portal.supervisor, every=0.05)\n"
+        "    portal.map(abs, range(8)).all()\n"
+        "    portal.run(watching.stop)",
+    )
+    assert said[2] == ""
+    assert "Supervisor, closed" in said.html[1]
+    assert '<td class="number">7</td>' in said.html[1]
+    assert "Supervisor, open" in said.html[3]
+    assert '<td class="number">8</td>' in said.html[3]
+    assert said.html[1].count("<table") == 1
+
+
+def test_a_portal_in_a_cell(execute: Execute) -> None:
+    """Where a loop runs already a portal is used without `await`, with the functions of cells on every
+    bridge; the button cancels what the cell waits for, and leaves the portal as it was.
+    """
+    said = execute(
+        "import asyncio, threading\n"
+        "from asyncworkers import Supervisor, current_job, job\n"
+        "from asyncworkers.portal import Portal\n"
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()",
+        ON_EVERY_BRIDGE.format(text="new", shift=10),
+        CALL_EACH.replace("await supervisor", "portal"),
+        BUTTON + "portal.call(on_the_loop)",
+        "portal.call(in_a_thread)",
+        "print(ended.wait(20), [value for value in portal.map(abs, iter([-1, -2]))])\n"
+        "print(portal.supervisor.state)",
+        "portal.map(abs, range(5)).progress('five').all()",
+        "portal",
+        "portal.close()",
+    )
+    assert said[2] == "('new', 11)\n('new', 12)\n('new', 13)\n"
+    assert said[3] == said[4] == "interrupt me\nKeyboardInterrupt: \n"
+    assert said[5] == "True [1, 2]\nopen\n"
+    assert "5/5" in said.html[6]
+    assert "Supervisor, open" in said.html[7]
+    assert "Drained in" in said.html[8]
+
+
+@pytest.mark.parametrize("how", ["shutdown", "kill"])
+def test_a_kernel_ends_with_an_open_portal(execute: Execute, how: str) -> None:
+    """However a kernel ends in which a portal was not closed, its child ends with it."""
+    said = execute(
+        "import os, time\nfrom asyncworkers import Supervisor, job\n"
+        "from asyncworkers.portal import Portal\n"
+        "portal = Portal(Supervisor(processes=1, stall=None)).open()\n"
+        "print('children:', portal.call(job(os.getpid, cpu=True)))\n"
+        "running = portal.submit(job(time.sleep, cpu=True), 600)",
+        how=how,
+    )
+    assert "children: " in said[0]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.ipynb")))

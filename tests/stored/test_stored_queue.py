@@ -345,6 +345,21 @@ async def test_a_job_that_awaits_what_is_left_in_the_store_goes_back_at_the_end(
         assert states == [("double", "scheduled"), ("waits", "queued")]
 
 
+async def test_closing_between_an_answer_and_what_hears_of_it(place):
+    """A call to the store that has just been answered is waited for with a turn of the loop."""
+    async with place.supervisor() as supervisor:
+        feeder = supervisor._depot.feeder
+        while feeder._leasing is not None:
+            await asyncio.sleep(0)
+        feeder.stop()
+        await asyncio.wait([feeder._task])
+        feeder._leasing = answered = asyncio.get_running_loop().create_future()
+        answered.add_done_callback(feeder._leased)
+        answered.set_result([])
+        await feeder.close()
+        assert feeder._leasing is None
+
+
 async def test_a_job_that_awaits_a_stored_job(place):
     """A stored job lends its slot while it awaits another one: one worker is enough."""
     async with place.supervisor(workers=1) as supervisor:

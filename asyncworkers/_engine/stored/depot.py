@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -13,21 +13,23 @@ from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.stored.feeder import Feeder
-from asyncworkers._engine.stored.forms import Form, Forms, Listed
+from asyncworkers._engine.stored.forms import Form, Forms, Listed, written_for
 from asyncworkers._engine.stored.keeper import Keeper
 from asyncworkers._engine.stored.link import EMPTY, Link
 from asyncworkers._engine.stored.queue import Held, StoredQueue, held_of
 from asyncworkers._engine.stored.settler import Settler
 from asyncworkers._engine.stored.views import Seen, Views
 from asyncworkers._log import log
-from asyncworkers.errors import DuplicateJob, JobCancelled, StoreUnavailable
+from asyncworkers.errors import ArgumentsMismatch, DuplicateJob, JobCancelled, StoreUnavailable
 from asyncworkers.escort import packed
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
 from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress, running_job
 from asyncworkers.outcome import Cancelled
+from asyncworkers.signed import SignedPickle
 from asyncworkers.store.codec import encode_error, rebuild_error
 from asyncworkers.store.protocol import (
+    CODEC,
     LIMIT,
     Lease,
     Mark,
@@ -62,14 +64,16 @@ class Depot:
         queues: Iterable[StoredQueue],
         queue_for: Callable[[Policies], Any],
         max_block: float,
+        signed: Mapping[str, SignedPickle],
     ) -> None:
         self.hub = hub
+        self._signed = signed
         self.store = store
         self.functions = functions
         self.queues = {queue.name: queue for queue in queues}
         self.draining = False
         self.link = Link(hub, store, self.stir)
-        self.views = Views(self.link, functions, self._about_to_wait)
+        self.views = Views(self.link, functions, self._about_to_wait, self.listed_for)
         self.settler = Settler(self.link)
         self.keeper = Keeper(
             self.link,
@@ -90,7 +94,7 @@ class Depot:
             queue_for(policies).name
         )
         self._queue_for = queue_for
-        self._forms = Forms(functions, shelf_for, clock.wall, clock.random)
+        self._forms = Forms(functions, shelf_for, clock.wall, clock.random, signed)
         self._stirred = False
         self._open = False
 
@@ -99,7 +103,8 @@ class Depot:
     async def open(self) -> None:
         """Open the store and begin to work. Raises what the store raises."""
         try:
-            await self.store.open(tuple(self.functions))
+            codecs = (CODEC, "pickle/1") if self._signed else (CODEC,)
+            await self.store.open(tuple(self.functions), codecs)
         except BaseException:
             with contextlib.suppress(Exception):  # it may have been opened all the same
                 await self.store.close()
@@ -198,6 +203,20 @@ class Depot:
     def trusts(self) -> bool:
         """Whether what was leased is ours for certain."""
         return self.keeper.trusts()
+
+    def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed:
+        """A listed function, as the values of this job are written.
+
+        Raises ArgumentsMismatch if they are pickled, and the queue here is not declared so.
+        """
+        if codec == CODEC:
+            return known
+        signed = self._signed.get(queue)
+        if signed is None:
+            raise ArgumentsMismatch(
+                f"it is written in {codec}, and queue {queue!r} is not declared with a codec here"
+            )
+        return written_for(known, signed, queue, ident)
 
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None:
         """Have a settlement written, and committed with what the job wrote itself."""
@@ -357,10 +376,7 @@ class Depot:
                 "supervisor.using(connection).submit(...)"
             )
         batch = [submission for _, submission in written]
-        views = [
-            self.views.make(form.order, new.id, form.listed, args, kwargs)
-            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
-        ]
+        views = self._views_of(written, unbound)
         asked = self.link.start(lambda: self.store.submit(batch))
         for name in {form.queue for form, _ in written}:
             self.feeder.submitted(name)
@@ -374,6 +390,24 @@ class Depot:
             return form, new
         return form, new._replace(extra=packed(escort.headers(new.id, new.name, new.queue)))
 
+    def _views_of(
+        self,
+        written: list[tuple[Form, Submission]],
+        unbound: list[tuple[Any, tuple[Any, ...], dict[str, Any], str | None]],
+    ) -> list[Job[Any]]:
+        return [
+            self.views.make(
+                form.order,
+                new.id,
+                form.listed
+                if new.codec is CODEC
+                else self.listed_for(form.listed, new.queue, new.id, new.codec),
+                args,
+                kwargs,
+            )
+            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
+        ]
+
     async def submit_with(
         self,
         what: object,
@@ -386,10 +420,7 @@ class Depot:
         unbound = [_unbound(*call) for call in calls]
         written = [self._escorted(*self._forms.write(*call)) for call in unbound]
         batch = [submission for _, submission in written]
-        views = [
-            self.views.make(form.order, new.id, form.listed, args, kwargs)
-            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
-        ]
+        views = self._views_of(written, unbound)
         if leader is not None:
             held = held_of(leader, "using(current_job())")
             held.follow += tuple(batch)

@@ -40,7 +40,7 @@ from asyncworkers.outcome import (
 )
 from asyncworkers.policies import decide
 from asyncworkers.store.codec import encode_error
-from asyncworkers.store.protocol import Lease, Settlement, Submission, Transaction
+from asyncworkers.store.protocol import CODEC, Lease, Settlement, Submission, Transaction
 
 __all__ = ["Held", "StoredQueue", "held_of"]
 
@@ -95,6 +95,7 @@ class Desk(Protocol):
     link: Link
 
     def trusts(self) -> bool: ...
+    def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed: ...
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None: ...
     def say(self, lease: Lease, progress: Progress) -> None: ...
     def began(self, held: Held) -> None: ...
@@ -174,6 +175,10 @@ class StoredQueue(MemoryQueue):
             args: tuple[Any, ...] = ()
             kwargs: dict[str, Any] | None = None
             try:
+                if lease.codec != CODEC:
+                    held.listed = listed = self._desk.listed_for(  # noqa: PLW2901
+                        listed, lease.queue, lease.id, lease.codec
+                    )
                 found, named = listed.codec.decode_arguments(lease.args)
                 args, kwargs = tuple(found), named or None
             except Exception as trouble:
@@ -341,8 +346,7 @@ class StoredQueue(MemoryQueue):
             self.conclude(job, attempt, Failed(error), job._finished)
             return
         if self.told:
-            seconds = job._finished - job._started
-            self.tell_end(job, attempt, seconds, "Succeeded", "Complete", None, None)
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
         self._let_run_go(job, SUCCEEDED, self._completed(held))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:

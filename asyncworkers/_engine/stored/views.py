@@ -15,7 +15,7 @@ from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.explain import explain_job
 from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
-from asyncworkers.errors import JobCancelled, JobNotFound, WouldDeadlock
+from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobNotFound, WouldDeadlock
 from asyncworkers.function import Policies
 from asyncworkers.job import (
     CANCELLED,
@@ -194,7 +194,9 @@ class Views:
         link: Link,
         functions: Mapping[str, Listed],
         about_to_wait: Callable[[Attempt, Job[Any]], None],
+        listed_for: Callable[[Listed, str, str, str], Listed],
     ) -> None:
+        self._listed_for = listed_for
         self.link = link
         self.closed = False
         self.about_to_wait = about_to_wait
@@ -237,6 +239,11 @@ class Views:
         view = self._views.get(record.id)
         if view is None:
             listed = self._functions.get(record.name)
+            if listed is not None:
+                try:
+                    listed = self._listed_for(listed, record.queue, record.id, record.codec)
+                except ArgumentsMismatch:
+                    listed = None
             policies = Policies(None, True, {})
             policies.name, policies.queue = record.name, record.queue
             policies.priority, policies.tags = record.priority, tuple(record.tags)

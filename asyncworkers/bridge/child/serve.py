@@ -53,7 +53,7 @@ from .ring import (
     Shared,
     fence,
 )
-from .trouble import describe
+from .trouble import describe, unpicklable
 from .wire import (
     ANSWER,
     DEFINE,
@@ -211,7 +211,7 @@ class Serving:
         except BaseException as error:
             function = self.functions[self.number]
             if not isinstance(function, Chunk):
-                return ERROR, _unpicklable(value, error)
+                return ERROR, unpicklable(value, error)
             freight = pack(function.shortened(cast("ChunkEnd", value), _trouble_with))
         if not freight.pieces:
             return VALUE, freight.stream
@@ -432,16 +432,10 @@ def _trouble_with(value: object) -> bytes | None:
     try:
         pack(value)
     except BaseException as error:
-        return _unpicklable(value, error)
+        return unpicklable(value, error)
     return None
 
 
-def _unpicklable(value: object, error: BaseException) -> bytes:
-    text = f"{type(value).__name__}: {type(error).__name__}: {error}"
-    return pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
-
-
-_UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 _WAKE = frame(WAKE)
 
 

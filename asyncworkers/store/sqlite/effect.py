@@ -94,18 +94,20 @@ class BlockingConnection:
 class Effect:
     """One transaction. `ask` is called from anywhere, `serve` is the writer's thread's part.
 
-    `make_tables` gives what writes jobs on the connection, `tell` is told what was committed.
+    `worker` holds the job, `make_tables` gives what writes jobs on the connection, `tell` is told what was committed.
     """
 
     def __init__(
         self,
         place: Place,
         longest: float,
+        worker: int,
         make_tables: Callable[[sqlite3.Connection], Tables],
         tell: Callable[[News], None],
     ) -> None:
         self._place = place
         self._longest = longest
+        self._worker = worker
         self._make_tables, self._tell = make_tables, tell
         self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -232,7 +234,7 @@ class Effect:
         tables = self._tables
         try:
             before = connection.total_changes
-            (accepted,) = tables.settle([settlement])
+            (accepted,) = tables.settle(self._worker, [settlement])
             if connection.total_changes == before or not accepted:
                 self._end(connection, StoreUnavailable("the job belongs to somebody else now"))
                 return accepted

@@ -498,7 +498,8 @@ class _Open:
 
     def _come_in(self) -> None:
         """Take this worker in, inside a transaction; it has `_arrived` when that is committed."""
-        number = self._tables.enlist(self._pid, self._clock.boot(), self._expires())
+        beyond = self._board.newest()  # the file may be older than those who have it open
+        number = self._tables.enlist(self._pid, self._clock.boot(), self._expires(), beyond)
         self._arriving = Presence(self._board.directory, number)
 
     def _arrived(self) -> None:
@@ -550,7 +551,8 @@ class _Open:
         self.check_process()
         if self._broken is not None:
             raise self._broken
-        effect = Effect(self._place, self._place.busy / 2, self.tables_on, self._tell)
+        worker = self.presence.worker
+        effect = Effect(self._place, self._place.busy / 2, worker, self.tables_on, self._tell)
         self.writer.post("effect", effect)
         return effect
 
@@ -601,7 +603,8 @@ class _Open:
         together: dict[str, list[Ask]] = {}
         for ask in asks:
             together.setdefault(ask.verb, []).append(ask)
-        for verb, do in (("settle", tables.settle), ("submit", tables.submit)):
+        settle = partial(tables.settle, self.presence.worker)
+        for verb, do in (("settle", settle), ("submit", tables.submit)):
             self._merged(together.get(verb, ()), do)
         for ask in asks:
             match ask.verb:

@@ -6,10 +6,12 @@ __all__ = ["counted", "seconds", "size"]
 
 
 def seconds(value: float) -> str:
-    """Seconds with three digits or so, small ones as milliseconds."""
-    if value >= 10:
-        return f"{value:.1f} s"
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
+    """Seconds with three digits or so, small ones as milliseconds or microseconds."""
+    if value >= 1:
+        return f"{value:,.1f} s" if value >= 10 else f"{value:.2f} s"
+    if value >= 0.01 or not value:
+        return f"{1000 * value:.0f} ms"
+    return f"{1000 * value:.1f} ms" if value >= 0.001 else f"{1_000_000 * value:.0f} µs"
 
 
 def size(count: float) -> str:

@@ -1,0 +1,672 @@
+"""A portal lets code without `await` use a supervisor, which runs in the event loop of a thread.
+
+    with Portal() as portal:
+        pages = portal.map(fetch, urls).all()
+
+Facts this follows:
+- A prompt, an ordinary script and a cell that must not await have no loop of their own to run jobs
+  in, or have one that stands still while they wait. So the loop is that of a thread.
+- SIGINT interrupts whoever waits, in the main thread. So each wait cancels what it waited for, and
+  nothing else: the thread and its supervisor know nothing of the signal.
+- An iterator may block, and may be bound to the thread that made it, as a cursor of a database is.
+  So the thread that reads the results of a `map` also takes its items, whenever it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import inspect
+import logging
+import os
+import queue
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sized,
+)
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+
+from asyncworkers import (
+    Call,
+    DrainReport,
+    Job,
+    Outcome,
+    Stream,
+    Supervisor,
+    SupervisorClosed,
+    WrongLoop,
+    WrongProcess,
+    run,
+)
+
+__all__ = ["Portal", "PortalStream"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Future = concurrent.futures.Future
+
+logger = logging.getLogger("asyncworkers")
+
+AT_ONCE = 256
+"""Items, or values, that cross to or from the loop's thread together at most."""
+
+PULLING = 0.001
+"""Seconds for which items are taken from an iterator before those there are cross."""
+
+LAST_MOMENT = 5.0
+"""Seconds for a portal that nobody has closed when the process ends."""
+
+
+class Portal:
+    """Runs a supervisor in a thread of its own: `with Portal(Supervisor(workers=50)) as portal`.
+
+    Its methods wait where those of the supervisor are awaited, and may be called from any thread
+    but the loop's own. Ctrl-C, or a notebook's stop button, ends the wait: what `call`, `map` and
+    `run` have begun is cancelled, a job that was submitted runs on, and the portal can be used as
+    before. Leaving the block finishes every job first; leaving it with an exception cancels them.
+
+    - `supervisor`: one that was not entered; `Supervisor()` if None.
+
+    A portal that nobody closes warns of it when it goes away; at the end of the process its jobs are
+    cancelled.
+    """
+
+    def __init__(self, supervisor: Supervisor | None = None) -> None:
+        if supervisor is None:
+            supervisor = Supervisor()
+        if not isinstance(supervisor, Supervisor):
+            raise TypeError(f"supervisor must be a Supervisor, not {supervisor!r}")
+        self._supervisor = supervisor
+        self._home: _Home | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The supervisor. Its methods belong into the loop: `portal.run(portal.supervisor.pause, "mail")`."""
+        return self._supervisor
+
+    # ---- its life
+
+    def open(self) -> Self:
+        """Start the thread and enter the supervisor; for where there is no block to leave.
+
+        Raises RuntimeError if it is open already, and what entering the supervisor raises.
+        """
+        if self._home is not None and self._home.is_open():
+            raise RuntimeError(f"{self!r} was opened already")
+        home = _Home(self._supervisor)
+        home.open()
+        self._home = home
+        return self
+
+    def close(self, grace: float | timedelta | None = None) -> DrainReport:
+        """Finish every job, or those that end in `grace` seconds, end, and report what became of them.
+
+        An interrupt cancels the jobs, and is raised once they have ended. Closing again is
+        harmless. Raises SupervisorClosed before it was opened, SupervisorFailed if the supervisor
+        has failed.
+        """
+        return self._opened().close(grace)
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        home = self._opened()
+        if error is not None:
+            if home.pid != os.getpid():
+                return  # what ends a forked child goes on its way, and nothing is closed there
+            home.cancel("the portal was left with an exception")
+        home.close(None)
+
+    def __del__(self) -> None:
+        home: _Home | None = getattr(self, "_home", None)
+        if home is not None and home.is_open() and home.pid == os.getpid():
+            warnings.warn(
+                f"{self!r} was never closed: its jobs are cancelled", ResourceWarning, stacklevel=2
+            )
+            home.cancel("its portal was never closed, and is gone")
+            home.leave(None)
+
+    def __repr__(self) -> str:
+        state = "new" if self._home is None else "open" if self._home.is_open() else "closed"
+        return f"<Portal {state} to {self._supervisor!r}>"
+
+    def _repr_html_(self) -> str:
+        home = self._home
+        shown = self._supervisor._repr_html_
+        return shown() if home is None or not home.is_open() else self.run(shown)
+
+    # ---- giving it jobs
+
+    @overload
+    def submit(self, function: Call[Coroutine[Any, Any, T]], /) -> Job[T]: ...
+    @overload
+    def submit(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    @overload
+    def submit(self, function: Call[T], /) -> Job[T]: ...
+    @overload
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
+        `wait` and `cancel`. Raises what that raises.
+        """
+        return self.run(self._supervisor.submit, function, *args, **kwargs)
+
+    @overload
+    def submit_many(
+        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+    ) -> list[Job[T]]: ...
+    @overload
+    def submit_many(
+        self, function: Callable[[Any], T], items: Iterable[Any], /
+    ) -> list[Job[T]]: ...
+    def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
+        """As `await supervisor.submit_many(...)`. Raises what that raises."""
+        given: Any = items
+        if isinstance(given, Iterator):
+            given = list(cast("Iterator[Any]", given))  # here, where it was made
+        submit: Callable[..., Coroutine[Any, Any, list[Job[Any]]]] = self._supervisor.submit_many
+        return self.run(submit, function, given)
+
+    @overload
+    def call(self, function: Call[Coroutine[Any, Any, T]], /) -> T: ...
+    @overload
+    def call(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    def call(self, function: Call[T], /) -> T: ...
+    @overload
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The function's value, or its exception: `await supervisor.call(...)`."""
+        return self.run(self._supervisor.call, function, *args, **kwargs)
+
+    @overload
+    def map(
+        self,
+        function: Callable[[Any], Coroutine[Any, Any, T]],
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        ordered: bool = True,
+        window: int | None = None,
+        cpu: bool = False,
+    ) -> PortalStream[T]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Any], T],
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        ordered: bool = True,
+        window: int | None = None,
+        cpu: bool = False,
+    ) -> PortalStream[T]: ...
+    def map(
+        self,
+        function: Any,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        ordered: bool = True,
+        window: int | None = None,
+        cpu: bool = False,
+    ) -> PortalStream[Any]:
+        """As `supervisor.map(...)`: `.all()` for a list, or iterate it. Raises what that raises.
+
+        An iterator, which has no length, is read by the thread that reads the results.
+        """
+        inbox = _Inbox()
+        source: Any = items
+        if isinstance(source, Iterable) and not isinstance(source, Sized | AsyncIterable):
+            source = inbox.feed(iter(cast("Iterable[Any]", source)))
+        mapping = self._supervisor.map
+        stream = self.run(mapping, function, source, ordered=ordered, window=window, cpu=cpu)
+        return PortalStream(self._opened(), stream, inbox)
+
+    # ---- and its ends
+
+    def result(self, job: Job[T], /) -> T:
+        """The job's value, or raise what it failed with: `await job`. An interrupt leaves it running."""
+        return self.run(_await, job)
+
+    def wait(self, job: Job[Any], /, timeout: float | None = None) -> Outcome:
+        """As `await job.wait(timeout)`. Raises TimeoutError if it has not ended by then."""
+        return self.run(job.wait, timeout)
+
+    def cancel(self, job: Job[Any] | str, reason: str = "cancel() was called") -> bool:
+        """As `supervisor.cancel(job, reason)`. Raises what that raises."""
+        return self.run(self._supervisor.cancel, job, reason)
+
+    @overload
+    def run(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def run(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function in the portal's loop, await what it returns if that is a coroutine, and
+        return the value: `portal.run(portal.supervisor.drain, 5)`.
+
+        Raises what it raises; SupervisorClosed unless the portal is open, WrongLoop in the loop's
+        own thread, where waiting would stop everything, WrongProcess in a forked child.
+        """
+        return _waited(self._opened().start(function, *args, **kwargs))
+
+    def _opened(self) -> _Home:
+        if self._home is None:
+            raise SupervisorClosed("the portal was not opened: with Portal() as portal")
+        return self._home
+
+
+class PortalStream(Generic[T]):
+    """The results of `portal.map(function, items)`. Nothing starts before it is used, once:
+
+    - `stream.all()` is a list of all values. The first job that fails cancels the rest.
+    - `for value in stream` gives them while jobs go on. Leaving the loop early cancels the rest as
+      soon as nothing refers to the iterator; `with portal.map(...) as stream` does so in any case.
+    - `stream.outcomes()`, `stream.progress()` and `stream.reduce(function)` are those of `Stream`.
+
+    An interrupt while it waits cancels its jobs.
+    """
+
+    def __init__(self, home: _Home, stream: Stream[T], inbox: _Inbox) -> None:
+        self._home = home
+        self._stream = stream
+        self._inbox = inbox
+        self._values: _Values[T] | None = None
+
+    def outcomes(self) -> PortalStream[Job[T]]:
+        """The same jobs, each given as a settled Job once it has ended, whether well or not."""
+        return PortalStream(self._home, self._stream.outcomes(), self._inbox)
+
+    def progress(self, title: str | None = None) -> PortalStream[T]:
+        """The same results, shown as they come; as `Stream.progress`. Raises what that raises."""
+        return PortalStream(self._home, self._stream.progress(title), self._inbox)
+
+    def all(self) -> list[T]:
+        """All values, in the order of the items. Raises what ended the map, if a job failed."""
+        return cast("list[T]", self._inbox.wait(self._home, _await, self._stream))
+
+    def reduce(self, function: Callable[[T, T], T], *initial: T) -> T:
+        """All values as one, as `Stream.reduce`. Raises what that raises."""
+        return cast("T", self._inbox.wait(self._home, self._stream.reduce, function, *initial))
+
+    def __iter__(self) -> Iterator[T]:
+        if self._values is not None:  # inside `with`
+            return self._values
+        return _Values(self._home, self._inbox, self._stream)
+
+    def __enter__(self) -> Self:
+        self._values = _Values(self._home, self._inbox, self._stream)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._values is not None
+        self._values.close()
+
+    def __repr__(self) -> str:
+        return f"<Portal{repr(self._stream)[1:]}"
+
+    def _repr_html_(self) -> str:
+        return self._stream._repr_html_()
+
+
+class _Home:
+    """The thread, its loop, and the supervisor in it. It knows no portal, so that one that was
+    forgotten can go away.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._entered: Future[None] = Future()
+        self._leaving: Future[float | timedelta | None] = Future()
+        self._left: Future[DrainReport] = Future()
+        self._awaited: set[Future[Any]] = set()
+        self._thread = threading.Thread(
+            target=self._serve, name=f"asyncworkers-{supervisor.name}-portal", daemon=True
+        )
+
+    # ---- in any thread
+
+    def open(self) -> None:
+        """Start the thread, and return when the supervisor is entered."""
+        _open.add(self)
+        self._thread.start()
+        try:
+            self._entered.result()
+        except BaseException:
+            self.leave(None)
+            self._thread.join()
+            raise
+
+    def is_open(self) -> bool:
+        return not self._left.done()
+
+    def start(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Begin a call in the loop; it sees the context variables of whoever asks for it."""
+        self._check_place()
+        future: Future[Any] = Future()
+        self._awaited.add(future)
+        future.add_done_callback(self._awaited.discard)
+        self.soon(self._begin, future, function, args, kwargs)
+        if self._left.done():  # it comes too late to be begun, and nobody would say so
+            future.cancel()
+            raise SupervisorClosed("the portal is closed: it accepts no calls")
+        return future
+
+    def soon(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function in the loop, if that still runs."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function, *args)
+
+    def close(self, grace: float | timedelta | None) -> DrainReport:
+        """Leave the supervisor, and wait for the thread's end."""
+        self._check_place()
+        self.leave(grace)
+        try:
+            return self._left.result()
+        except concurrent.futures.CancelledError:
+            raise SupervisorClosed("the portal was closed before it was open") from None
+        except BaseException:
+            self.cancel("closing the portal was interrupted")
+            raise
+        finally:
+            self._thread.join()
+
+    def cancel(self, reason: str) -> None:
+        """Cancel every job."""
+        self.soon(self._cancel_all, reason)
+
+    def leave(self, grace: float | timedelta | None) -> None:
+        """Tell the thread to end; the first who says so says how."""
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self._leaving.set_result(grace)
+
+    def end_with_process(self) -> None:
+        """Nobody has closed the portal, and the interpreter ends."""
+        self.soon(self._cancel_all, "its portal was never closed, and the process ends", True)
+        self.leave(None)
+        self._thread.join(LAST_MOMENT)
+
+    def _check_place(self) -> None:
+        if os.getpid() != self.pid:
+            raise WrongProcess(
+                f"the portal's loop runs in process {self.pid}, this is {os.getpid()}: open another one here"
+            )
+        if threading.current_thread() is self._thread:
+            raise WrongLoop(
+                "a portal is for other threads than its loop's own: await the supervisor's methods"
+            )
+
+    # ---- in the thread
+
+    def _serve(self) -> None:
+        try:
+            report = run(self._live)
+        except BaseException as error:
+            for future in (self._entered, self._left):
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            self._left.set_result(report)
+        finally:
+            _open.discard(self)
+            for future in tuple(self._awaited):
+                future.cancel()
+
+    async def _live(self) -> DrainReport:
+        supervisor = await self.supervisor.open()
+        self._loop = asyncio.get_running_loop()
+        self._entered.set_result(None)
+        try:
+            grace = await asyncio.wrap_future(self._leaving)
+        except BaseException:
+            await supervisor.close(0)
+            raise
+        return await supervisor.close(grace)
+
+    def _begin(
+        self,
+        future: Future[Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        if future.done():  # whoever asked for it was interrupted before it could begin
+            return
+        task = asyncio.ensure_future(_called(function, args, kwargs))
+
+        def give(task: asyncio.Task[Any]) -> None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
+                if task.cancelled():
+                    future.cancel()
+                elif (error := task.exception()) is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(task.result())
+
+        task.add_done_callback(give)
+        future.add_done_callback(lambda _: self.soon(task.cancel))  # harmless if it is done
+
+    def _cancel_all(self, reason: str, tell: bool = False) -> None:
+        jobs = self.supervisor.jobs()
+        if jobs and tell:
+            logger.warning("%r: %s; %d jobs are cancelled", self.supervisor, reason, len(jobs))
+        self.supervisor.cancel_all(reason)
+
+
+_open: set[_Home] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    for home in tuple(_open):
+        if home.pid == os.getpid():
+            home.end_with_process()
+
+
+class _Raised:
+    """What a call has raised that must not be raised in a task, where it would end the loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _called(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        value = function(*args, **kwargs)
+        return await value if inspect.iscoroutine(value) else value
+    except (SystemExit, KeyboardInterrupt) as error:
+        return _Raised(error)
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _waited(future: Future[Any]) -> Any:
+    """Wait for the end of a call; whatever ends the wait earlier ends the call."""
+    try:
+        value = future.result()
+    except BaseException:
+        future.cancel()
+        raise
+    if isinstance(value, _Raised):
+        raise value.error
+    return value
+
+
+# ---- streams
+
+
+class _Wish:
+    """The loop's side of a stream wants more items; the future gets them, and whether that was all."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.items: asyncio.Future[tuple[list[Any], BaseException | None]] = (
+            self.loop.create_future()
+        )
+
+    def fulfil(self, items: list[Any], end: BaseException | None) -> None:
+        """In the loop: nobody may want them any more."""
+        if not self.items.done():
+            self.items.set_result((items, end))
+
+
+class _Inbox:
+    """What the thread that reads a stream has to do while it waits: take items, if it is asked to."""
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Future[Any] | _Wish] = queue.SimpleQueue()
+        self._iterator: Iterator[Any] = iter(())
+
+    async def feed(self, iterator: Iterator[Any]) -> AsyncGenerator[Any]:
+        """The items of an iterator, as they come from the thread that reads."""
+        self._iterator = iterator
+        while True:
+            wish = _Wish()
+            self._messages.put(wish)
+            items, end = await wish.items
+            for item in items:
+                yield item
+            if isinstance(end, StopIteration):
+                return
+            if end is not None:
+                raise end
+
+    def wait(self, home: _Home, function: Callable[..., Any], *args: Any) -> Any:
+        """Have a function called in the loop and wait for it, taking items meanwhile."""
+        future = home.start(function, *args)
+        future.add_done_callback(self._messages.put)
+        try:
+            while not isinstance(message := self._messages.get(), Future):
+                self._fulfil(message)
+        except BaseException:
+            future.cancel()
+            raise
+        return _waited(message)
+
+    def _fulfil(self, wish: _Wish) -> None:
+        items: list[Any] = []
+        end: BaseException | None = None
+        until = time.monotonic() + PULLING
+        try:
+            while len(items) < AT_ONCE:
+                items.append(next(self._iterator))
+                if time.monotonic() >= until:
+                    break
+        except StopIteration:
+            end = StopIteration()
+        except Exception as error:
+            # Without this frame, which would hold those below it, and so whatever reads the stream.
+            trace = error.__traceback__
+            end = error.with_traceback(None if trace is None else trace.tb_next)
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            wish.loop.call_soon_threadsafe(wish.fulfil, items, end)
+
+
+class _Values(Iterator[T]):
+    """What `for` holds: when it is let go, so is what the stream has started."""
+
+    def __init__(self, home: _Home, inbox: _Inbox, stream: Stream[T]) -> None:
+        self._home = home
+        self._inbox = inbox
+        self._come: deque[T] = deque()
+        self._reader: _Reader[T] | None = None
+        self._reader = inbox.wait(home, _Reader[T], stream)
+
+    def __next__(self) -> T:
+        if not self._come:
+            if self._reader is None:
+                raise StopIteration
+            try:
+                self._come.extend(self._inbox.wait(self._home, self._reader.take))
+            except BaseException:
+                self._let_go()
+                raise
+            if not self._come:
+                self.close()
+                raise StopIteration
+        return self._come.popleft()
+
+    def close(self) -> None:
+        """Cancel what was started and wait until all of it has ended."""
+        reader, self._reader = self._reader, None
+        self._come.clear()
+        if reader is not None and self._home.is_open():
+            self._inbox.wait(self._home, reader.close)
+
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._home.soon(reader.let_go)
+
+    def __del__(self) -> None:
+        self._let_go()
+
+
+class _Reader(Generic[T]):
+    """In the loop: reads a stream one value ahead, so that what is there crosses together."""
+
+    def __init__(self, stream: Stream[T]) -> None:
+        self._results = aiter(stream)
+        self._next: asyncio.Task[T] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def take(self) -> list[T]:
+        """What there is, at least one value; nothing at the end. Raises what ended the stream."""
+        values: list[T] = []
+        while len(values) < AT_ONCE:
+            if self._next is None:
+                self._next = asyncio.ensure_future(_await(anext(self._results)))
+                await asyncio.sleep(0)
+            if values and (not self._next.done() or self._next.exception() is not None):
+                break
+            try:
+                values.append(await self._next)
+            except StopAsyncIteration:
+                break
+            self._next = None
+        return values
+
+    async def close(self) -> None:
+        """Leave the stream, and wait until all it has started has ended."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        await cast("Any", self._results).aclose()
+
+    def let_go(self) -> None:
+        """Leave the stream; somebody was interrupted, or has forgotten it."""
+        self._closing = asyncio.ensure_future(self.close())
