@@ -310,7 +310,10 @@ class JobsApp:
                 with anyio.move_on_after(LOOKS):
                     await now.job.wait()
                 if now.stored:
-                    now = await self._find(ident)
+                    try:
+                        now = await self._find(ident)
+                    except (Refused, StoreUnavailable):
+                        return  # it was forgotten meanwhile, or is to be asked for again
 
         return self._streams.answer(request, follow, ends=self._supervisor.wait_draining)
 

@@ -19,7 +19,7 @@ import picture_jobs
 from browser import browsing, serving
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-DESKTOP = {"width": 1280, "height": 860}
+DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 
 
@@ -45,16 +45,10 @@ async def look(where: str, seconds: float) -> None:
         await page.goto(f"{where}{href}")
         await page.locator("#job h2").first.wait_for()
         await photograph(page, "job")
-        await page.goto(f"{where}#/workers")
-        await asyncio.sleep(1.5)
-        await photograph(page, "workers")
     async with browsing(viewport=DESKTOP, color_scheme="dark") as (page, _):
         await page.goto(where)
         await asyncio.sleep(2)
         await photograph(page, "dark")
-        await page.goto(f"{where}{href}")
-        await page.locator("#job h2").first.wait_for()
-        await photograph(page, "job-dark")
     async with browsing(viewport=PHONE, device_scale_factor=2, color_scheme="light") as (page, _):
         await page.goto(where)
         await asyncio.sleep(2)
