@@ -9,6 +9,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from asyncworkers import JobState, Supervisor, job
@@ -48,11 +49,12 @@ async def pictures() -> None:
             for _ in range(waiting):
                 supervisor.submit_nowait(nothing)
 
-            source = cast("Any", board)._source
+            page = partial(cast("Any", board)._source.jobs, Wanted())
+            nowhere = Wanted(state=JobState.QUEUED, name="nobody")
+            search = partial(cast("Any", board)._source.jobs, nowhere)
             print(f"{waiting:>9,} waiting: a picture {await timed(picture(board)):.2f} ms", end="")
-            print(f", a page {await timed(lambda: source.jobs(Wanted())):.2f} ms", end="")
-            rare = Wanted(state=JobState.QUEUED, name="nobody")
-            print(f", a page of what is nowhere {await timed(lambda: source.jobs(rare), 5):.1f} ms")
+            print(f", a page {await timed(page):.2f} ms", end="")
+            print(f", a page of what is nowhere {await timed(search, 5):.1f} ms")
             supervisor.cancel_all("enough")
 
 

@@ -15,7 +15,7 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-first-run", "--disable-quic", "--disable-dev-shm-usage"),
 ]
-PATIENCE = 6_000
+PATIENCE = 30_000
 """Milliseconds for which a page is waited for: the machine may be busy with other things."""
 
 
