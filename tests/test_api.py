@@ -204,6 +204,7 @@ NEVER_RAISE = {
     "resume",
     "stats",
     "submit_threadsafe",
+    "workers",
 }
 
 
@@ -281,6 +282,7 @@ def described_while_running() -> dict[str, str]:
         "Stream": shows("<Stream not started, ordered>"),
         "Job": shows("<Job ", " running>"),
         "QueueStats": shows("QueueStats(name='default'", "running=1", "submitted=1"),
+        "WorkerStats": shows("WorkerStats(queue='default', worker=", "attempt=1, seconds="),
         "DrainReport": shows("DrainReport(done=(", "abandoned=()", "seconds="),
     }
 
@@ -330,6 +332,7 @@ async def test_repr_of_what_lives_with_a_supervisor() -> None:
         await asyncio.sleep(0)
         inside["Job"], inside["Stream"] = repr(one), repr(queued)
         inside["QueueStats"] = repr(supervisor.stats().queues["default"])
+        inside["WorkerStats"] = repr(supervisor.workers()[0])
         assert repr(supervisor) == "<Supervisor open [default: 1 running, 0 queued, 2 workers]>"
         assert await queued == [1]
         assert "used" in repr(queued)
