@@ -172,7 +172,8 @@ class Portal:
         """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
         `wait` and `cancel`. Raises what that raises.
         """
-        return self.run(self._supervisor.submit, function, *args, **kwargs)
+        submit: Callable[..., Coroutine[Any, Any, Job[Any]]] = self._supervisor.submit
+        return self.run(submit, function, *args, **kwargs)
 
     @overload
     def submit_many(
