@@ -55,7 +55,8 @@ def run(
     not ended. The second cancels all jobs and `main` at once. The third ends the process on the
     spot. If a signal ended `main` (it was cancelled, or met with the SupervisorClosed or
     JobCancelled that came of it), SystemExit is raised: with 0 if every job came to its end,
-    with 128 + the signal's number if jobs had to be cancelled. A loop that is still stuck 1.5 s
+    with 128 + the signal's number if jobs had to be cancelled. What was drained is logged, and of
+    a supervisor that records a summary of its run. A loop that is still stuck 1.5 s
     after the second signal ends the process with that same code; or with 1, and a traceback, if
     it is stuck in a call that holds the GIL.
 
@@ -216,6 +217,11 @@ class _Run:
         await asyncio.sleep(0)
         name = signal.Signals(number).name
         logger.warning("%s: draining; once more cancels everything", name)
+        recorded = [
+            one
+            for one in residents(self._loop)
+            if isinstance(one, Supervisor) and one.chronicle is not None
+        ]
         while drains:
             for report in await asyncio.gather(*drains):
                 logger.warning("%s", report)
@@ -225,6 +231,8 @@ class _Run:
             drains = [self._loop.create_task(one.drain(self._grace)) for one in opened]
         if self._main is not None:
             self._main.cancel("a signal ended the process")
+        for supervisor in recorded:
+            logger.warning("%s", supervisor.report().summary)
 
     def _cancel_everything(self, number: int) -> None:
         self._exit_code = 128 + number

@@ -348,3 +348,30 @@ async def test_attempts_that_are_heard_of_together_follow_one_another():
             assert span.worker == later.worker
             assert span.start <= span.end <= later.start
         assert [one.submitted <= one.started for one in supervisor.chronicle.jobs()] == [True] * 301
+
+
+@job(retry=Retry(attempts=2, on=(OSError,), delay=0))
+async def stored(number: int) -> int:
+    """Fail at first, or for good, as the number has it."""
+    if number % 3 == 0 and current_job().attempt == 1:
+        raise OSError
+    if number == 7:
+        raise LookupError
+    return number
+
+
+@pytest.mark.asyncio
+async def test_sums_agree_with_stats_of_a_store(tmp_path):
+    """Jobs that live in a store are recorded like all others, and no trace of one is left over."""
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    async with Supervisor(4, record=True, store=url, functions=[stored]) as supervisor:
+        for one in await supervisor.submit_many(stored, range(12)):
+            await one.wait()
+        chronicle = supervisor.chronicle
+        assert (chronicle._came, chronicle._now) == ({}, {})
+    figures, stats = chronicle.queues["default"], supervisor.stats().queues["default"]
+    for name in ("submitted", "succeeded", "failed", "cancelled", "retried"):
+        assert getattr(figures, name) == getattr(stats, name), name
+    assert (figures.submitted, figures.failed, figures.attempts) == (12, 1, 16)
+    assert figures.waiting.count == 12
+    assert all(one.submitted <= one.started <= one.finished for one in chronicle.jobs())

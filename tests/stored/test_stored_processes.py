@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 import pytest
-from stored_jobs import at_most_once, block, double, hold, notes, once_held
+from stored_jobs import at_most_once, block, double, hold, notes, once_held, poison
 
 from asyncworkers import JobCancelled, JobLost, JobState, Progress, events
 from asyncworkers.testing import EventRecorder
@@ -124,3 +124,21 @@ async def test_a_job_that_blocks_the_loop_keeps_its_lease(sqlite, children):
         found = [one async for one in supervisor.stored.jobs()]
         records = await supervisor._depot.store.get([one.id for one in found])
         assert [(record.attempt, record.losses) for record in records] == [(1, 0)]
+
+
+async def test_fault_J28_a_job_that_kills_its_process_every_time(sqlite, children, tmp_path):
+    """It is begun five times, each in another process, and is dead then; others go on meanwhile."""
+    async with sqlite.supervisor(workers=0) as supervisor:
+        poisonous = await supervisor.submit(poison, str(tmp_path / "poison"))
+        for number in range(1, 6):
+            child = await children.start()
+            while child.poll() is None:
+                await asyncio.sleep(0.01)
+            children.living.remove(child)
+            assert notes(tmp_path / "poison") == [f"poisoned {one}" for one in range(1, number + 1)]
+        with pytest.raises(JobLost, match="5 times"):
+            await poisonous
+        await children.start()
+        assert await supervisor.call(double, 1) == 2
+        (found,) = [one async for one in supervisor.stored.jobs(state="failed")]
+        assert found.id == poisonous.id
