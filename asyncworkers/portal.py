@@ -177,8 +177,8 @@ class Portal:
         """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
         `wait` and `cancel`. Raises what that raises.
         """
-        submit: Callable[..., Coroutine[Any, Any, Job[Any]]] = self._supervisor.submit
-        return self.run(submit, function, *args, **kwargs)
+        made: Job[Any] = self.run(self._supervisor.submit, function, *args, **kwargs)
+        return made
 
     @overload
     def submit_many(
