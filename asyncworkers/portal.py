@@ -177,8 +177,8 @@ class Portal:
         """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
         `wait` and `cancel`. Raises what that raises.
         """
-        made: Job[Any] = self.run(self._supervisor.submit, function, *args, **kwargs)
-        return made
+        run: Callable[..., Any] = self.run
+        return cast("Job[Any]", run(self._supervisor.submit, function, *args, **kwargs))
 
     @overload
     def submit_many(
