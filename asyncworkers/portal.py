@@ -177,7 +177,8 @@ class Portal:
         """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
         `wait` and `cancel`. Raises what that raises.
         """
-        return self.run(self._supervisor.submit, function, *args, **kwargs)
+        run: Callable[..., Any] = self.run
+        return cast("Job[Any]", run(self._supervisor.submit, function, *args, **kwargs))
 
     @overload
     def submit_many(
