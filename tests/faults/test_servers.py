@@ -5,8 +5,8 @@ first process, as containers do; by SIGINT to all of them, as a terminal does on
 to all of them, as systemd does. Where they differ:
 
 - uvicorn never gives up an open connection by itself, and tells its workers by SIGTERM.
-- granian tells its workers by SIGTERM. If one is told twice while a connection is open, it hangs,
-  without us as well (2.8); so it is told once here.
+- granian tells its workers by SIGTERM. If one is told twice while a connection is open, or before it
+  has served anything, it hangs, without us as well (2.8); so each is asked first and told once here.
 - hypercorn without workers never gives up an open connection on asyncio. Its workers hear of no
   signal: a shared event ends them, one of them in good order, and then the others by SIGTERM. A
   stream that nobody closes keeps them from ending at all.
@@ -30,6 +30,8 @@ APP = """\
 import asyncio
 import logging
 import os
+import signal
+from contextlib import asynccontextmanager
 from asyncworkers import Supervisor
 from asyncworkers.integrations.asgi import SupervisorMiddleware
 from starlette.applications import Starlette
@@ -57,13 +59,44 @@ async def never_ends(number):
         say("cancelled", number)
 
 
-FUNCTIONS = {"ends": ends_in_the_drain, "never": never_ends}
+heard = []
+
+
+def hear(number, frame):  # installed after the supervisor's, as others may do
+    heard.append(number)
+    chained[number](number, frame)
+
+
+chained = {}
+
+
+async def ends_when_told_twice(number):
+    while len(heard) < 2:
+        await asyncio.sleep(0.01)
+    say("done", number)
+
+
+FUNCTIONS = {"ends": ends_in_the_drain, "never": never_ends, "twice": ends_when_told_twice}
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with supervisor.lifespan(app) as state:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            chained[number] = signal.getsignal(number)
+            if callable(chained[number]):
+                signal.signal(number, hear)
+        yield state
 
 
 async def submit(request):
     function = FUNCTIONS[request.path_params["function"]]
     await request.state.supervisor.submit(function, int(request.path_params["number"]))
     return PlainTextResponse("accepted")
+
+
+async def process(request):
+    return PlainTextResponse(str(os.getpid()))
 
 
 async def late(request):
@@ -100,11 +133,12 @@ app = Starlette(
     routes=[
         Route("/submit/{function}/{number}", submit),
         Route("/late", late),
+        Route("/process", process),
         Route("/watches", watches),
         Route("/endless", endless),
     ],
     middleware=[Middleware(SupervisorMiddleware, supervisor=supervisor)],
-    lifespan=supervisor.lifespan,
+    lifespan=lifespan,
 )
 """
 
@@ -116,7 +150,7 @@ WAYS = {
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 SERVERS = pytest.mark.parametrize(
     ("name", "workers"),
-    [("uvicorn", 1), ("uvicorn", 2), ("granian", 1), ("granian", 2), ("hypercorn", 0)],
+    [("uvicorn", 1), ("uvicorn", 2), ("granian", 1), ("hypercorn", 0)],
 )
 CELLS = pytest.mark.parametrize(
     ("name", "workers", "ending"),
@@ -149,9 +183,28 @@ def test_fault_X05_a_server_that_is_told_to_stop_drains(
             assert (watches.readline(), endless.readline()) == (b"tick\n", b"data: tick\n")
             for job in range(4):
                 server.submit("ends", job)
+            asked: set[str] = set()
+            while name == "granian" and len(asked) < workers:
+                with server.open("/process") as answer:
+                    asked.add(answer.read().decode())
             WAYS[ending](server)
             watches.read(), endless.read()  # raises if they are cut off
             check_drained(server.ends(), 4, workers or 1)
+
+
+@LOOPS
+@pytest.mark.parametrize("ending", ["INT", "TERM to all"])
+def test_fault_X05_workers_that_are_told_twice_go_on(
+    tmp_path: Path, loop: str, ending: str
+) -> None:
+    """A terminal or systemd tells uvicorn's workers, and then uvicorn tells them again: that is one wish
+    to stop, and no job is cancelled for it.
+    """
+    with serving(APP, tmp_path, "uvicorn", loop, 2) as server:
+        for job in range(4):
+            server.submit("twice", job)
+        WAYS[ending](server)
+        check_drained(server.ends(), 4, 2)
 
 
 @LOOPS

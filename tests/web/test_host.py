@@ -18,15 +18,13 @@ HOLDER = """
     from asyncworkers.host import first_on_host
     with first_on_host("warm-up", {folder!r}) as first:
         say(first)
-        sys.stdin.read()
-        {then}
         time.sleep(60)
 """
 
 
 def test_one_process_is_first_and_its_death_makes_way(tmp_path: Path) -> None:
     """While a process is first no other is; when it is killed the next that comes is first."""
-    script = HOLDER.format(folder=str(tmp_path), then="")
+    script = HOLDER.format(folder=str(tmp_path))
     with child(script) as one, child(script) as other:
         said = {one.expect("e"), other.expect("e")}
         assert said == {"True", "False"}
@@ -51,32 +49,43 @@ def test_one_process_comes_twice(tmp_path: Path) -> None:
             first_on_host("other", tmp_path) as other,
         ):
             assert (first, second, other) == (True, False, True)
-        with child(HOLDER.format(folder=str(tmp_path), then="")) as one:
+        with child(HOLDER.format(folder=str(tmp_path))) as one:
             assert one.expect("e") == "False"
     with first_on_host("warm-up", tmp_path) as first:
         assert first
 
 
 def test_a_forked_child_is_another_process(tmp_path: Path) -> None:
-    """A child that was forked inside is not first, and its end takes nothing from its parent."""
+    """A child that was forked inside is not first, and its try takes nothing from its parent; once its
+    parent has left, it can be.
+    """
     script = f"""
         from asyncworkers.host import first_on_host
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        tried, left = os.pipe(), os.pipe()
         with first_on_host("warm-up", {str(tmp_path)!r}) as first:
-            child = os.fork()
-            if not child:
+            if not os.fork():
                 with first_on_host("warm-up", {str(tmp_path)!r}) as second:
                     say("child", second)
-                raise SystemExit
-            os.waitpid(child, 0)
+                os.write(tried[1], b".")
+                os.read(left[0], 1)
+                with first_on_host("warm-up", {str(tmp_path)!r}) as second:
+                    say("then", second)
+                os._exit(0)
+            os.read(tried[0], 1)
             say("parent", first)
-            sys.stdin.read()
-            time.sleep(60)
+            signal.sigwait([signal.SIGUSR1])
+        os.write(left[1], b".")
+        os.wait()
     """
     with child(script) as one:
         one.expect("child False")
         one.expect("parent True")
         with first_on_host("warm-up", tmp_path) as first:
             assert not first
+        one.tell(signal.SIGUSR1)
+        one.expect("then True")
+        assert one.ends() == 0
 
 
 def test_the_usual_directory_is_this_users_alone(
