@@ -425,7 +425,7 @@ def test_repr_of_testing_tools(name: str) -> None:
     assert " at 0x" not in text
 
 
-LATER = {"chronicle": "Chronicle", "report": "Report", "timeline": "Timeline"}
+LATER = {"chronicle": "Chronicle", "report": "Report", "timeline": "Timeline", "plot": "Plot"}
 
 
 def test_annotations_can_be_read() -> None:
