@@ -1,6 +1,13 @@
 """An asyncio-native job runner: jobs in memory or in a store, on the loop, in threads and processes."""
 
-from asyncworkers._engine.report import Backlog, ChildStats, DrainReport, QueueStats, Stats
+from asyncworkers._engine.report import (
+    Backlog,
+    ChildStats,
+    DrainReport,
+    QueueStats,
+    Stats,
+    WorkerStats,
+)
 from asyncworkers.bridge import Bridge, CancelCallback, CancelToken, Work
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
@@ -96,6 +103,7 @@ __all__ = [
     "Unique",
     "Work",
     "WorkerCrashed",
+    "WorkerStats",
     "WouldDeadlock",
     "WrongLoop",
     "WrongProcess",

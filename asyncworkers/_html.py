@@ -18,9 +18,9 @@ MOST = 50
 STYLE = (
     "<style>.asyncworkers{color:inherit;margin:.3em 0}"
     ".asyncworkers table{border-collapse:collapse;margin:.3em 0;font-variant-numeric:tabular-nums}"
-    ".asyncworkers :is(th,td){color:inherit;background:none;text-align:left;padding:.15em .6em;"
+    ".asyncworkers table :is(th,td){color:inherit;background:none;text-align:left!important;padding:.15em .6em;"
     "border:0;border-bottom:1px solid rgba(128,128,128,.35)}"
-    ".asyncworkers .number{text-align:right}"
+    ".asyncworkers table .number{text-align:right!important}"
     ".asyncworkers progress{width:20em;max-width:100%;vertical-align:middle}"
     ".asyncworkers img{max-width:100%}</style>"
 )
@@ -48,10 +48,15 @@ def words(value: object) -> str:
 
 
 def rows(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    """A table with a head; the first cell of each line names it. Nothing, if there is no line."""
-    every = list(lines)
+    """A table with a head; the first cell of each line names it. Without columns that are empty, and
+    nothing at all if there is no line.
+    """
+    every: list[Sequence[object]] = list(lines)
     if not every:
         return ""
+    kept = [place for place in range(len(heads)) if not place or any(x[place] != "" for x in every)]
+    heads = [heads[place] for place in kept]
+    every = [[line[place] for place in kept] for line in every]
     head = "".join(
         f'<th scope="col"{_kind(like)}>{text(name)}</th>'
         for name, like in zip(heads, every[0], strict=True)

@@ -437,7 +437,10 @@ class Chronicle:
         except KeyError:
             series = self._series(queue, name, at)
         series.running.add(seconds)
-        self._now[job_id] = event
+        now = self._now
+        if len(now) >= self._most_open and job_id not in now:  # its start was let go of
+            self._unfollow(now)
+        now[job_id] = event
         self._spans.append(event)
         self._span_count += 1
         if seconds > self._slow_enough:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from datetime import datetime
 from enum import StrEnum
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks, _html
@@ -309,6 +309,21 @@ class Job(Generic[T_co]):
         """The positional arguments of the call; kept as long as the job is."""
         return self._args
 
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments of the call; kept as long as the job is."""
+        return MappingProxyType(self._kwargs or {})
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lives in a store, and outlives this process."""
+        return False
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function it calls; of a stored job that nothing here can run, one that does nothing."""
+        return self._order.function
+
     # ---- where it is
 
     @property
@@ -337,6 +352,13 @@ class Job(Generic[T_co]):
     def started(self) -> datetime | None:
         """When its latest attempt started, in UTC; None before the first."""
         return self._order.home.utc(self._started) if self.attempt else None
+
+    @property
+    def due(self) -> datetime | None:
+        """When it may start, in UTC, if it waits for that: a delay, or a retry; None otherwise."""
+        if self._state != SCHEDULED or self._rare is None:
+            return None
+        return self._order.home.utc(self._rare.due)
 
     @property
     def finished(self) -> datetime | None:

@@ -48,10 +48,9 @@ class Watch:
         self._supervisor = weakref.ref(supervisor)
         self._every = every
         self._loop = loop
-        self._shown = supervisor._repr_html_()
         self._text = repr(supervisor)
         display: Any = cast("Any", display_functions).display
-        self._handle = display(_Picture(self._shown, self._text), display_id=True)
+        self._handle = display(_Picture(supervisor._repr_html_(), self._text), display_id=True)
         self._timer: asyncio.TimerHandle | None = loop.call_later(every, self._look)
 
     def stop(self) -> None:
@@ -77,9 +76,9 @@ class Watch:
         if supervisor is None:
             return
         shown, self._text = supervisor._repr_html_(), repr(supervisor)
-        if shown != self._shown and self._handle is not None:
-            self._shown = shown
-            # As part of whichever cell runs now: from one that is done, not every client listens.
+        if self._handle is not None:
+            # As part of whichever cell ran last: to one that is done not every client listens. So
+            # what has not changed is shown again, too: perhaps nobody has seen it.
             Context().run(self._handle.update, _Picture(shown, self._text))
 
     def __repr__(self) -> str:

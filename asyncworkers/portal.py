@@ -65,6 +65,11 @@ logger = logging.getLogger("asyncworkers")
 AT_ONCE = 256
 """Items, or values, that cross to or from the loop's thread together at most."""
 
+SLICE = 0.2
+"""Seconds of a wait after which it begins anew: a signal that comes just before a wait begins does
+not end it, and on Windows none does.
+"""
+
 PULLING = 0.001
 """Seconds for which items are taken from an iterator before those there are cross."""
 
@@ -187,8 +192,8 @@ class Portal:
         given: Any = items
         if isinstance(given, Iterator):
             given = list(cast("Iterator[Any]", given))  # here, where it was made
-        submit: Callable[..., Coroutine[Any, Any, list[Job[Any]]]] = self._supervisor.submit_many
-        return self.run(submit, function, given)
+        submit_many = cast("Any", self._supervisor).submit_many
+        return cast("list[Job[Any]]", self.run(submit_many, function, given))
 
     @overload
     def call(self, function: Call[Coroutine[Any, Any, T]], /) -> T: ...
@@ -360,7 +365,7 @@ class _Home:
         _open.add(self)
         self._thread.start()
         try:
-            self._entered.result()
+            _result(self._entered)
         except BaseException:
             self.leave(None)
             self._thread.join()
@@ -392,7 +397,7 @@ class _Home:
         self._check_place()
         self.leave(grace)
         try:
-            return self._left.result()
+            return _result(self._left)
         except concurrent.futures.CancelledError:
             raise SupervisorClosed("the portal was closed before it was open") from None
         except BaseException:
@@ -517,13 +522,20 @@ async def _await(awaitable: Awaitable[T]) -> T:
 def _waited(future: Future[Any]) -> Any:
     """Wait for the end of a call; whatever ends the wait earlier ends the call."""
     try:
-        value = future.result()
+        value = _result(future)
     except BaseException:
         future.cancel()
         raise
     if isinstance(value, _Raised):
         raise value.error
     return value
+
+
+def _result(future: Future[T]) -> T:
+    while not future.done():
+        with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
+            future.exception(SLICE)
+    return future.result()
 
 
 # ---- streams
@@ -570,12 +582,17 @@ class _Inbox:
         future = home.start(function, *args)
         future.add_done_callback(self._messages.put)
         try:
-            while not isinstance(message := self._messages.get(), Future):
+            while not isinstance(message := self._next(), Future):
                 self._fulfil(message)
         except BaseException:
             future.cancel()
             raise
         return _waited(message)
+
+    def _next(self) -> Future[Any] | _Wish:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._messages.get(timeout=SLICE)
 
     def _fulfil(self, wish: _Wish) -> None:
         items: list[Any] = []

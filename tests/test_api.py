@@ -57,6 +57,7 @@ MODULES = (
     *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
     *INTEGRATIONS,
     *("asyncworkers.chronicle", "asyncworkers.report", "asyncworkers.timeline"),
+    *("asyncworkers.notebook", "asyncworkers.portal"),
 )
 
 
@@ -108,6 +109,16 @@ def test_every_event_is_in_the_reference() -> None:
         and issubclass(getattr(events_module, name), events_module.Event)
     }
     assert names_of("events.md") == events - {"Event", "JobEvent"}
+
+
+def test_every_name_for_notebooks_is_in_the_reference() -> None:
+    """The same for the doors that are imported by name."""
+    exported = {
+        name
+        for module in ("asyncworkers.notebook", "asyncworkers.plot", "asyncworkers.portal")
+        for name in importlib.import_module(module).__all__
+    }
+    assert names_of("notebook.md") == exported - {"make_plot"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -193,6 +204,7 @@ NEVER_RAISE = {
     "resume",
     "stats",
     "submit_threadsafe",
+    "workers",
 }
 
 
@@ -270,6 +282,7 @@ def described_while_running() -> dict[str, str]:
         "Stream": shows("<Stream not started, ordered>"),
         "Job": shows("<Job ", " running>"),
         "QueueStats": shows("QueueStats(name='default'", "running=1", "submitted=1"),
+        "WorkerStats": shows("WorkerStats(queue='default', worker=", "attempt=1, seconds="),
         "DrainReport": shows("DrainReport(done=(", "abandoned=()", "seconds="),
     }
 
@@ -319,6 +332,7 @@ async def test_repr_of_what_lives_with_a_supervisor() -> None:
         await asyncio.sleep(0)
         inside["Job"], inside["Stream"] = repr(one), repr(queued)
         inside["QueueStats"] = repr(supervisor.stats().queues["default"])
+        inside["WorkerStats"] = repr(supervisor.workers()[0])
         assert repr(supervisor) == "<Supervisor open [default: 1 running, 0 queued, 2 workers]>"
         assert await queued == [1]
         assert "used" in repr(queued)
@@ -425,7 +439,7 @@ def test_repr_of_testing_tools(name: str) -> None:
     assert " at 0x" not in text
 
 
-LATER = {"chronicle": "Chronicle", "report": "Report", "timeline": "Timeline", "plot": "Plot"}
+LATER = {"chronicle": "Chronicle", "plot": "Plot", "report": "Report", "timeline": "Timeline"}
 
 
 def test_annotations_can_be_read() -> None:

@@ -750,3 +750,94 @@ async def test_cancelled_jobs_are_counted_out_once() -> None:
         supervisor.resume("default")
         await supervisor.call(asyncio.sleep, 0)
         assert supervisor.stats().queued == 0
+
+
+# ---- opened and closed by hand
+
+
+async def test_open_and_close() -> None:
+    """Without a block it is opened in one task and closed in another, again and again; closing
+    finishes every job, and is harmless when there is nothing to close.
+    """
+    supervisor = Supervisor()
+    with pytest.raises(SupervisorClosed, match="was not entered"):
+        await supervisor.close()
+    async with no_leaks():
+        for _ in range(2):
+            assert await asyncio.create_task(supervisor.open()) is supervisor
+            with pytest.raises(RuntimeError, match="was entered already"):
+                await supervisor.open()
+            later = await supervisor.submit(job(echo, delay=0.01), 7)
+            report = await asyncio.create_task(supervisor.close())
+            assert (report.done, later.result()) == ((later.id,), 7)
+            assert supervisor.state == "closed"
+            assert await supervisor.close() == DrainReport((), (), (), (), 0.0)
+            with pytest.raises(SupervisorClosed, match="closed"):
+                supervisor.submit_nowait(echo, 1)
+
+
+async def test_close_within_a_grace() -> None:
+    """What does not end in time is cancelled, and in the report."""
+    async with no_leaks():
+        supervisor = await Supervisor(1).open()
+        jobs = await supervisor.submit_many(lambda _: asyncio.Event().wait(), [1])
+        for wrong in (-1, "soon"):
+            with pytest.raises((TypeError, ValueError), match="grace must be"):
+                await supervisor.close(wrong)  # type: ignore[arg-type]
+        assert supervisor.state == "open"
+        running = await supervisor.submit(for_ever)
+        await turns()
+        report = await supervisor.close(0)
+        assert running.id in report.cancelled + report.not_started
+        assert supervisor.state == "closed"
+        assert all(one.done() for one in jobs)
+        for one in jobs:
+            await one.wait()
+
+
+async def test_whoever_cancels_close_cancels_the_jobs() -> None:
+    """As an interrupt of its cell does: what is left ends, and so does the supervisor."""
+    async with no_leaks():
+        supervisor = await Supervisor().open()
+        running = await supervisor.submit(for_ever)
+        closing = asyncio.create_task(supervisor.close())
+        await turns()
+        assert supervisor.state == "draining"
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert supervisor.state == "closed"
+        assert running.state == "cancelled"
+
+
+async def test_close_after_it_failed() -> None:
+    """A supervisor that fails cancels nobody where there is no block; closing it tells, once."""
+    async with no_leaks():
+        opener = asyncio.current_task()
+        assert opener is not None
+        supervisor = await Supervisor(restarts=0).open()
+        cause = RuntimeError("a worker crashed")
+        supervisor._worker_crashed("default", cause)
+        await turns()
+        assert not opener.cancelling()
+        with pytest.raises(SupervisorFailed):
+            await supervisor.submit(echo, 1)
+        with pytest.raises(SupervisorFailed) as caught:
+            await supervisor.close()
+        assert caught.value.__cause__ is cause
+        assert supervisor.state == "failed"
+        assert await supervisor.close() == DrainReport((), (), (), (), 0.0)
+        async with supervisor:
+            assert await supervisor.call(echo, 2) == 2
+
+
+async def test_one_that_was_opened_and_forgotten() -> None:
+    """It warns when it goes away, and its jobs are cancelled."""
+    async with no_leaks():
+        supervisors = [await Supervisor().open()]
+        running = await supervisors[0].submit(for_ever)
+        with pytest.warns(ResourceWarning, match="was never left"):
+            supervisors.clear()
+        await running.wait()
+        assert running.state == "cancelled"
+        await turns(20)

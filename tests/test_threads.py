@@ -84,7 +84,7 @@ def polls() -> str | None:
 def threads_of(workers: int = 1, recorder: EventRecorder | None = None, **options: Any) -> Any:
     """A supervisor with so many threads; options are those of the queue."""
     queues = [Queue("threads", workers, kind="threads", **options)]
-    return Supervisor(queues=queues, listeners=[recorder] if recorder else [])
+    return Supervisor(queues=queues, listeners=[recorder] if recorder else [], stall=None)
 
 
 def said(caplog: Log, text: str) -> list[str]:

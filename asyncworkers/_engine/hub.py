@@ -7,18 +7,20 @@ import itertools
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from asyncworkers import _checks
 from asyncworkers._engine.aside import Aside
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
 from asyncworkers._engine.escorting import Escorting
+from asyncworkers._log import log
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners, LoopStalled
 from asyncworkers.function import JobFunction, NoOrder
 from asyncworkers.job import Failure, Job, running_job
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "Witness"]
 
 
 class Reader(Protocol):
@@ -28,6 +30,10 @@ class Reader(Protocol):
     def queue(self) -> object: ...
     def busy(self) -> bool: ...
     def abort(self, reason: str) -> None: ...
+
+
+Witness: TypeAlias = Callable[[Job[Any], Exception], object]
+"""Is shown a job and the error that an attempt of it has just ended with; it must keep neither."""
 
 
 class ServedQueue(Protocol):
@@ -85,6 +91,7 @@ class Hub:
         self.finishing: list[dict[Job[Any], None]] = []  # for each who drains: what is abandoned
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self.depot: Depot | None = None  # what there is of a store
+        self.witnesses: list[Witness] = []  # who is shown the errors of attempts
         self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
         self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
@@ -186,6 +193,15 @@ class Hub:
         if self.open > 0 or any(queue.unwinding for queue in self.queues):
             return False
         return not any(reader.busy() for reader in self.readers)
+
+    def show_error(self, job: Job[Any], error: Exception) -> None:
+        """Show an attempt's error to who wants to see it; one who raises sees no more."""
+        for witness in tuple(self.witnesses):
+            try:
+                witness(job, error)
+            except BaseException as trouble:  # also SystemExit: it must not end the loop
+                self.witnesses.remove(witness)
+                log.failure(f"{_checks.shown(witness)} raised and is shown no more errors", trouble)
 
     def let_functions_go(self) -> None:
         """No job function keeps hold of this supervisor's queues."""

@@ -805,6 +805,8 @@ class MemoryQueue:
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
         ended = type(outcome).__name__, type(decision).__name__, kind, error
         self.tell_end(job, attempt, moment, *ended)
+        if isinstance(outcome, Failed) and self.hub.witnesses:
+            self.hub.show_error(job, outcome.error)
 
     def tell_end(
         self,

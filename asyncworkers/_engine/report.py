@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asyncworkers import _html
@@ -21,10 +21,12 @@ __all__ = [
     "DrainReport",
     "QueueStats",
     "Stats",
+    "WorkerStats",
     "backlog_everywhere",
     "backlog_here",
     "health_of",
     "queue_stats",
+    "worker_stats",
 ]
 
 
@@ -145,6 +147,45 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         logs_dropped=queue.logs_dropped,
         oldest=queue.oldest,
     )
+
+
+class WorkerStats(Record):
+    """What one worker does at one moment: the `attempt` of a job that it has had in hand for `seconds`.
+
+    `worker` is its number, `job_id` is None for an item of a stream. `waits_for` are the ids of the
+    jobs which that job awaits, so that its slot is lent; `pid` is that of its child process, if it has
+    one.
+    """
+
+    queue: str
+    worker: int
+    job_id: str | None
+    job_name: str
+    attempt: int
+    seconds: float
+    waits_for: tuple[str, ...]
+    pid: int | None
+
+
+def worker_stats(queue: MemoryQueue) -> Iterator[WorkerStats]:
+    """The workers of a queue that are at work."""
+    now = queue.clock.now()
+    for attempt in tuple(queue.crew.members):
+        attempt.refresh()
+        job, supply, child = attempt.job, attempt.supply, attempt.child
+        if job is not None:
+            yield WorkerStats(
+                *(queue.name, attempt.number, job.id, job.name, job.attempt),
+                seconds=max(0.0, now - job._started),
+                waits_for=tuple(one.id for one in attempt.waits_for),
+                pid=None if child is None else child.pid,
+            )
+        elif supply is not None:
+            seconds = max(0.0, now - attempt.since) if attempt.since else 0.0
+            pid = None if child is None else child.pid
+            yield WorkerStats(
+                queue.name, attempt.number, None, supply.name, 1, seconds, waits_for=(), pid=pid
+            )
 
 
 class Backlog(Record):

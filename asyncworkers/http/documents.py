@@ -27,7 +27,6 @@ class Known(NamedTuple):
 def status_of(known: Known) -> dict[str, Any]:
     """Where a job is on its way."""
     job = known.job
-    progress = job.progress
     return {
         "id": known.id,
         "function": known.function,
@@ -35,7 +34,7 @@ def status_of(known: Known) -> dict[str, Any]:
         "state": str(job.state),
         "attempt": job.attempt,
         "why": _checks.printable(job.why)[:1_000],
-        "progress": None if progress is None else progress.as_dict(),
+        "progress": _progress_of(job),
         "created": _date(job.created),
         "started": _date(job.started),
         "finished": _date(job.finished),
@@ -79,6 +78,15 @@ def _written(value: Any) -> msgspec.Raw:
             f"the job succeeded; its result takes {len(raw):,} bytes, more than {LARGEST_RESULT:,}"
         )
     return msgspec.Raw(raw)
+
+
+def _progress_of(job: Job[Any]) -> dict[str, Any] | None:
+    progress = job.progress
+    if progress is None:
+        return None
+    message = progress.message
+    told = None if message is None else _checks.printable(message[:1_000], "\n\t")
+    return {"done": progress.done, "total": progress.total, "message": told}
 
 
 def _date(moment: datetime | None) -> str | None:

@@ -134,6 +134,9 @@ class EventStreams:
         self.slow = 0
         self.dropped = 0
 
+    def __repr__(self) -> str:
+        return f"<EventStreams {self.open} of {self._clients} open>"
+
     def answer(
         self,
         request: Request,

@@ -118,6 +118,9 @@ class Guard:
         self._max_body = _checks.whole("max_body", max_body, 0, 1 << 30)
         self._body_seconds = _checks.duration("body_seconds", body_seconds, zero=False)
 
+    def __repr__(self) -> str:
+        return f"<Guard of {self._app!r}>"
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or have the app answer."""
         if scope["type"] == "lifespan":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 import anyio
 from starlette.requests import Request
@@ -43,8 +43,6 @@ MOST_WAITS: Final = 256
 
 LOOKS: Final = 0.25
 """Seconds after which a stream looks whether its job has got on."""
-
-_ID = re.compile(r"[A-Za-z0-9_.:~-]{1,128}")
 
 
 class JobsApp:
@@ -180,7 +178,7 @@ class JobsApp:
             message = _checks.printable(str(error))[:1_000]
             raise Refused(422, "NotSerializable", message) from error
         # Relative to what was asked, for nobody here knows what proxies have cut from its path.
-        headers = {"Location": f"../{known.id}"}
+        headers = {"Location": f"../{quote(known.id, safe='')}"}
         if not is_new:
             headers["Idempotent-Replayed"] = "true"
         return Json(status_of(known), 202 if is_new else 200, headers)
@@ -220,7 +218,7 @@ class JobsApp:
         if entry is not None:
             return Known(entry.id, entry.function, entry.job, stored=False)
         stored = [one for one in self._functions.values() if one.stored]
-        if stored and _ID.fullmatch(ident):
+        if stored and 1 <= len(ident) <= 128 and ident.isprintable():
             try:
                 job = await self._supervisor.stored.get(ident)
             except JobNotFound:
@@ -310,7 +308,10 @@ class JobsApp:
                 with anyio.move_on_after(LOOKS):
                     await now.job.wait()
                 if now.stored:
-                    now = await self._find(ident)
+                    try:
+                        now = await self._find(ident)
+                    except (Refused, StoreUnavailable):
+                        return  # it was forgotten meanwhile, or is to be asked for again
 
         return self._streams.answer(request, follow, ends=self._supervisor.wait_draining)
 

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 class Ledger:
     """Holds the jobs by id: all that are unfinished, and those that have ended for `seconds`, of
-    which no more than `keep`; what ended first goes first.
+    which no more than `keep` and a tenth; what ended first goes first.
     """
 
     def __init__(self, keep: int, seconds: float) -> None:
@@ -63,9 +63,9 @@ class Ledger:
         return self._unless_old(self._keys.get((function, key)))
 
     def newest_first(self) -> Iterator[Entry]:
-        """All there are."""
-        self._tidy()
-        return reversed(self._entries.values())
+        """All there are, as they are now."""
+        entries = list(self._entries.values())
+        return (entry for entry in reversed(entries) if not self._is_old(entry))
 
     def _unless_old(self, entry: Entry | None) -> Entry | None:
         if entry is not None and self._is_old(entry):

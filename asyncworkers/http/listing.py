@@ -65,7 +65,7 @@ async def _newest(sources: Iterable[AsyncIterator[Known]]) -> AsyncGenerator[Kno
 
 
 async def _in_memory(ledger: Ledger, wanted: Wanted) -> AsyncGenerator[Known]:
-    for entry in list(ledger.newest_first()):
+    for entry in ledger.newest_first():
         job = entry.job
         if (
             wanted.function in (None, entry.function)

@@ -9,7 +9,7 @@ has set an SDK up there. Names and attributes follow the conventions for messagi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import Context
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from asyncworkers.escort import Luggage
 __all__ = ["OpenTelemetryTraces", "arrive"]
 
 _propagator = TraceContextTextMapPropagator()
+_NOTHING = contexts.Context()
 
 RAISED = "exception"
 
@@ -75,12 +76,12 @@ class OpenTelemetryTraces:
             f"submit {job_name}", kind=SpanKind.PRODUCER, attributes=attributes
         )
         span.end()
-        return _headers(span)
+        return _Headers(span)
 
     def sent(self, job: Job[Any], headers: Mapping[str, str]) -> Luggage | None:
         """The attempt's span begins here, so that the child can be told of it."""
         self._spans[job] = span = self._start(job, headers, job.attempt + 1)
-        return Luggage("opentelemetry.trace", __name__, arrive.__name__, _headers(span))
+        return Luggage("opentelemetry.trace", __name__, arrive.__name__, dict(_Headers(span)))
 
     def begun(self, job: Job[Any], headers: Mapping[str, str], context: Context) -> None:
         """The attempt's span begins, if it has not, and is the current one for its code."""
@@ -109,7 +110,7 @@ class OpenTelemetryTraces:
         span.end()
 
     def _start(self, job: Job[Any], headers: Mapping[str, str], attempt: int) -> Span:
-        parent = _propagator.extract(headers, contexts.Context())
+        parent = _context_of(headers)
         submitted = trace.get_current_span(parent).get_span_context()
         attributes = _attributes("run", "process", job.id, job.name, job.queue)
         return self._tracer.start_span(
@@ -123,17 +124,45 @@ class OpenTelemetryTraces:
 
 def arrive(headers: Mapping[str, str]) -> None:
     """In a child process: the attempt's span is the parent of what its code makes."""
-    contexts.attach(_propagator.extract(headers, contexts.Context()))
+    contexts.attach(_context_of(headers))
 
 
 def _make_current(span: Span) -> None:
     contexts.attach(trace.set_span_in_context(span))
 
 
-def _headers(span: Span) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    _propagator.inject(headers, trace.set_span_in_context(span, contexts.Context()))
-    return headers
+class _Headers(Mapping[str, str]):
+    """The headers of a span, made when somebody reads them: where a job stays in this process, nobody
+    does, and they would cost more than all else that is done for it here.
+    """
+
+    def __init__(self, span: Span) -> None:
+        self.context = trace.set_span_in_context(span, _NOTHING)
+        self._texts: dict[str, str] | None = None
+
+    def _made(self) -> dict[str, str]:
+        if self._texts is None:
+            self._texts = {}
+            _propagator.inject(self._texts, self.context)
+        return self._texts
+
+    def __getitem__(self, name: str) -> str:
+        return self._made()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _context_of(headers: Mapping[str, str]) -> contexts.Context:
+    if isinstance(headers, _Headers):
+        return headers.context
+    return _propagator.extract(headers, _NOTHING)
 
 
 def _attributes(name: str, kind: str, job_id: str, job_name: str, queue: str) -> dict[str, str]:

@@ -60,7 +60,7 @@ def test_a_broken_bridge_fails(broken, name):
         [sys.executable, "-W", "ignore", PROGRAM, broken, name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert ended.stdout.splitlines()[-1:] == [f"while checking {name}"], ended.stderr

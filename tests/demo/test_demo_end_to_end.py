@@ -20,7 +20,7 @@ def demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "asyncworkers", "demo", "--output", str(output), *options],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
 

@@ -29,7 +29,7 @@ def visited(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_killed_and_started_again_it_goes_on(tmp_path):
     """It says where it goes on, visits what is left, and has each address once at the end."""
     first = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL)

@@ -56,7 +56,7 @@ def test_every_public_name_is_documented():
     assert set(asyncworkers.__all__) - described - in_errors == set()
     assert in_errors <= set(asyncworkers.__all__)
     assert documented("api.md") - set(asyncworkers.__all__) == {
-        *("Options", "Listener", "Backoff", "Stored")
+        *("Options", "Listener", "Backoff", "Connection", "Stored", "Using")
     }
 
 

@@ -57,3 +57,14 @@ def test_pictures_are_self_contained():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "http" not in text
         assert "@import" not in text
+
+
+def test_photographs_are_small_and_shown():
+    """Each is below 200 kB, and on a page; one that no page shows would only weigh."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    pictures = list((ROOT / "docs" / "pictures").glob("*.png"))
+    assert len(pictures) >= 5
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size < 200_000, path.name
+        assert f"../pictures/{path.name}" in pages, path.name

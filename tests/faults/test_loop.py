@@ -32,6 +32,7 @@ from asyncworkers import (
 )
 from asyncworkers._engine import call_worker as worker_module
 from asyncworkers._engine import crew as crew_module
+from asyncworkers.portal import Portal
 from asyncworkers.testing import no_leaks
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -425,6 +426,39 @@ async def test_fault_L05_cells_of_a_notebook(caplog: Log) -> None:
     assert seen == [0, 2]
 
 
+@both_loops
+async def test_fault_L05_opened_in_one_cell_and_closed_in_another() -> None:
+    """Where there is no block to leave, `open` and `close` do what its ends do, each in its own task."""
+    async with no_leaks():
+        supervisor = await asyncio.create_task(Supervisor(processes=1).open())
+        assert await asyncio.create_task(supervisor.call(echo, 1)) == 1
+        assert await asyncio.create_task(_mapped(supervisor)) == [0, 1, 2]
+        report = await asyncio.create_task(supervisor.close())
+        assert (report.done, supervisor.state) == ((), "closed")
+
+
+async def _mapped(supervisor: Supervisor) -> list[Any]:
+    return await supervisor.map(echo, range(3))
+
+
+@each_loop
+def test_fault_L05_code_that_must_not_await(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portal serves code without `await` where no loop runs, and where one runs that must wait."""
+    monkeypatch.setenv("ASYNCWORKERS_LOOP", loop)
+
+    def work(portal: Portal) -> list[Any]:
+        return [portal.call(echo, 1), *portal.map(echo, iter([2, 3]))]
+
+    async def cell(portal: Portal) -> list[Any]:
+        return work(portal)
+
+    with no_leaks(grace=5.0), Portal() as portal:
+        assert work(portal) == [1, 2, 3]
+        assert asyncio.run(cell(portal)) == [1, 2, 3]
+        with pytest.raises(WrongLoop, match="belongs to another event loop"):
+            portal.supervisor.submit_nowait(echo, 1)
+
+
 def test_fault_L05_without_a_loop() -> None:
     """Where no loop runs nothing is accepted, and the error says what is to be done."""
     supervisor = Supervisor()
@@ -456,25 +490,32 @@ async def echo(value):
 run(main, 20 + 1)
 supervisor.submit_nowait(echo, 1)
 run(main, 40 + 2)
+from asyncworkers.portal import Portal
+portal = Portal().open()
+portal.call(echo, 60 + 3)
+portal.map(echo, range(3)).all()
+portal.close()
 """
     output = _typed("-i", lines, loop)
     assert "21" in output
     assert "errors.SupervisorClosed: " in output
     assert "42" in output
+    assert "63" in output
+    assert "[0, 1, 2]" in output
+    assert "DrainReport(" in output
 
 
 def test_fault_L05_in_the_asyncio_repl() -> None:
     """`python -m asyncio` runs a loop in one thread and the lines of the prompt in its tasks."""
     lines = """
 from asyncworkers import *
-supervisor = await Supervisor().__aenter__()
+supervisor = await Supervisor().open()
 async def echo(value): return value
 
 await supervisor.call(echo, 20 + 1)
 await supervisor.map(echo, range(3))
 run(echo, 1)
-await supervisor.drain()
-await supervisor.__aexit__(None, None, None)
+await supervisor.close()
 supervisor.state
 """
     output = _typed("-masyncio", lines, "asyncio")

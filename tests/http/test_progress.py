@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from conversation import Conversation
 
-from asyncworkers import Supervisor, current_job
-from asyncworkers.http import EventStreams, JobsApp
+from asyncworkers import StoreUnavailable, Supervisor, current_job
+from asyncworkers.http import EventStreams, JobsApp, Refused
 
 pytestmark = pytest.mark.asyncio
 
@@ -83,6 +83,34 @@ async def test_a_stream_ends_when_the_supervisor_drains() -> None:
         assert not drain.done()
         gate.set()
         await drain
+
+
+@pytest.mark.parametrize(
+    "trouble", [Refused(404, "JobNotFound", "gone"), StoreUnavailable("the disk is gone")]
+)
+async def test_the_stream_of_a_job_that_is_not_found_any_more_ends(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """A stored job that is purged while it is followed, or a store in trouble, ends the stream whole."""
+
+    async def work() -> None:
+        """Nobody runs it: its queue has no workers."""
+
+    async def not_found(ident: str) -> Any:
+        raise trouble
+
+    store = f"sqlite:///{tmp_path}/j.db"
+    async with Supervisor(store=store, functions=[work], workers=0) as supervisor:
+        app = JobsApp(supervisor, {"work": work})
+        ident = await submitted(app, "work")
+        talk = Conversation(f"/{ident}/events")
+        task = asyncio.create_task(app(talk.scope, talk.receive, talk.send))
+        await talk.until(lambda: bool(told(talk)))
+        monkeypatch.setattr(app, "_find", not_found)
+        await task
+        assert talk.ended
+        assert [name for name, *_ in told(talk)] == ["job"]
+        await supervisor.stored.cancel(ident)
 
 
 async def test_fault_V10_streams_of_jobs_are_few_at_a_time() -> None:

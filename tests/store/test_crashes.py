@@ -18,9 +18,10 @@ from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Want, Where
 from asyncworkers.store.sqlite import SqliteStore
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300)]
-
 KILLS = int(os.environ.get("ASYNCWORKERS_KILLS", "40"))
+"""For a release: `ASYNCWORKERS_KILLS=10000 python -m pytest tests/store -k kills`."""
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow, pytest.mark.timeout(300 + 2 * KILLS)]
 CHILD = Path(__file__).with_name("crash_child.py")
 
 

@@ -183,11 +183,11 @@ async def test_fault_S03_a_slow_store_loses_nothing(tmp_path):
 
     class Slow(MemoryStore):
         async def settle(self, batch):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.6)
             return await super().settle(batch)
 
     data = MemoryData()
-    async with Supervisor(store=Slow(data, ttl=0.3), functions=ALL) as supervisor:
+    async with Supervisor(store=Slow(data, ttl=1.0), functions=ALL) as supervisor:
         jobs = await supervisor.submit_many(double, range(10))
         assert await asyncio.gather(*jobs) == [2 * n for n in range(10)]
     assert {job.attempt for job in data.jobs.values()} == {1}

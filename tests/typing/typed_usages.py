@@ -9,12 +9,14 @@ from typing import assert_type
 
 from asyncworkers import (
     Bridge,
+    DrainReport,
     Failed,
     Job,
     JobFunction,
     Outcome,
     Queue,
     Retry,
+    Stats,
     Stream,
     Succeeded,
     Supervisor,
@@ -24,6 +26,7 @@ from asyncworkers import (
     job,
     run,
 )
+from asyncworkers.portal import Portal, PortalStream
 
 
 @job(retry=Retry(attempts=5, on=(OSError,)), timeout=30)
@@ -63,6 +66,33 @@ async def submitting(supervisor: Supervisor) -> None:
     assert_type(supervisor.submit_threadsafe(fetch, "u"), concurrent.futures.Future[bytes])
     assert_type(await supervisor.submit(fetch.bind("u")), Job[bytes])
     assert_type(await supervisor.call(read.bind("p")), str)
+
+
+def without_await(portal: Portal) -> None:
+    """A portal knows the same as the supervisor."""
+    assert_type(portal.submit(fetch, "u"), Job[bytes])
+    assert_type(portal.result(portal.submit(read, "p", limit=3)), str)
+    assert_type(portal.wait(portal.submit(plain, 1), 0.5), Outcome)
+    assert_type(portal.call(fetch, "u"), bytes)
+    assert_type(portal.call(read.bind("p")), str)
+    assert_type(portal.submit_many(fetch, ["u"]), list[Job[bytes]])
+    assert_type(portal.map(fetch, ["u"]), PortalStream[bytes])
+    assert_type(portal.map(read, iter("u")).all(), list[str])
+    assert_type(portal.map(plain, [1]).outcomes(), PortalStream[Job[float]])
+    assert_type(portal.map(plain, [1]).progress("p").reduce(max), float)
+    for value in portal.map(fetch, urls()):
+        assert_type(value, bytes)
+    assert_type(portal.run(portal.supervisor.drain, 5), DrainReport)
+    assert_type(portal.run(portal.supervisor.stats), Stats)
+    with Portal(Supervisor()) as opened:
+        assert_type(opened.close(5), DrainReport)
+
+
+async def opened_by_hand() -> None:
+    """What `open` and `close` return."""
+    supervisor = await Supervisor().open()
+    assert_type(supervisor, Supervisor)
+    assert_type(await supervisor.close(timedelta(seconds=1)), DrainReport)
 
 
 async def options(supervisor: Supervisor) -> None:

@@ -249,5 +249,4 @@ class Feeder:
         while self._leasing is not None:
             with contextlib.suppress(Exception):
                 await self._leasing
-            # One that has ended is awaited without a turn of the loop, which `_leased` needs.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it may be done already, and `_leased` not yet have heard of it

@@ -79,6 +79,11 @@ class JobView(Job[T_co]):
 
     __slots__ = ()
 
+    @property
+    def stored(self) -> bool:
+        """Whether it lives in a store, and outlives this process."""
+        return True
+
     def result(self) -> T_co:
         """Its value, or raise what it failed with; `asyncio.InvalidStateError` before the end."""
         self._read()
