@@ -43,8 +43,6 @@ from asyncworkers.events import (
 )
 
 __all__ = [
-    "ACCURACY",
-    "OTHERS",
     "Chronicle",
     "Errors",
     "Figures",
@@ -200,9 +198,10 @@ class Figures(Record):
 
     `submitted`, `succeeded`, `failed` and `cancelled` count jobs; `attempts` those that have
     ended, `retried` those that will be or were repeated, `timed_out` and `abandoned` attempts too.
-    `waiting` is the time from being submitted to the start of the first attempt, a job's delay
-    included; an item of a `map` waits from when it was taken from the iterable. `running` is the
-    time of each attempt that has ended; its `total` is the time workers were busy.
+    `waiting` is how long each attempt waited for a worker, since it could have run: since its job
+    was submitted, or the delay or the pause before a retry was over; an item of a `map` waits from
+    when it was taken from the iterable. `running` is the time of each attempt that has ended; its
+    `total` is the time workers were busy.
     """
 
     submitted: int
@@ -321,7 +320,8 @@ class Chronicle:
 
     - `attempts`: how many attempts it keeps, the last ones, as spans for a timeline.
     - `jobs`: how many finished jobs it keeps, the last ones.
-    - `open_jobs`: how many unfinished jobs it follows. Of more it does not know when they came.
+    - `open_jobs`: how many unfinished jobs it follows, the latest. Of others it does not know when
+      they came.
     - `names`: for how many job names, counting each queue's, there are separate figures. What comes
       later is counted under "(others)", and so are types of errors.
     - `slowest`, `retried`: how many of the slowest attempts and most retried jobs it keeps.
@@ -377,7 +377,6 @@ class Chronicle:
         self._books: dict[str, _Book] = {}
         self._came: dict[str, float] = {}  # of unfinished jobs: when they were submitted
         self._now: dict[str, AttemptStarted | AttemptEnded] = {}  # and their latest attempt
-        self._released: set[str] = set()  # whose attempt will start again
         self._slow: list[tuple[float, int, AttemptEnded]] = []
         self._slow_enough = 0.0 if self._most_slow else inf
         self._stubborn: dict[str, AttemptEnded] = {}
@@ -398,7 +397,7 @@ class Chronicle:
             note(event)
 
     def _submitted(self, event: JobSubmitted) -> None:
-        at, job_id, name, queue, _ = event._values
+        at, job_id, name, queue = event._values[:4]
         try:
             series = self._books[queue].series[name]
         except KeyError:
@@ -414,29 +413,24 @@ class Chronicle:
         came[job_id] = at
 
     def _started(self, event: AttemptStarted) -> None:
-        at, job_id, name, queue, _, attempt, *_ = event._values
+        at, job_id, name, queue, _, _, _, waited = event._values[:8]
+        try:
+            series = self._books[queue].series[name]
+        except KeyError:
+            series = self._series(queue, name, at)
+        series.waiting.add(waited)
         now = self._now
         if len(now) >= self._most_open:
             self._unfollow(now)
         now[job_id] = event
-        if attempt == 1:
-            if self._released and job_id in self._released:
-                self._released.discard(job_id)
-                return
-            came = self._came.get(job_id)
-            if came is not None:
-                try:
-                    series = self._books[queue].series[name]
-                except KeyError:
-                    series = self._series(queue, name, at)
-                series.waiting.add(at - came if at > came else 0.0)
 
     def _ended(self, event: AttemptEnded) -> None:
-        at, job_id, name, queue, _, attempt, _, seconds, outcome, decision, kind, _ = event._values
+        # Of all fields but the last: others may come to follow them.
+        at, job_id, name, queue, _, attempt, _, seconds, outcome, decision, kind = event._values[
+            :11
+        ]
         if decision == "Release":
             self._now.pop(job_id, None)
-            if attempt == 1 and len(self._released) < self._most_open:
-                self._released.add(job_id)
             return
         try:
             series = self._books[queue].series[name]
@@ -464,7 +458,7 @@ class Chronicle:
             self._note_stubborn(job_id, attempt, event)
 
     def _settled(self, event: JobSettled) -> None:
-        at, job_id, name, queue, _, _, state = event._values
+        at, job_id, name, queue, _, _, state = event._values[:7]
         try:
             series = self._books[queue].series[name]
         except KeyError:
@@ -509,7 +503,6 @@ class Chronicle:
         self._end = event.at
         self._came.clear()
         self._now.clear()
-        self._released.clear()
         self._passed(event)
 
     # ---- what comes less often
