@@ -177,7 +177,9 @@ class Portal:
         """As `await supervisor.submit(...)`: the Job can be looked at here, and given to `result`,
         `wait` and `cancel`. Raises what that raises.
         """
-        return self.run(self._supervisor.submit, function, *args, **kwargs)
+        return cast(
+            "Job[Any]", self.run(cast("Any", self._supervisor).submit, function, *args, **kwargs)
+        )
 
     @overload
     def submit_many(
