@@ -1,10 +1,12 @@
 # Everything a newcomer needs: `make demo` and `make test` set themselves up with Python >= 3.11.
 #
 #   make demo                      the crawl of the standard library's documentation
+#   make demo ARGS="--store demo.db"   killed and started again, it goes on where it was
 #   make demo ARGS=--sequential    the same work without the supervisor, to compare
 #   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
 #   make test PYTHON=python3.12    the suite on another Python, in an environment of its own
-#   make bench TABLE=bridge        one of the benchmarks: inproc (the default), bridge, behaviours
+#   make bench TABLE=bridge        one of the benchmarks: inproc (the default), bridge, behaviours,
+#                                  durable, crash, web, observe
 #   make lint types docs bench ci  what their names say
 #
 # An environment is made by `python -m venv` from the hashed files in requirements/, and made again

@@ -1,6 +1,13 @@
 """An asyncio-native job runner: jobs in memory or in a store, on the loop, in threads and processes."""
 
-from asyncworkers._engine.report import ChildStats, DrainReport, QueueStats, Stats
+from asyncworkers._engine.report import (
+    Backlog,
+    ChildStats,
+    DrainReport,
+    QueueStats,
+    Stats,
+    WorkerStats,
+)
 from asyncworkers.bridge import Bridge, CancelCallback, CancelToken, Work
 from asyncworkers.current import CurrentJob, current_job
 from asyncworkers.errors import (
@@ -31,17 +38,22 @@ from asyncworkers.errors import (
     WrongProcess,
 )
 from asyncworkers.function import Call, JobFunction, job
+from asyncworkers.health import Health, HealthApp
 from asyncworkers.job import Job, JobState, Progress
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
 from asyncworkers.policies import Retry, Unique
 from asyncworkers.queue import Queue
 from asyncworkers.run import run
+from asyncworkers.secret import Secret
+from asyncworkers.signed import SignedPickle
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 from asyncworkers.supervisor import Supervisor
 
 __all__ = [
     "ArgumentsMismatch",
     "AsyncworkersError",
+    "Backlog",
     "Bridge",
     "Call",
     "CancelCallback",
@@ -53,6 +65,8 @@ __all__ = [
     "DuplicateJob",
     "Failed",
     "GiveUp",
+    "Health",
+    "HealthApp",
     "Job",
     "JobCancelled",
     "JobExpired",
@@ -70,6 +84,8 @@ __all__ = [
     "QueueStats",
     "Retry",
     "RetryLater",
+    "Secret",
+    "SignedPickle",
     "Stats",
     "StoreBusy",
     "StoreChanged",
@@ -78,6 +94,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreVersion",
     "Stream",
+    "Subscription",
     "Succeeded",
     "Supervisor",
     "SupervisorClosed",
@@ -86,6 +103,7 @@ __all__ = [
     "Unique",
     "Work",
     "WorkerCrashed",
+    "WorkerStats",
     "WouldDeadlock",
     "WrongLoop",
     "WrongProcess",

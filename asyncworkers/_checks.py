@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 __all__ = [
+    "cut",
+    "discreet",
     "duration",
     "flag",
     "function_name",
@@ -33,8 +35,18 @@ __all__ = [
 LONGEST = 10 * 366 * 86_400.0
 """No duration may exceed ten years, in seconds: longer ones are nearly always a wrong unit."""
 
+LONGEST_PASSWORD = 1_024
+"""Characters that are looked at to find the end of a password."""
+
 _FUNCTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 _QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+# What follows the colon in the first part of a URL, up to the last @, is a password; or up to the end,
+# for the text may have been cut there. A number is a port if the path or the end follows.
+_PASSWORD = re.compile(
+    r"""(://[^\s/?#@:"\[]{0,256}:)(?!\d{1,5}(?:[/?#,;)\s'"<>]|$))"""
+    r"""(?:[^\s"]{1,1024}@|[^\s"]{1,1024}$)"""
+)
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -44,31 +56,47 @@ def shown(value: object, limit: int = 80) -> str:
     except BaseException as error:  # a hostile repr must not replace the error being reported
         kind = printable(type(value).__name__)
         text = f"<{kind} whose repr raised {kind_of(error)}>"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return cut(discreet(text), limit)
+
+
+def cut(text: str, limit: int | None) -> str:
+    """The text, or as much of it as the limit allows."""
+    return text if limit is None or len(text) <= limit else text[: limit - 3] + "..."
+
+
+def discreet(text: str) -> str:
+    """The text with the passwords of URLs masked, as in `postgresql://user:***@host/db`."""
+    return _PASSWORD.sub(_without_password, text) if "://" in text else text
+
+
+def _without_password(found: re.Match[str]) -> str:
+    return f"{found[1]}***{'@' if found[0].endswith('@') else ''}"
 
 
 def printable(text: str, keep: str = "") -> str:
     """The text with everything escaped that is not printable: controls, marks that turn the
-    direction of writing, lone surrogates; `keep` names characters to leave.
+    direction of writing, lone surrogates; `keep` names characters to leave. Passwords of URLs are
+    masked.
     """
+    text = discreet(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
-def kind_of(error: BaseException) -> str:
-    """The printable name of an error's class."""
-    return printable(type(error).__name__)
+def kind_of(value: object) -> str:
+    """The printable name of an error's class, or of any other value's."""
+    return printable(type(value).__name__)
 
 
 def summary(error: BaseException, limit: int = 200) -> str:
     """An error's class and message, as in `ValueError: bad`: short, printable, safe if it raises."""
     try:
-        message = str(error)[: limit + 1]
+        message = discreet(str(error)[: limit + LONGEST_PASSWORD])[: limit + 1]
     except BaseException as trouble:  # its own `__str__`
         message = f"<its message raised {kind_of(trouble)}>"
     text = f"{kind_of(error)}: {printable(message)}" if message else kind_of(error)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return cut(text, limit)
 
 
 def note(error: BaseException, text: str) -> None:

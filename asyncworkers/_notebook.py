@@ -12,6 +12,7 @@ from contextvars import Context
 from typing import Any, cast
 
 from asyncworkers import _html
+from asyncworkers.units import how_far
 
 __all__ = ["LiveBar", "in_notebook", "keep_awake"]
 
@@ -86,26 +87,5 @@ class LiveBar:
         )
 
     def _said(self) -> str:
-        seconds = self._now() - self._began
-        count = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
-        parts = [count]
-        if self._failed():
-            parts.append(f"{self._failed():,} failed")
-        if self._over:
-            parts.append(f"in {_time(seconds, 1)}")
-        if self._done and seconds > 0:
-            parts.append(f"{self._done / seconds:,.3g}/s")
-            if self._total is not None and not self._over:
-                left = (self._total - self._done) * seconds / self._done
-                parts.append(f"{_time(left)} left")
-        return ", ".join(parts)
-
-
-def _time(seconds: float, digits: int = 0) -> str:
-    """A duration for people."""
-    if seconds < 60:
-        return f"{seconds:.{digits}f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02} min"
-    return f"{minutes // 60}:{minutes % 60:02} h"
+        lasted = self._now() - self._began
+        return how_far(self._done, self._total, self._failed(), lasted, over=self._over)

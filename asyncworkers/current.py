@@ -11,6 +11,7 @@ from typing import Any, cast
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.stored.effects import JobTransaction
 from asyncworkers.bridge import CancelCallback, CancelToken
 from asyncworkers.job import Job, Progress, running_job
 
@@ -76,6 +77,14 @@ class CurrentJob:
         if isinstance(home, MemoryQueue):
             home.report(self._job, told)
 
+    def transaction(self) -> JobTransaction:
+        """A transaction for rows of the job's own, in the store's database: they are committed with
+        the job's end, exactly if it succeeds. `async with ... as connection`, in a thread `with`.
+
+        Raises RuntimeError for a job that is not stored, or is over.
+        """
+        return JobTransaction(self._job)
+
     def __repr__(self) -> str:
         return f"<CurrentJob {self.name} {self.id}, attempt {self.attempt} of {self.attempts}>"
 
@@ -136,6 +145,10 @@ class _InChild(CurrentJob):
         told = _progress(done, total, message)
         if self._serving.current() == self._number:
             self._serving.note(("progress", told.done, told.total, told.message))
+
+    def transaction(self) -> JobTransaction:
+        """Refused: the transaction is in another process."""
+        raise RuntimeError("a job in a process has no transaction: return what is to be written")
 
 
 class _TokenInChild(CancelToken):

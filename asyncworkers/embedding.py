@@ -14,6 +14,9 @@ from asyncworkers.signals import SignalChain
 
 __all__ = ["living"]
 
+NAMED = 10
+"""So many of the jobs that did not come to their end are named in the log; listeners hear of each."""
+
 
 class Embedded(Protocol):
     """What is needed of the supervisor."""
@@ -40,10 +43,15 @@ async def living(supervisor: Embedded) -> AsyncGenerator[None]:
       So the drain begins with the signal and not with the end of the lifespan, or the grace
       would begin after whatever the service manager allows.
     - A handler that replaces the server's keeps it from stopping. So the server's is called too.
+    - A signal that nobody handles ends the process at once, and with ours in its place it never
+      would. So it does after the drain.
+    - A server passes signals on to its worker processes, which a terminal or a service manager may
+      have told already. So the same wish to stop comes twice, as SIGTERM the second time. Only a
+      SIGINT after another signal means that somebody is in a hurry; servers see it so, too.
     """
     async with supervisor:
         ending = _Ending(supervisor)
-        with SignalChain(ending.heard, call_previous=True):
+        with ending.chain:
             yield
             await ending.drained()
 
@@ -56,27 +64,36 @@ class _Ending:
         self._loop = asyncio.get_running_loop()
         self._drain: asyncio.Task[None] | None = None
         self._signals = 0
+        self.chain = SignalChain(self._heard, call_previous=True)
 
-    def heard(self, number: int) -> None:
+    def _heard(self, number: int) -> None:
         """In the signal handler: any bytecode may be interrupted, so only pass it on."""
         self._signals += 1
-        act = self._begin if self._signals == 1 else self._cancel
-        self._loop.call_soon_threadsafe(act, signal.Signals(number).name)
+        if self._signals == 1:
+            self._loop.call_soon_threadsafe(self._begin, signal.Signals(number).name, number)
+        elif number == signal.SIGINT:
+            self._loop.call_soon_threadsafe(self._cancel)
 
     async def drained(self) -> None:
         """Wait until the supervisor is drained."""
-        if self._drain is None:
-            self._begin("the application ends")
+        self._begin("the application ends")
         assert self._drain is not None
         await self._drain
 
-    def _begin(self, cause: str) -> None:
-        self._drain = self._loop.create_task(self._drain_and_tell(cause))
+    def _begin(self, cause: str, number: int | None = None) -> None:
+        if self._drain is None:
+            self._drain = self._loop.create_task(self._drain_and_tell(cause, number))
 
-    async def _drain_and_tell(self, cause: str) -> None:
+    async def _drain_and_tell(self, cause: str, number: int | None) -> None:
         report = await self._supervisor.drain()
-        lost = report.cancelled or report.not_started or report.abandoned
-        (log.warning if lost else log.info)("%s: %s", cause, report)
+        lost = (*report.cancelled, *report.not_started, *report.abandoned)
+        if lost:
+            more = ", ..." if lost[NAMED:] else ""
+            log.warning("%s: %s; not done: %s%s", cause, report, ", ".join(lost[:NAMED]), more)
+        else:
+            log.info("%s: %s", cause, report)
+        if number is not None:
+            self.chain.do_default(number)
 
-    def _cancel(self, cause: str) -> None:
-        self._supervisor.cancel_all(f"{cause} came twice")
+    def _cancel(self) -> None:
+        self._supervisor.cancel_all("SIGINT came after another signal")

@@ -42,7 +42,17 @@ class QueueFull(AsyncworkersError):
 
 
 class SupervisorClosed(AsyncworkersError):
-    """The supervisor accepts no jobs: it was not entered yet, it is draining, or it has ended."""
+    """The supervisor accepts no jobs: it was not entered yet, it is draining, or it has ended.
+
+    `state` is the supervisor's, as far as it is known: "new" if it was never entered.
+    """
+
+    def __init__(self, message: str = "", state: str = "closed") -> None:
+        super().__init__(message)
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.state), self.__dict__
 
 
 class SupervisorFailed(AsyncworkersError):

@@ -68,10 +68,13 @@ class JobSubmitted(JobEvent):
 
 
 class AttemptStarted(JobEvent):
-    """A worker began to run the job; `attempt` counts from 1."""
+    """A worker began to run the job; `attempt` counts from 1. The job had waited for `waited` seconds
+    since it could have run: since it was submitted, or its delay or the pause before a retry ended.
+    """
 
     attempt: int
     worker: int
+    waited: float = 0.0
 
 
 class AttemptEnded(JobEvent):

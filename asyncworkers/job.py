@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from datetime import datetime
 from enum import StrEnum
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks, _html
@@ -120,6 +120,7 @@ class Rare:
         "depth",
         "due",
         "expires_at",
+        "headers",
         "id",
         "last_error",
         "parent",
@@ -136,6 +137,7 @@ class Rare:
         self.last_error: str | None = None  # the type that caused the retry
         self.parent: Job[Any] | None = None
         self.depth = 0
+        self.headers: Mapping[str, str] | None = None  # what an escort has it carry
 
 
 class Failure:
@@ -307,6 +309,21 @@ class Job(Generic[T_co]):
         """The positional arguments of the call; kept as long as the job is."""
         return self._args
 
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The keyword arguments of the call; kept as long as the job is."""
+        return MappingProxyType(self._kwargs or {})
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lives in a store, and outlives this process."""
+        return False
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function it calls; of a stored job that nothing here can run, one that does nothing."""
+        return self._order.function
+
     # ---- where it is
 
     @property
@@ -335,6 +352,13 @@ class Job(Generic[T_co]):
     def started(self) -> datetime | None:
         """When its latest attempt started, in UTC; None before the first."""
         return self._order.home.utc(self._started) if self.attempt else None
+
+    @property
+    def due(self) -> datetime | None:
+        """When it may start, in UTC, if it waits for that: a delay, or a retry; None otherwise."""
+        if self._state != SCHEDULED or self._rare is None:
+            return None
+        return self._order.home.utc(self._rare.due)
 
     @property
     def finished(self) -> datetime | None:

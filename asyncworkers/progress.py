@@ -5,12 +5,17 @@ a line if piped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from asyncworkers import _checks
 from asyncworkers._notebook import LiveBar, in_notebook
+from asyncworkers.units import how_far
 
 __all__ = ["ProgressBar"]
 
@@ -44,10 +49,9 @@ class ProgressBar:
         self._count = count
         if in_notebook():
             self._display = LiveBar(self._title, self._total, loop.time, lambda: self.failed)
-        elif sys.stderr.isatty():
-            self._display = _terminal_display(self._title, self._total)
         else:
-            self._display = _Lines(self._title, self._total)
+            gauge = Gauge(self._title, self._total, loop.time, lambda: self.failed)
+            self._display = _terminal_display(gauge) if _is_terminal() else _Lines(gauge)
         self._look(loop, LINES if isinstance(self._display, _Lines) else REDRAW)
 
     def _look(self, loop: asyncio.AbstractEventLoop, every: float) -> None:
@@ -64,75 +68,153 @@ class ProgressBar:
             self._display = None
 
 
-def _terminal_display(title: str, total: int | None) -> Display:
+class Gauge:
+    """Says how far something is: the count, what failed, the rate, and how long it will still take."""
+
+    def __init__(
+        self, title: str, total: int | None, now: Callable[[], float], failed: Callable[[], int]
+    ) -> None:
+        self.title = title
+        self.total = total
+        self._now = now
+        self._failed = failed
+        self._began = now()
+
+    def said(self, done: int, *, over: bool = False) -> str:
+        """All but the title."""
+        return how_far(done, self.total, self._failed(), self._now() - self._began, over=over)
+
+    def line(self, done: int, *, over: bool = False) -> str:
+        """All of it, with a bar of plain characters if the total is known."""
+        bar = ""
+        if self.total:
+            filled = round(20 * min(1.0, done / self.total))
+            bar = f"[{'#' * filled}{'.' * (20 - filled)}] "
+        return f"{self.title}: {bar}{self.said(done, over=over)}"
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _write(text: str) -> None:
+    """Write; that nobody reads any more, or the like, is no reason for a map to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _terminal_display(gauge: Gauge) -> Display:
     try:
-        return _Rich(title, total)
+        return _Rich(gauge)
     except ImportError:
-        return _Bar(title, total)
+        return _Bar(gauge)
 
 
 class _Rich:
-    """A live bar by the rich library."""
+    """A live bar by the rich library, one below the other if there are several."""
 
-    def __init__(self, title: str, total: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            MofNCompleteColumn,
-            Progress,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns: list[Any] = [
-            *Progress.get_default_columns()[:2],
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        ]
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(title, total=total)
-        self._progress.start()
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._screen = screen = _Screen.open()
+        said = gauge.said(0)
+        self._task = screen.progress.add_task(gauge.title, total=gauge.total, said=said)
 
     def show(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
+        self._update(done, over=False)
+        with contextlib.suppress(OSError, ValueError):
+            self._screen.progress.refresh()
 
     def close(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
-        self._progress.stop()
+        self._update(done, over=True)
+        with contextlib.suppress(OSError, ValueError):
+            self._screen.leave(self._task, self._gauge.line(done, over=True))
+
+    def _update(self, done: int, *, over: bool) -> None:
+        said = self._gauge.said(done, over=over)
+        self._screen.progress.update(self._task, completed=done, said=said)
+
+
+class _Screen:
+    """What all bars of a terminal share: rich draws one block of live lines at a time.
+
+    It is drawn when a bar says so, not by a thread; and the cursor stays visible, so that a
+    process that is killed leaves a terminal that can be used.
+    """
+
+    lock = threading.Lock()
+    shown: _Screen | None = None
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._bars = 0
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            console=Console(stderr=True),
+            auto_refresh=False,
+        )
+
+    @classmethod
+    def open(cls) -> _Screen:
+        """The one that is shown, or a new one."""
+        with cls.lock:
+            screen = cls.shown
+            if screen is None:
+                screen = cls()
+                screen.progress.start()
+                screen.progress.console.show_cursor(True)
+                cls.shown = screen
+            screen._bars += 1
+            return screen
+
+    def leave(self, task: Any, line: str) -> None:
+        """A bar is over: its last line stays; above the others, if there are any."""
+        with self.lock:
+            self._bars -= 1
+            last = self._bars == 0
+            if last:
+                _Screen.shown = None
+        if last:
+            self.progress.stop()
+        else:
+            self.progress.remove_task(task)
+            self.progress.console.print(line, markup=False, highlight=False)
 
 
 class _Bar:
-    """A plain bar that is drawn over itself."""
+    """A plain bar that is drawn over itself; several of them share a line."""
 
-    def __init__(self, title: str, total: int | None) -> None:
-        self._title = title
-        self._total = total
+    shown: ClassVar[dict[_Bar, int]] = {}
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
 
     def show(self, done: int) -> None:
-        sys.stderr.write(f"\r{_line(self._title, done, self._total)}")
-        sys.stderr.flush()
+        self.shown[self] = done
+        _write(self._line())
 
     def close(self, done: int) -> None:
-        self.show(done)
-        sys.stderr.write("\n")
+        self.shown.pop(self, None)
+        _write(f"\r{self._gauge.line(done, over=True)}\x1b[K\n{self._line()}")
+
+    def _line(self) -> str:
+        lines = [bar._gauge.line(done) for bar, done in self.shown.items()]
+        room = shutil.get_terminal_size().columns - 1
+        return f"\r{' | '.join(lines)[:room]}\x1b[K" if lines else ""
 
 
 class _Lines:
     """A line now and then, for a log."""
 
-    def __init__(self, title: str, total: int | None) -> None:
-        self._title = title
-        self._total = total
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
 
     def show(self, done: int) -> None:
-        print(_line(self._title, done, self._total), file=sys.stderr)
+        _write(self._gauge.line(done) + "\n")
 
     def close(self, done: int) -> None:
-        self.show(done)
-
-
-def _line(title: str, done: int, total: int | None) -> str:
-    if not total:
-        return f"{title}: {done}"
-    filled = round(20 * done / total)
-    return f"{title}: [{'#' * filled}{'.' * (20 - filled)}] {done}/{total}"
+        _write(self._gauge.line(done, over=True) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal
@@ -10,11 +11,12 @@ from typing import Any, Literal
 from asyncworkers import _checks
 from asyncworkers._record import Record
 from asyncworkers.bridge import Bridge
-from asyncworkers.bridge.terms import STARTUP
+from asyncworkers.bridge.terms import STARTUP, has_interpreters
+from asyncworkers.signed import SignedPickle
 
 __all__ = ["Queue"]
 
-UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0, "bridge": 1.0}
+UNWIND = {"loop": 10.0, "threads": 10.0, "processes": 1.0, "interpreters": 10.0, "bridge": 1.0}
 
 LEAST_MEMORY = 16 << 20
 """Bytes. No child does with less, so a lower limit is in the wrong unit."""
@@ -28,7 +30,8 @@ class Queue(Record):
     - `name`: lower-case letters, digits and `_.-`, at most 64 characters.
     - `workers`: how many jobs may run at once, 0 to 1,000,000; `resize` changes it. None means
       100 on the loop, and as many threads or processes as the supervisor has by itself.
-    - `kind`: "loop" for `async def` functions, "threads" or "processes" for `def` functions.
+    - `kind`: "loop" for `async def` functions, "threads", "processes" or, from Python 3.14 on,
+      "interpreters" for `def` functions.
     - `maxsize`: how many jobs may wait in line; `submit` waits for room, `submit_nowait` raises
       QueueFull. It bounds admission only: a retry or a delayed job that comes due goes in line
       even so. None means no bound.
@@ -46,6 +49,9 @@ class Queue(Record):
       True refuses a supervisor that has none. What a store holds is not bounded by `maxsize`, and
       `ageing` does not reach there. Streams (`map`) always run in memory.
 
+    - `codec`: None writes arguments and results of stored jobs as JSON typed by annotations; a
+      `SignedPickle` pickles and signs them, for what JSON cannot hold.
+
     The rest is about the child processes of a queue of the kind "processes", and refused for others:
 
     - `initializer`: a `def` function without arguments that each child calls once, before its
@@ -59,13 +65,13 @@ class Queue(Record):
     - `prints`: "through" leaves what jobs print to the standard streams of this process; "log"
       makes log records of its lines, of the loggers "asyncworkers.stdout" (level INFO) and
       "asyncworkers.stderr" (level WARNING). None means "through".
-    - `startup`: seconds in which a child must be ready, its initializer included, or a bridge of
-      your own. None means 60.
+    - `startup`: seconds in which a child must be ready, its initializer included, or an interpreter,
+      or a bridge of your own. None means 60.
     """
 
     name: str
     workers: int | None
-    kind: Literal["loop", "threads", "processes", "bridge"]
+    kind: Literal["loop", "threads", "processes", "interpreters", "bridge"]
     maxsize: int | None
     isolation: Literal["shared", "task"]
     unwind: float
@@ -78,13 +84,14 @@ class Queue(Record):
     prints: Literal["through", "log"] | None
     startup: float | None
     bridge: Callable[[], Bridge] | None
+    codec: SignedPickle | None
 
     def __init__(
         self,
         name: str,
         workers: int | None = None,
         *,
-        kind: Literal["loop", "threads", "processes", "bridge"] = "loop",
+        kind: Literal["loop", "threads", "processes", "interpreters", "bridge"] = "loop",
         maxsize: int | None = 10_000,
         isolation: Literal["shared", "task"] = "shared",
         unwind: float | timedelta | None = None,
@@ -97,13 +104,14 @@ class Queue(Record):
         prints: Literal["through", "log"] | None = None,
         startup: float | timedelta | None = None,
         bridge: Callable[[], Bridge] | None = None,
+        codec: SignedPickle | None = None,
     ) -> None:
         _checks.queue_name("Queue.name", name)
         if workers is not None:
             _checks.whole("Queue.workers", workers, 0, 1_000_000)
         if maxsize is not None:
             _checks.whole("Queue.maxsize", maxsize, 1, 2**63)
-        _checks.one_of("Queue.kind", kind, ("loop", "threads", "processes", "bridge"))
+        _check_kind(kind)
         if bridge is not None:
             kind = _checked_bridge(kind, bridge)
         elif kind == "bridge":
@@ -116,12 +124,15 @@ class Queue(Record):
             ageing = _checks.duration("Queue.ageing", ageing)
         if stored is not None:
             _checks.flag("Queue.stored", stored)
+        _check_codec(codec, stored)
         terms = (initializer, max_jobs, max_memory, nice, prints, startup)
         if kind == "processes":
             terms = _checked(*terms)
         else:
             for term, value in zip(FOR_CHILDREN, terms, strict=True):
-                if value is not None and (kind, term) != ("bridge", "startup"):
+                if value is not None and (
+                    term != "startup" or kind not in ("bridge", "interpreters")
+                ):
                     raise ValueError(
                         f"Queue.{term} is for queues of processes: queue {name!r} is of the kind "
                         f"{kind!r}"
@@ -129,8 +140,26 @@ class Queue(Record):
             if startup is not None:
                 terms = (*terms[:-1], _checks.duration("Queue.startup", startup, zero=False))
         super().__init__(
-            name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge
+            name, workers, kind, maxsize, isolation, unwind, ageing, stored, *terms, bridge, codec
         )
+
+
+def _check_kind(kind: str) -> None:
+    _checks.one_of("Queue.kind", kind, tuple(UNWIND))
+    if kind == "interpreters" and not has_interpreters():
+        raise ValueError(
+            "Queue.kind 'interpreters' needs Python 3.14 or later, and this is "
+            f"{sys.version_info.major}.{sys.version_info.minor}: use 'processes'"
+        )
+
+
+def _check_codec(codec: Any, stored: bool | None) -> None:
+    if codec is None:
+        return
+    if not isinstance(codec, SignedPickle):
+        raise TypeError(f"Queue.codec must be a SignedPickle, not {_checks.shown(codec)}")
+    if stored is False:
+        raise ValueError("Queue.codec is for stored jobs, and Queue.stored is False")
 
 
 def _checked_bridge(kind: str, bridge: Any) -> Literal["bridge"]:

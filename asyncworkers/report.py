@@ -30,8 +30,8 @@ WORST = 5
 """How many of the slowest attempts and most retried jobs are."""
 
 UNRECORDED = (
-    "Not recorded: with Supervisor(record=True) there are also waiting and running times, the "
-    "slowest and most retried jobs, errors by type, and a timeline."
+    "Not recorded: Supervisor(record=True) adds waiting and running times, the slowest and most\n"
+    "retried jobs, errors by type, and a timeline."
 )
 
 
@@ -215,6 +215,21 @@ class Report(Record):
             f"{counted(self.submitted, 'job')}, {', '.join(jobs)}{again}; "
             f"{_rate(self.per_second)}"
         )
+
+    @property
+    def summary(self) -> str:
+        """The run in a few lines: what became of it, the slowest attempt, errors by type, stalls."""
+        lines = [self.headline]
+        if self.errors:
+            errors = [f"{one.count:,} × {one.error_type}" for one in self.errors[:WORST]]
+            lines.append(f"errors of attempts: {', '.join(errors)}")
+        if self.slowest:
+            worst = self.slowest[0]
+            how = f": {_how(worst)}" if _how(worst) else ""
+            lines.append(f"slowest attempt: {seconds(worst.seconds or 0.0)}, {_whose(worst)}{how}")
+        if self.stalls.count:
+            lines.append(_stalls(self.stalls))
+        return "\n  ".join(lines)
 
 
 def make_report(

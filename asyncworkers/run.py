@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import faulthandler
 import inspect
 import logging
 import os
@@ -56,7 +55,8 @@ def run(
     not ended. The second cancels all jobs and `main` at once. The third ends the process on the
     spot. If a signal ended `main` (it was cancelled, or met with the SupervisorClosed or
     JobCancelled that came of it), SystemExit is raised: with 0 if every job came to its end,
-    with 128 + the signal's number if jobs had to be cancelled. A loop that is still stuck 1.5 s
+    with 128 + the signal's number if jobs had to be cancelled. What was drained is logged, and of
+    a supervisor that records a summary of its run. A loop that is still stuck 1.5 s
     after the second signal ends the process with that same code; or with 1, and a traceback, if
     it is stuck in a call that holds the GIL.
 
@@ -142,6 +142,10 @@ class _Run:
         self._signals = 0
         self._exit_code = 0
         self._pid = os.getpid()
+        import faulthandler  # which sub-interpreters cannot have, while this module they must
+
+        self._dump_later = faulthandler.dump_traceback_later
+        self._dump_never = faulthandler.cancel_dump_traceback_later
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         loop = self._loop
@@ -194,11 +198,11 @@ class _Run:
                 self._first.put(number)
                 # Should a call hold the GIL, no thread can run; this one needs no GIL.
                 late = self._patience + 0.5
-                faulthandler.dump_traceback_later(late, exit=True, file=_stderr())
+                self._dump_later(late, exit=True, file=_stderr())
         elif self._signals == 2:
             self._tell_loop(self._cancel_everything, number)
             threading.Thread(target=self._outlive, args=(number,), daemon=True).start()
-            faulthandler.dump_traceback_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
+            self._dump_later(DEAD_LOOP + 0.5, exit=True, file=_stderr())
         else:
             os._exit(128 + number)
 
@@ -213,6 +217,11 @@ class _Run:
         await asyncio.sleep(0)
         name = signal.Signals(number).name
         logger.warning("%s: draining; once more cancels everything", name)
+        recorded = [
+            one
+            for one in residents(self._loop)
+            if isinstance(one, Supervisor) and one.chronicle is not None
+        ]
         while drains:
             for report in await asyncio.gather(*drains):
                 logger.warning("%s", report)
@@ -222,6 +231,8 @@ class _Run:
             drains = [self._loop.create_task(one.drain(self._grace)) for one in opened]
         if self._main is not None:
             self._main.cancel("a signal ended the process")
+        for supervisor in recorded:
+            logger.warning("%s", supervisor.report().summary)
 
     def _cancel_everything(self, number: int) -> None:
         self._exit_code = 128 + number
@@ -246,10 +257,12 @@ class _Run:
             turned.set()
         if not turned.wait(DEAD_LOOP):
             _end_process("the event loop is stuck", number)
-        faulthandler.cancel_dump_traceback_later()
+        self._dump_never()
 
 
 def _end_process(why: str, number: int) -> NoReturn:
+    import faulthandler
+
     logger.critical("%s; the process ends now", why)
     faulthandler.dump_traceback(file=_stderr())
     os._exit(128 + number)

@@ -55,6 +55,12 @@ class SignalChain:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, previous)
 
+    def do_default(self, number: int) -> None:
+        """If nobody else handles this signal, have it do now what it does then: end the process."""
+        if self._previous.get(number) is signal.SIG_DFL and not self._silent:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous.get(number)
         if not self._silent:

@@ -2,21 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from asyncworkers import _checks
+from asyncworkers.current import CurrentJob
 from asyncworkers.errors import JobNotFound
+from asyncworkers.function import Call
 from asyncworkers.job import Job, JobState
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
-    from asyncworkers.store.protocol import QueueCounts, Where
+    from asyncworkers.store.protocol import QueueCounts, Store, Where
 
-__all__ = ["Stored"]
+__all__ = ["Stored", "Using"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PAGE = 500
 """Jobs that are read at a time."""
+
+
+class Using:
+    """What `supervisor.using(...)` returns: its jobs are stored exactly if something else is committed."""
+
+    def __init__(self, depot: Depot, what: object) -> None:
+        self._depot = depot
+        self._what = what
+        self._leader = what._job if isinstance(what, CurrentJob) else None
+
+    @overload
+    async def submit(self, function: Call[Coroutine[Any, Any, T]], /) -> Job[T]: ...
+    @overload
+    async def submit(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    @overload
+    async def submit(self, function: Call[T], /) -> Job[T]: ...
+    @overload
+    async def submit(
+        self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+    async def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """As `Supervisor.submit`; the job is stored with the commit, and cancelled without it."""
+        (job,) = await self._submit([(function, args, kwargs)])
+        return job
+
+    @overload
+    async def submit_many(
+        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+    ) -> list[Job[T]]: ...
+    @overload
+    async def submit_many(
+        self, function: Callable[[Any], T], items: Iterable[Any], /
+    ) -> list[Job[T]]: ...
+    async def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
+        """As `Supervisor.submit_many`, likewise."""
+        return await self._submit(
+            [(function, (item,), {}) for item in _checks.iterable("items", items)]
+        )
+
+    async def _submit(
+        self, calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
+    ) -> list[Job[Any]]:
+        for function, _, _ in calls:
+            if not self._depot.takes(function):
+                raise ValueError(
+                    "using(...) is for stored jobs, and this one's queue is in memory: "
+                    f"{_checks.shown(function)}"
+                )
+        return await self._depot.submit_with(self._what, calls, self._leader)
 
 
 class Stored:
@@ -29,6 +85,11 @@ class Stored:
 
     def __init__(self, depot: Depot) -> None:
         self._depot = depot
+
+    @property
+    def store(self) -> Store:
+        """The store itself, as this supervisor has opened it: for what shows records as they are."""
+        return self._depot.store
 
     async def get(self, job_id: str, /) -> Job[Any]:
         """The job with this id, as it stands now; raises JobNotFound if there is none (any more)."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import itertools
 import os
 import warnings
 import weakref
 from asyncio import get_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import timedelta
@@ -30,12 +39,23 @@ from typing import (
 from asyncworkers import _checks, _html, events
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.call_worker import Bridges
-from asyncworkers._engine.hub import Hub
+from asyncworkers._engine.escorting import Escorting
+from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.origin import Strays
 from asyncworkers._engine.relay import Relay
-from asyncworkers._engine.report import DrainReport, Stats, queue_stats
+from asyncworkers._engine.report import (
+    Backlog,
+    DrainReport,
+    Stats,
+    WorkerStats,
+    backlog_everywhere,
+    backlog_here,
+    health_of,
+    queue_stats,
+    worker_stats,
+)
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._engine.worker import hire
@@ -58,13 +78,16 @@ from asyncworkers.errors import (
     SupervisorClosed,
     SupervisorFailed,
 )
+from asyncworkers.escort import Escort
 from asyncworkers.events import Listener, Listeners
 from asyncworkers.function import Call, JobFunction
+from asyncworkers.health import Health
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.signals import runs_in
-from asyncworkers.stored import Stored
+from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
+from asyncworkers.subscription import Subscription
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
@@ -124,6 +147,10 @@ class Supervisor:
 
     _intake: Intake | None = None
     """What takes jobs in, once it was entered. Of the class: what was never made is finalized too."""
+
+    _escort: Escort | None = None
+    _since = 0.0
+    _ended: float | None = None
 
     def __init__(
         self,
@@ -185,12 +212,12 @@ class Supervisor:
         self._cause: BaseException | None = None
         self._host: asyncio.Task[Any] | None = None
         self._cancelled_host = False
+        self._refuses = asyncio.Event()
+        self._witnesses: list[Witness] = []
         self._watchdog: Watchdog | None = None
         self._strays: Strays | None = None
         self._depot: Depot | None = None
         self._pid = os.getpid()
-        self._since = 0.0
-        self._ended: float | None = None
 
     # ---- its life
 
@@ -205,9 +232,19 @@ class Supervisor:
         return self._state
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it was entered in; None before it was entered."""
+        return None if self._intake is None else self._intake.hub.loop
+
+    @property
     def queues(self) -> tuple[Queue, ...]:
         """The queues as declared, the three it has by itself included."""
         return tuple(self._declared.values())
+
+    @property
+    def functions(self) -> tuple[JobFunction[..., Any], ...]:
+        """Those whose stored jobs may be submitted and run here, as given."""
+        return self._functions
 
     async def __aenter__(self) -> Self:
         if self._state in ("open", "draining"):
@@ -233,12 +270,15 @@ class Supervisor:
             for name, queue in self._declared.items()
         }
         hub.queues = tuple(queues.values())
+        hub.witnesses = self._witnesses
         hub.refresh()
+        self._escort_in(hub)
         intake = Intake(hub, queues)
         self._depot = None if self._store is None else await self._open_depot(intake, self._store())
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
+        self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
             self._watchdog = Watchdog(hub, self._stall)
             self._watchdog.start()
@@ -261,7 +301,11 @@ class Supervisor:
 
         queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
         functions = listed(self._functions)
-        depot = Depot(intake.hub, store, functions, queues, intake.queue_for, self._max_block)
+        declared = self._declared.values()
+        signed = {one.name: one.codec for one in declared if one.codec is not None}
+        depot = Depot(
+            intake.hub, store, functions, queues, intake.queue_for, self._max_block, signed
+        )
         await depot.open()
         return depot
 
@@ -349,14 +393,24 @@ class Supervisor:
             await self._depot.settler.written(LAST_WRITES)
         return report
 
+    async def wait_draining(self) -> None:
+        """Wait until nothing new is accepted any more: a drain has begun, or the end has come.
+
+        For what would go on for ever and so hold up the end of a server, as a stream of events
+        does: wait for this beside the next event. Returns at once if it has begun already. Raises
+        SupervisorClosed before the supervisor was entered, WrongLoop outside its loop.
+        """
+        self._entered().hub.check_loop()
+        await self._refuses.wait()
+
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Self]]:
         """Live as long as a web application: `Starlette(lifespan=supervisor.lifespan)`.
 
         The supervisor is entered when the server starts, and is `request.state.supervisor` in
         its handlers. It is drained when the server stops, or already when SIGINT or SIGTERM
-        comes, in `grace` seconds and about one more; a second signal cancels its jobs. The
-        server's own handlers hear of these signals as well. In an application's own lifespan
+        comes, in `grace` seconds and about one more; a SIGINT after another signal cancels its
+        jobs. The server's own handlers hear of these signals as well. In an application's own lifespan
         write `async with supervisor.lifespan(app):` around what needs it.
         """
         async with living(self):
@@ -386,6 +440,7 @@ class Supervisor:
             return
         intake = self._entered()
         self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal, from_jobs=True)
         self._emit(events.SupervisorDraining)
         if self._depot is not None:
@@ -399,6 +454,7 @@ class Supervisor:
         intake = self._entered()
         if self._state == "open":
             self._state = "draining"
+        self._refuses.set()
         intake.shut(self._refusal)
         for queue in intake.queues.values():
             queue.room.refuse(self._refusal, jobs_too=True)
@@ -439,6 +495,7 @@ class Supervisor:
         if len(self._crashes) > self._restarts and self._cause is None:
             self._cause = error
             self._state = "failed"
+            self._refuses.set()
             intake.shut(self._refusal)
             log.critical(
                 "workers of queue %r crash too often: supervisor %r fails", queue, self._name
@@ -459,7 +516,8 @@ class Supervisor:
             failed = self._failed()
             failed.__cause__ = self._cause
             return failed
-        return SupervisorClosed(f"supervisor {self._name!r} is {self._state}: it accepts no jobs")
+        text = f"supervisor {self._name!r} is {self._state}: it accepts no jobs"
+        return SupervisorClosed(text, self._state)
 
     def __del__(self) -> None:
         hub = None if self._intake is None else self._intake.hub
@@ -826,16 +884,133 @@ class Supervisor:
         assert self._depot is not None
         return Stored(self._depot)
 
+    def dashboard(
+        self,
+        *,
+        auth: object,
+        actions: bool = False,
+        hosts: Iterable[str] = (),
+        every: float | timedelta = 1.0,
+        clients: int = 16,
+    ) -> Callable[[Any, Any, Any], Awaitable[None]]:
+        """A page that shows live what this supervisor does, as an ASGI app to mount:
+        `app.mount("/dashboard", supervisor.dashboard(auth=...))`. It may be made at any time.
+
+        - `auth`: who may see it: `asyncworkers.http.Token()`, or a function that is given the request
+          and says True, "read" (only look) or False. None: whoever is on this machine, nobody else.
+        - `actions`: whether they may cancel and retry jobs, pause and resize queues; without it the
+          page shows and changes nothing.
+        - `hosts`: the names under which it may be asked, beside those of this machine itself.
+        - `every`: seconds between two pictures, while somebody looks.
+        - `clients`: how many may look at once.
+
+        From then on it hears of every event, to know what has ended and how long that took. Needs
+        `pip install 'asyncworkers[dashboard]'`. Raises TypeError or ValueError for what makes no
+        sense, such as `hosts` without `auth`.
+        """
+        from asyncworkers.dashboard import Dashboard, LiveSource  # a door, opened when it is wanted
+
+        return Dashboard(
+            LiveSource(self),
+            auth=cast("Any", auth),
+            actions=actions,
+            hosts=hosts,
+            every=every,
+            clients=clients,
+            ends=self.wait_draining,
+        )
+
+    def using(self, what: object, /) -> Using:
+        """Submit stored jobs together with something else: `using(connection).submit(function, x)`.
+
+        They are stored exactly if that is committed, in the same commit. `what` is:
+
+        - `current_job()`: with the end of the job that submits, if it succeeds;
+        - the connection of `current_job().transaction()`: likewise, and with what is written there;
+        - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
+          begin a moment after you have committed it.
+
+        Raises what `stored` does.
+        """
+        self.stored  # noqa: B018 (it says what is wrong)
+        assert self._depot is not None
+        return Using(self._depot, what)
+
     # ---- looking at it
 
     def stats(self) -> Stats:
         """The figures of every queue at this moment; after the end, the last ones."""
         return Stats({name: queue_stats(queue) for name, queue in self._known_queues().items()})
 
+    def workers(self, most: int = 1_000) -> list[WorkerStats]:
+        """What the workers of every queue are doing that are at work, `most` of them at the most."""
+        _checks.whole("most", most, 0, 1_000_000)
+        found = (one for queue in self._known_queues().values() for one in worker_stats(queue))
+        return list(itertools.islice(found, most))
+
+    def iter_jobs(self, queue: str | None = None) -> Iterator[Job[Any]]:
+        """The unfinished jobs of this process one by one, of all queues or of one, for who wants only
+        some of them: a million that wait cost nothing until they are reached.
+
+        Of each queue come first those that run, then those in line as they are to run, then the
+        scheduled ones. Take them without an `await` in between: what waits may change there.
+        Raises ValueError if there is no such queue, WrongLoop outside the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        queues = intake.queues.values() if queue is None else (intake.queue(queue),)
+        depot = self._depot
+        jobs = (job for one in queues for job in one.jobs())
+        if depot is None:
+            return jobs
+        runs = depot.link.runs
+        return (
+            depot.view_of(job) if runs.get(getattr(job._rare, "id", "")) is job else job
+            for job in jobs
+        )
+
     @property
     def chronicle(self) -> Chronicle | None:
         """What was recorded of this run; None without `record`. It stays when the supervisor closes."""
         return self._chronicle
+
+    def health(self, *, patience: float | timedelta = 1.0) -> Health:
+        """Whether it is alive and ready for jobs, and if not, why; see `HealthApp` for probes.
+
+        May be called in any thread; outside the loop's own, the loop has `patience` seconds to
+        answer, and is not alive if it does not.
+        """
+        seconds = _checks.duration("patience", patience)
+        hub = None if self._intake is None else self._intake.hub
+        if hub is None or self._state not in ("open", "draining") or hub.is_here():
+            return health_of(self._state, hub)
+        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+        try:
+            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
+            return answer.result(seconds)
+        except TimeoutError:
+            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+        except RuntimeError:
+            return Health(False, False, ("its event loop was closed",))
+
+    async def backlog(self) -> dict[str, Backlog]:
+        """What every queue has to do, by name: how many jobs wait and how long the oldest has.
+
+        Made for autoscalers: cheap however many jobs there are in memory, one question to the
+        store for its queues. Raises StoreUnavailable if that cannot be asked, and WrongLoop outside
+        the supervisor's loop.
+        """
+        intake = self._entered()
+        intake.hub.check_loop()
+        counts: dict[str, Any] = {}
+        if self._depot is not None:
+            counts = {one.queue: one for one in await self._depot.store.counts()}
+        return {
+            name: backlog_everywhere(queue, counts.get(name))
+            if queue.stored
+            else backlog_here(queue)
+            for name, queue in intake.queues.items()
+        }
 
     def report(self) -> Report:
         """What became of the jobs, how long they waited and ran, what went wrong: `print()` it.
@@ -901,6 +1076,54 @@ class Supervisor:
 
         return stop_listening
 
+    def on_error(self, witness: Callable[[Job[Any], Exception], object]) -> Callable[[], None]:
+        """Show this callable every attempt's error, with its job, as it ends, while somebody listens:
+        events are plain data, and have neither traceback nor arguments. Call what is returned to
+        stop that.
+
+        It is called on the loop, so keep it short, and keep neither job nor error, for they hold on
+        to whatever they were made of. If it raises it is dropped. Raises TypeError if it is not callable.
+        """
+        if not callable(witness):
+            raise TypeError(f"witness must be callable, not {_checks.shown(witness)}")
+        self._witnesses.append(witness)
+
+        def stop_showing() -> None:
+            if witness in self._witnesses:
+                self._witnesses.remove(witness)
+
+        return stop_showing
+
+    def subscribe(self, limit: int = 10_000) -> Subscription:
+        """The events from now on, to be read one by one, of which at most `limit` wait to be read.
+
+        Raises TypeError or ValueError for a senseless limit.
+        """
+        return Subscription(self.listen, limit)
+
+    def escort(self, escort: Escort) -> Callable[[], None]:
+        """Have every job accompanied from now on, as traces do; call what is returned to stop that.
+
+        One that raises is dropped, loudly. Raises ValueError if there is an escort already.
+        """
+        if self._escort is not None:
+            raise ValueError(f"{self._escort!r} accompanies the jobs of {self!r} already")
+        self._escort = escort
+        if self._intake is not None:
+            self._escort_in(self._intake.hub)
+
+        def stop() -> None:
+            if self._escort is escort:
+                self._escort = None
+                if self._intake is not None:
+                    self._intake.hub.escort_with(None)
+
+        return stop
+
+    def _escort_in(self, hub: Hub) -> None:
+        if self._escort is not None:
+            hub.escort_with(Escorting(self._escort, lambda: hub.escort_with(None)))
+
     def __repr__(self) -> str:
         figures = [
             f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
@@ -928,7 +1151,8 @@ class Supervisor:
     def _entered(self) -> Intake:
         if self._intake is None:
             raise SupervisorClosed(
-                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor"
+                f"supervisor {self._name!r} was not entered: async with Supervisor() as supervisor",
+                "new",
             )
         return self._intake
 
@@ -958,7 +1182,7 @@ def _tell_what_is_lost() -> None:
 def _declared(
     workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
 ) -> dict[str, Queue]:
-    usual = {"loop": 100, "threads": threads, "processes": processes, "bridge": processes}
+    usual = {"loop": 100, "threads": threads}  # for the other kinds as many as processes
     declared = {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
@@ -974,7 +1198,7 @@ def _declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         if queue.workers is None:
-            queue = queue.replace(workers=usual[queue.kind])  # noqa: PLW2901
+            queue = queue.replace(workers=usual.get(queue.kind, processes))  # noqa: PLW2901
         declared[queue.name] = queue
     return declared
 
@@ -1015,7 +1239,12 @@ def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
         if hub.clock.simulated:
             return InlineBridge(queue.initializer)
         if queue.bridge is None:
-            return ThreadBridge(f"asyncworkers-{hub.name}-{queue.name}-{number}")
+            name = f"asyncworkers-{hub.name}-{queue.name}-{number}"
+            if queue.kind == "interpreters":
+                from asyncworkers.bridge.interpreter import InterpreterBridge
+
+                return InterpreterBridge(name)
+            return ThreadBridge(name)
         bridge: object = queue.bridge()
         if not isinstance(bridge, Bridge):
             raise TypeError(f"Queue.bridge made no Bridge but {_checks.shown(bridge)}")
@@ -1067,7 +1296,9 @@ def _store(given: Any) -> Callable[[], Store] | None:
 
         make_store(given)  # what is wrong with the URL is said here
         return lambda: make_store(given)
-    if all(callable(getattr(given, verb, None)) for verb in ("lease", "settle", "submit")):
+    verbs = ("lease", "settle", "submit")
+    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
+    if is_store and not isinstance(given, type):  # a class of stores is what makes one
         return lambda: cast("Store", given)
     if callable(given):
         return cast("Callable[[], Store]", given)

@@ -39,7 +39,7 @@ _ENDINGS = {
     "running": ("#adb5bd", "#5c6672"),
 }
 _OTHER_ENDINGS = (("#e8590c", "#ff8f4a"), ("#862e9c", "#e599f7"), ("#000000", "#ffffff"))
-_STALL = ("#c92a2a", "#ff6b6b")
+_STALL = ("#343a40", "#ced4da")
 _GROUND = {
     "ground": ("#ffffff", "#12161c"),
     "ink": ("#1c2128", "#e4e9f0"),

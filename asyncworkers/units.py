@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "seconds", "size"]
+__all__ = ["counted", "how_far", "seconds", "size"]
 
 
 def seconds(value: float) -> str:
@@ -26,3 +26,26 @@ def size(count: float) -> str:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def how_far(done: int, total: int | None, failed: int, lasted: float, *, over: bool = False) -> str:
+    """How many are done, of how many, how fast, and how long the others will take at that rate."""
+    parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
+    if failed:
+        parts.append(f"{failed:,} failed")
+    if over:
+        parts.append(f"in {_while(lasted, 1)}")
+    if done and lasted > 0:
+        parts.append(
+            f"{done / lasted:,.0f}/s" if done >= 100 * lasted else f"{done / lasted:.3g}/s"
+        )
+        if total is not None and not over:
+            parts.append(f"{_while((total - done) * lasted / done)} left")
+    return ", ".join(parts)
+
+
+def _while(lasted: float, digits: int = 0) -> str:
+    if lasted < 60:
+        return f"{lasted:.{digits}f} s"
+    minutes, rest = divmod(round(lasted), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"

@@ -10,11 +10,16 @@ has context variables, and pytest itself leaves one behind, of the decimal modul
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextvars import Context
+from linecache import getlines
+from typing import cast
 
 import pytest
+
+from asyncworkers import Supervisor
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -43,6 +48,21 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     if item.get_closest_marker("slow"):
         return {"asyncio": asyncio.new_event_loop}
     return loop_factories()
+
+
+@pytest.fixture(autouse=True)
+def patient_watchdog(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a crowded machine anything may stall for a moment: only tests about stalls hear of that."""
+    about_stalls = any("LoopStalled" in line for line in getlines(str(request.path)))
+    if request.node.get_closest_marker("asyncio") and not about_stalls:
+        defaults = cast("dict[str, object]", Supervisor.__init__.__kwdefaults__)
+        monkeypatch.setitem(defaults, "stall", 60.0)
+
+
+def pytest_configure() -> None:
+    """Heed SIGINT also in a background job, where shells have it ignored: children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

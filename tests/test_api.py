@@ -33,6 +33,7 @@ from asyncworkers import (
 )
 from asyncworkers import events as events_module
 from asyncworkers.bridge import ThreadBridge
+from asyncworkers.store.memory import MemoryStore
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -47,13 +48,16 @@ from asyncworkers.testing.plugin import Simulate
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 
+INTEGRATIONS = (
+    *(f"asyncworkers.integrations.{name}" for name in ("aiohttp", "asgi", "fastapi", "litestar")),
+    *("asyncworkers.integrations.refusal", "asyncworkers.host"),
+)
+
 MODULES = (
-    "asyncworkers",
-    "asyncworkers.errors",
-    "asyncworkers.events",
-    "asyncworkers.notebook",
-    "asyncworkers.portal",
-    "asyncworkers.testing",
+    *("asyncworkers", "asyncworkers.events", "asyncworkers.errors", "asyncworkers.testing"),
+    *INTEGRATIONS,
+    *("asyncworkers.chronicle", "asyncworkers.report", "asyncworkers.timeline"),
+    *("asyncworkers.notebook", "asyncworkers.portal"),
 )
 
 
@@ -74,7 +78,7 @@ def test_every_exported_name_is_in_the_reference() -> None:
     the type of an argument or an answer.
     """
     documented = names_of("api.md") | names_of("errors.md")
-    types_of_arguments = {"Options", "Listener", "Backoff", "Stored"}
+    types_of_arguments = {"Options", "Listener", "Backoff", "Connection", "Stored", "Using"}
     assert documented - types_of_arguments == set(asyncworkers.__all__)
     assert types_of_arguments <= documented
 
@@ -82,6 +86,18 @@ def test_every_exported_name_is_in_the_reference() -> None:
 def test_every_name_for_tests_is_in_the_reference() -> None:
     """The same for `asyncworkers.testing`, and its plugin."""
     assert names_of("testing.md") - {"plugin"} == set(asyncworkers.testing.__all__)
+
+
+def test_every_name_of_the_integrations_is_in_the_reference() -> None:
+    """The same for what web frameworks get, whose modules are imported one by one."""
+    exported = {f"{module}.{name}" for module in INTEGRATIONS for name in _all(module)}
+    text = (REFERENCE / "integrations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: (\S+)", text, re.MULTILINE)) == exported
+
+
+def _all(module: str) -> list[str]:
+    names: list[str] = importlib.import_module(module).__all__
+    return names
 
 
 def test_every_event_is_in_the_reference() -> None:
@@ -129,11 +145,12 @@ def public_members(of: type) -> list[tuple[str, Any]]:
     """The methods and properties that a class defines itself, by name; the fields of a record are
     explained by its docstring.
     """
+    fields = inspect.get_annotations(of)
     return [
         (name, member)
         for name, member in vars(of).items()
         if not name.startswith("_")
-        and name not in inspect.get_annotations(of)
+        and name not in fields
         and isinstance(member, (types.FunctionType, property, classmethod, staticmethod))
     ]
 
@@ -181,11 +198,13 @@ NEVER_RAISE = {
     "cleanup_ctx",
     "drain",
     "explain",
+    "health",
     "jobs",
     "lifespan",
     "resume",
     "stats",
     "submit_threadsafe",
+    "workers",
 }
 
 
@@ -218,6 +237,10 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.Unique("key", until=5),
         shows("Unique(key='key', until=5.0, on_duplicate='existing')"),
     ),
+    "SignedPickle": (
+        lambda: asyncworkers.SignedPickle(b"SECRET" * 4),
+        shows("<SignedPickle with 1 keys>"),
+    ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),
     "JobState": (lambda: asyncworkers.JobState.QUEUED, shows("JobState.QUEUED")),
@@ -232,6 +255,20 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: asyncworkers.ChildStats(1, 4711, True, 20_000_000, 3, "resize", "a-7", 0),
         shows("ChildStats(worker=1, pid=4711", "memory=20000000", "job_name='resize'"),
     ),
+    "Backlog": (
+        lambda: asyncworkers.Backlog("mail", 3, 0, 1, 2.5, 4),
+        shows("Backlog(queue='mail', waiting=3", "oldest=2.5"),
+    ),
+    "Health": (lambda: Supervisor().health(), shows("Health(alive=True, ready=False", "new")),
+    "HealthApp": (
+        lambda: asyncworkers.HealthApp(Supervisor()),
+        shows("<HealthApp /healthz /readyz>"),
+    ),
+    "Subscription": (
+        lambda: Supervisor().subscribe(),
+        shows("<Subscription 0 waiting, 0 dropped>"),
+    ),
+    "Secret": (lambda: asyncworkers.Secret("SECRET"), shows("Secret(***)")),
     "Stats": (lambda: Supervisor().stats(), shows("Stats(queues={})")),
 }
 
@@ -245,6 +282,7 @@ def described_while_running() -> dict[str, str]:
         "Stream": shows("<Stream not started, ordered>"),
         "Job": shows("<Job ", " running>"),
         "QueueStats": shows("QueueStats(name='default'", "running=1", "submitted=1"),
+        "WorkerStats": shows("WorkerStats(queue='default', worker=", "attempt=1, seconds="),
         "DrainReport": shows("DrainReport(done=(", "abandoned=()", "seconds="),
     }
 
@@ -294,6 +332,7 @@ async def test_repr_of_what_lives_with_a_supervisor() -> None:
         await asyncio.sleep(0)
         inside["Job"], inside["Stream"] = repr(one), repr(queued)
         inside["QueueStats"] = repr(supervisor.stats().queues["default"])
+        inside["WorkerStats"] = repr(supervisor.workers()[0])
         assert repr(supervisor) == "<Supervisor open [default: 1 running, 0 queued, 2 workers]>"
         assert await queued == [1]
         assert "used" in repr(queued)
@@ -359,6 +398,14 @@ TESTING: dict[str, tuple[Callable[[], Any], str]] = {
     "Cancellation": (
         lambda: asyncworkers.testing.Cancellation(3, "waking", "main"),
         shows("Cancellation(step=3", "waking"),
+    ),
+    "StoredJobs": (
+        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore()),
+        shows("<StoredJobs 0 submitted>"),
+    ),
+    "Submitted": (
+        lambda: asyncworkers.testing.Submitted("1", "send", "default", ("Ada",), {}, 0.0, 0, ()),
+        shows("Submitted(id='1'", "args=('Ada',)"),
     ),
     "Violation": (
         lambda: asyncworkers.testing.Violation(None, "lost"),

@@ -334,3 +334,54 @@ run(main)
             process.kill()
     assert "Traceback" not in said
     assert "1 cancelled" in said
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_ctrl_c_reports_what_was_recorded(loop: str, record: bool) -> None:
+    """After the drain, stderr has its report, and the run in a few lines if that was recorded; a
+    program whose jobs all came to their end has exit code 0, and can print the whole report.
+    """
+    script = f"""
+import asyncio
+from asyncworkers import Supervisor, run
+
+async def fails():
+    raise LookupError("nothing there")
+
+async def main():
+    released = asyncio.Event()
+    supervisor = Supervisor(record={record}, name="shop")
+    try:
+        async with supervisor:
+            await (await supervisor.submit(fails)).wait()
+            await supervisor.submit(released.wait)
+            print("ready", flush=True)
+            while supervisor.state == "open":
+                await asyncio.sleep(0.01)
+            released.set()
+            await asyncio.Event().wait()
+    finally:
+        print(supervisor.report())
+
+run(main)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            printed, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "1 done, 0 cancelled, 0 not started, 0 abandoned" in said
+    assert ("shop, draining after" in said) is record
+    assert ("errors of attempts: 1 × LookupError" in said) is record
+    assert "shop, closed after" in printed
+    assert "2 jobs, 1 succeeded, 1 failed" in printed
+    assert ("Not recorded" in printed) is not record

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import sys
 import threading
 import weakref
@@ -747,20 +748,30 @@ async def test_progress_in_a_log(use: str, capsys: pytest.CaptureFixture[str]) -
         assert await USES[use](stream) == [2 * number for number in range(40)]
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == f"doubling: [{'.' * 20}] 0/40"
-        assert lines[-1] == f"doubling: [{'#' * 20}] 40/40"
+        assert lines[-1].startswith(f"doubling: [{'#' * 20}] 40/40, in ")
         await USES[use](supervisor.map(double, numbers(3)).progress())
-        assert capsys.readouterr().err.splitlines() == ["jobs: 0", "jobs: 3"]
+        first, last = capsys.readouterr().err.splitlines()
+        assert (first, last[: len("jobs: 3, in ")]) == ("jobs: 0", "jobs: 3, in ")
         await USES[use](supervisor.map(double, []).progress().outcomes())
-        assert capsys.readouterr().err.splitlines() == ["jobs: 0", "jobs: 0"]
+        assert capsys.readouterr().err.splitlines() == ["jobs: 0/0", "jobs: 0/0, in 0.0 s"]
 
 
 @pytest.mark.virtual_time
 async def test_progress_says_so_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Piped, there is a line every five seconds, and none once the map is over."""
+    """Piped, there is a line every five seconds, with the rate and the time left, and none once the
+    map is over.
+    """
     async with Supervisor(1) as supervisor:
         await supervisor.map(asyncio.sleep, [6] * 4).progress()
-        counts = [line.rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
-        assert counts == ["0/4", "0/4", "1/4", "2/4", "3/4", "4/4"]
+        said = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+        assert said == [
+            "0/4",
+            "0/4",
+            "1/4, 0.1/s, 30 s left",
+            "2/4, 0.133/s, 15 s left",
+            "3/4, 0.15/s, 7 s left",
+            "4/4, in 24.0 s, 0.167/s",
+        ]
         await asyncio.sleep(60)
         assert capsys.readouterr().err == ""
 
@@ -796,7 +807,8 @@ async def test_progress_ends_with_its_map(
         assert (type(reading.exception()) is ValueError) if leaving == "failure" else True
     text = capsys.readouterr().err
     assert text.startswith("\rreading: ")
-    assert text.endswith("/10\n")
+    assert re.search(r"/10,[^\n]* in \d+\.\d s, [\d.,]+/s\x1b\[K\n\Z", text)
+    assert ("1 failed" in text) is (leaving == "failure")
     assert text.count("\n") == 1
 
 
@@ -816,7 +828,7 @@ async def test_progress_and_outcomes_together(way: str, capsys: pytest.CaptureFi
         ):
             kinds = [one.exception() is None async for one in stream]
             assert kinds == [True, False] * 3
-            assert capsys.readouterr().err.splitlines()[-1].endswith("6/6")
+            assert "] 6/6, 3 failed, in " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -337,6 +337,33 @@ async def test_a_drain_may_be_cancelled() -> None:
     assert held.state == "succeeded"
 
 
+@pytest.mark.parametrize("ending", ["drain", "cancel_all", "exit", "error"])
+async def test_whoever_waits_for_the_drain_is_woken_once_it_begins(ending: str) -> None:
+    """However the end comes, those who wait for it go on, jobs included, and whoever asks later does
+    so at once; in its next life the supervisor has another end to be waited for.
+    """
+    supervisor = Supervisor()
+    with pytest.raises(SupervisorClosed, match="not entered"):
+        await supervisor.wait_draining()
+    for _ in range(2):
+        with contextlib.suppress(ZeroDivisionError):
+            async with supervisor:
+                waiting = asyncio.create_task(supervisor.wait_draining())
+                inside = await supervisor.submit(supervisor.wait_draining)
+                await turns()
+                assert not waiting.done()
+                assert inside.state == "running"
+                if ending == "drain":
+                    assert (await supervisor.drain()).done == (inside.id,)
+                elif ending == "cancel_all":
+                    supervisor.cancel_all()
+                    await waiting
+                elif ending == "error":
+                    raise ZeroDivisionError
+        await waiting
+        await supervisor.wait_draining()
+
+
 async def test_a_paused_queue_is_not_waited_for() -> None:
     """What waits in a paused queue, or one without workers, would wait for ever: the end cancels it
     and says why.
@@ -398,7 +425,10 @@ async def test_more_crashes_than_that_fail_it(caplog: Log) -> None:
             held = await supervisor.submit(for_ever)
             await turns()
             await _crash_often(supervisor, 2)
-            await for_ever()
+            try:
+                await for_ever()
+            finally:
+                await supervisor.wait_draining()  # it has failed, so nobody is kept waiting
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert (supervisor.state, held.state) == ("failed", "cancelled")
     task = asyncio.current_task()

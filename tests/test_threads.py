@@ -84,7 +84,7 @@ def polls() -> str | None:
 def threads_of(workers: int = 1, recorder: EventRecorder | None = None, **options: Any) -> Any:
     """A supervisor with so many threads; options are those of the queue."""
     queues = [Queue("threads", workers, kind="threads", **options)]
-    return Supervisor(queues=queues, listeners=[recorder] if recorder else [])
+    return Supervisor(queues=queues, listeners=[recorder] if recorder else [], stall=None)
 
 
 def said(caplog: Log, text: str) -> list[str]:
@@ -328,6 +328,8 @@ async def test_threads_left_do_not_pile_up(held: Held) -> None:
         for one in jobs:
             with pytest.raises(JobTimedOut):
                 await one
+        for _ in jobs:
+            await held.has_begun()
         more = [await supervisor.submit(job(held, expires=0.05)) for _ in range(5)]
         for one in more:
             await one.wait()
@@ -358,7 +360,7 @@ async def test_retry_while_the_last_attempt_runs_on(held: Held, caplog: Log) -> 
 
     retry = Retry(3, on=(OSError, JobTimedOut), delay=0)
     async with threads_of(2, recorder, unwind=0.02) as supervisor:
-        one = await supervisor.submit(job(blocks_once, timeout=0.3, retry=retry))
+        one = await supervisor.submit(job(blocks_once, timeout=1.0, retry=retry))
         report = await supervisor.drain()
         assert one.result() == "in time"
         assert (report.done, report.abandoned) == ((one.id,), ())

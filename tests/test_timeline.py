@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -90,6 +92,44 @@ def test_no_text_can_break_out_of_the_page():
     Tags().feed(Timeline([bar(1, 0.0, 1.0)]).to_html())
     assert [tag for tag, _ in tags] == plain
     assert drawn(page)["attempts"]["subject"] == [HOSTILE]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_draws_the_page(tmp_path):
+    """Opened from a file, the page's script runs to its end and fills in what it was given, as text;
+    no element comes of a hostile name.
+    """
+    name = "<img src=x onerror=alert(1)>"
+    timeline = Timeline(
+        [Bar("default", 1, name, name, 1, 0.0, 1.0, "failed", name)],
+        title=name,
+        figures=[(name, "17")],
+        marks=[Mark(0.0, 0.5, name)],
+    )
+    page = timeline.save(tmp_path / "run.html")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    dumped = subprocess.run(
+        ["chromium", *options, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=100,
+        check=True,
+    ).stdout
+    tags, texts = [], []
+
+    class Seen(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            tags.append((tag, dict(attrs)))
+
+        def handle_data(self, data):
+            texts.append(data)
+
+    Seen().feed(dumped)
+    assert "img" not in {tag for tag, _ in tags}
+    assert texts.count(name) >= 3  # the title, the figure's name, the legend
+    assert {"17", "failed", "the loop stalled"} <= set(texts)
+    (canvas,) = [attrs for tag, attrs in tags if tag == "canvas"]
+    assert int(canvas["height"]) > 100, "it was drawn, which is the last thing the script does"
 
 
 def test_no_text_can_break_out_of_the_picture():

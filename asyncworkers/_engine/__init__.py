@@ -34,6 +34,10 @@ left its task cancelled or its context changed, so that no job inherits anything
 *A job that awaits a job* lends its slot: the queue may hire one more worker meanwhile. When the job
 goes on there may be one too many; then nothing new is started until one of them is done.
 
+*An escort* (`escorting`), if there is one, goes along: a job gets headers where it is submitted, a
+context of its own where an attempt begins, and whoever traces it is told of the end. Jobs then take
+the longer path, as they do when somebody listens.
+
 *A stream* (`supply`) stands in line as one entry for all its items. Workers take it in turns with
 the jobs beside it, and run its items back to back, mostly without making a Job for each.
 

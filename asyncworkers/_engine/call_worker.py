@@ -200,9 +200,7 @@ class CallWorker(BridgedWorker):
     async def _carry(self, job: Job[Any]) -> None:
         """Have the bridge carry the job, and settle it if nobody has meanwhile."""
         queue, order = self.home, job._order
-        context = own_context(job)
-        context.run(running.set, job)
-        work = Work(order.function, job._args, job._kwargs or {}, context, job.name)
+        work = Work(order.function, job._args, job._kwargs or {}, _EMPTY, job.name)
         job._value = self
         self._work = work
         if not self._abandons:
@@ -211,6 +209,8 @@ class CallWorker(BridgedWorker):
         if self.job is not job:  # a listener cancelled it
             self._work = self._left = None
             return
+        work._context = context = own_context(job)
+        context.run(running.set, job)
         if order.timeout is not None:
             queue.timeouts.add(job._started + order.timeout, self, self.serial)
         self._hold(True)

@@ -7,17 +7,20 @@ import itertools
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from asyncworkers import _checks
 from asyncworkers._engine.aside import Aside
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.clock import Clock
+from asyncworkers._engine.escorting import Escorting
+from asyncworkers._log import log
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners, LoopStalled
 from asyncworkers.function import JobFunction, NoOrder
 from asyncworkers.job import Failure, Job, running_job
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "Witness"]
 
 
 class Reader(Protocol):
@@ -29,20 +32,29 @@ class Reader(Protocol):
     def abort(self, reason: str) -> None: ...
 
 
+Witness: TypeAlias = Callable[[Job[Any], Exception], object]
+"""Is shown a job and the error that an attempt of it has just ended with; it must keep neither."""
+
+
 class ServedQueue(Protocol):
     """What the hub needs of its queues."""
 
+    name: str
     told: bool
     crew: Any
     unwinding: Any
 
+    @property
+    def held_threads(self) -> list[str]: ...
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
 
 
 class Depot(Protocol):
-    """What ends of a store with its supervisor."""
+    """What ends of a store with its supervisor; `trouble` says what keeps it from it, if anything."""
 
+    @property
+    def trouble(self) -> str | None: ...
     def drain(self) -> None: ...
     async def close(self) -> None: ...
     def forget(self) -> None: ...
@@ -79,7 +91,9 @@ class Hub:
         self.finishing: list[dict[Job[Any], None]] = []  # for each who drains: what is abandoned
         self.functions: weakref.WeakSet[JobFunction[..., Any]] = weakref.WeakSet()
         self.depot: Depot | None = None  # what there is of a store
+        self.witnesses: list[Witness] = []  # who is shown the errors of attempts
         self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
+        self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
 
     def is_here(self) -> bool:
@@ -114,10 +128,15 @@ class Hub:
                 "make and enter another one here"
             )
 
+    def escort_with(self, escort: Escorting | None) -> None:
+        """Have every job escorted from now on, or none any more."""
+        self.escort = escort
+        self.refresh()
+
     def refresh(self) -> None:
         """Note who wants to hear of each job, where the workers look."""
         for queue in self.queues:
-            queue.told = bool(self.listeners) or bool(self._quiet)
+            queue.told = bool(self.listeners) or bool(self._quiet) or self.escort is not None
 
     def unfinished(self) -> list[Job[Any]]:
         """Every job that has not ended, oldest first."""
@@ -174,6 +193,15 @@ class Hub:
         if self.open > 0 or any(queue.unwinding for queue in self.queues):
             return False
         return not any(reader.busy() for reader in self.readers)
+
+    def show_error(self, job: Job[Any], error: Exception) -> None:
+        """Show an attempt's error to who wants to see it; one who raises sees no more."""
+        for witness in tuple(self.witnesses):
+            try:
+                witness(job, error)
+            except BaseException as trouble:  # also SystemExit: it must not end the loop
+                self.witnesses.remove(witness)
+                log.failure(f"{_checks.shown(witness)} raised and is shown no more errors", trouble)
 
     def let_functions_go(self) -> None:
         """No job function keeps hold of this supervisor's queues."""

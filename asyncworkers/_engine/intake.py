@@ -221,11 +221,11 @@ class Intake:
         queue = self.queue(policies.queue)
         form, kinds = "async def", ["loop"]
         if policies.cpu:
-            form, kinds = "def and cpu=True", ["processes", "bridge"]
+            form, kinds = "def and cpu=True", ["processes", "interpreters", "bridge"]
             if kind_for_cpu(gil=has_gil()) == "threads":
                 kinds.append("threads")
         elif policies.blocking:
-            form, kinds = "def", ["threads", "processes", "bridge"]
+            form, kinds = "def", ["threads", "processes", "interpreters", "bridge"]
         if queue.kind not in kinds:
             raise ValueError(
                 f"queue {queue.name!r} is of kind {queue.kind!r}; "

@@ -61,6 +61,10 @@ class RankedLine:
         for rank in reversed(self._ranks):
             yield from self._deques[rank]
 
+    def lines(self) -> Iterator[deque[Any]]:
+        """The line of each rank."""
+        return iter(self._deques.values())
+
     def append(self, entry: Any) -> None:
         self._deque_of(entry).append(entry)
         self._length += 1

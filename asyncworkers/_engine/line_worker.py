@@ -360,6 +360,7 @@ class LineWorker(BridgedWorker):
         was_empty, big = not self.sent, None
         sent, known, number = self.sent, self._known, self._first + len(self.sent)
         batch: list[tuple[Any, ...]] = []
+        escort = self.home.hub.escort
         while len(batch) < most and len(sent) < ring.PLACES - 1:
             if sent and (self._waiting >= LINE or self._head_takes() > LONG):
                 break
@@ -378,7 +379,10 @@ class LineWorker(BridgedWorker):
             if arguments.__class__ is Freight or arguments.__class__ is Heavy:
                 big = job, parcel
                 break
-            if job._rare is None or not job._rare.tries:
+            if escort is not None:
+                tries = 0 if job._rare is None else job._rare.tries
+                batch.append((version.number, arguments, tries + 1, escort.sent(job)))
+            elif job._rare is None or not job._rare.tries:
                 batch.append((version.number, arguments))
             else:
                 batch.append((version.number, arguments, job._rare.tries + 1))
@@ -398,6 +402,8 @@ class LineWorker(BridgedWorker):
     def _load(self, job: Job[Any], parcel: Parcel) -> None:
         """Send the last job in the line, which has big data: they are copied first, and in steps."""
         number = self._first + len(self.sent) - 1
+        escort = self.home.hub.escort
+        luggage = () if escort is None else (escort.sent(job),)
         tries = 0 if job._rare is None else job._rare.tries
 
         def wanted() -> bool:
@@ -407,11 +413,11 @@ class LineWorker(BridgedWorker):
         def loaded(message: Loaded) -> None:
             version = parcel[0].number
             if isinstance(message, list):
-                facts = (number, version, tries + 1)
+                facts = (number, version, tries + 1, *luggage)
                 for part in wire.long_frame(wire.FREIGHT, facts, message):
                     self.process.write(part)
             else:  # it cannot be sent; or it was taken back, and the child will skip it
-                entry = (version, () if message is None else message, tries + 1)
+                entry = (version, () if message is None else message, tries + 1, *luggage)
                 self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, [entry]), 5)))
             if len(self.sent) == 1:
                 self._seen = self.home.now()
@@ -945,7 +951,8 @@ class LineWorker(BridgedWorker):
         if one is not None:
             self.refresh()
             job = one[0]
-            origin |= {"job_id": job.id, "job_name": job.name, "attempt": job.attempt}
+            origin |= {"job_id": job.id, "job_name": job.name}
+            origin |= {"queue": job.queue, "attempt": job.attempt}
         say(record, origin)
         self._count_dropped()
 

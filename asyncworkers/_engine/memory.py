@@ -120,7 +120,7 @@ class MemoryQueue:
         hub: Hub,
         name: str,
         *,
-        kind: Literal["loop", "threads", "processes", "bridge"],
+        kind: Literal["loop", "threads", "processes", "interpreters", "bridge"],
         workers: int,
         maxsize: int | None,
         isolation: Literal["shared", "task"],
@@ -339,9 +339,7 @@ class MemoryQueue:
     def tell_completed(self, job: Job[Any], attempt: Attempt) -> None:
         """A worker has settled the ordinary case by itself: its job succeeded."""
         if self.told:
-            seconds = job._finished - job._started
-            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit_at(job._finished, events.AttemptEnded, job, *details)
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
         self._forget(job)
         if self.told:
             self._emit(events.JobSettled, job, job.attempt, "succeeded")
@@ -566,6 +564,17 @@ class MemoryQueue:
         items = sum(len(supply.items) for supply in self._supplies)
         return self.in_line() + items + crossing + ahead
 
+    @property
+    def oldest(self) -> float | None:
+        """Seconds that the job has waited which waits longest for a worker; None if none does.
+
+        Found where the line begins, that of each rank if there are several, so it costs little.
+        """
+        lines = self.line.lines() if isinstance(self.line, RankedLine) else (self.line,)
+        heads = (next(filter(_waits, line), None) for line in lines)
+        since = [_place(head)[1] for head in heads if head is not None]
+        return self.now() - min(since) if since else None
+
     def _to_take(self) -> int:
         """For how many workers there is something to do at the least; the dead count as well."""
         waiting = len(self.line)
@@ -626,7 +635,7 @@ class MemoryQueue:
 
     def waiting_jobs(self) -> Iterator[Job[Any]]:
         """The jobs in line, in the order in which they are to run."""
-        return (entry for entry in self.line if entry.__class__ is Job and entry._state == QUEUED)
+        return filter(_waits, self.line)
 
     def lend_slot(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""
@@ -774,11 +783,18 @@ class MemoryQueue:
     def tell_submitted(self, job: Job[Any]) -> None:
         """A job was accepted."""
         self.hub.job_came()
+        if self.hub.escort is not None:
+            self.hub.escort.submitted(job)
         self._emit(events.JobSubmitted, job)
 
     def tell_started(self, job: Job[Any], attempt: Attempt) -> None:
         """An attempt has begun."""
-        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number)
+        if self.hub.escort is not None:
+            self.hub.escort.begun(job)
+        rare = job._rare
+        since = job._created if rare is None else max(job._created, rare.due)
+        waited = max(0.0, job._started - since)
+        self._emit_at(job._started, events.AttemptStarted, job, job.attempt, attempt.number, waited)
 
     def tell_ended(
         self, job: Job[Any], attempt: Attempt, outcome: Outcome, decision: Decision, moment: float
@@ -788,8 +804,26 @@ class MemoryQueue:
         if isinstance(outcome, Failed):
             kind, error = _checks.kind_of(outcome.error), _checks.summary(outcome.error)
         ended = type(outcome).__name__, type(decision).__name__, kind, error
-        details = job.attempt, attempt.number, moment - job._started, *ended
-        self._emit_at(moment, events.AttemptEnded, job, *details)
+        self.tell_end(job, attempt, moment, *ended)
+        if isinstance(outcome, Failed) and self.hub.witnesses:
+            self.hub.show_error(job, outcome.error)
+
+    def tell_end(
+        self,
+        job: Job[Any],
+        attempt: Attempt,
+        moment: float,
+        outcome: str,
+        decision: str,
+        kind: str | None,
+        error: str | None,
+    ) -> None:
+        """The same in the words of the event."""
+        if self.hub.escort is not None:
+            self.hub.escort.ended(job, outcome, decision, kind, error)
+        details = job.attempt, attempt.number, moment - job._started
+        ended = outcome, decision, kind, error
+        self._emit_at(moment, events.AttemptEnded, job, *details, *ended)
 
     def tell_gone(self, attempt: Attempt, what: str, cause: str) -> None:
         """A worker's child or bridge has died."""
@@ -822,6 +856,11 @@ def _place(entry: Any) -> tuple[int, float]:
         return rank(entry._order.policies.priority, entry._depth()), max(entry._created, due)
     rank_and_since: tuple[int, float] = entry.place()
     return rank_and_since
+
+
+def _waits(entry: Any) -> bool:
+    """Whether this entry of a line is a job that is to run."""
+    return entry.__class__ is Job and entry._state == QUEUED
 
 
 def _waits_for(job: Job[Any], goal: Job[Any]) -> bool:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from asyncworkers import _html
 from asyncworkers._engine.children import ChildStats, in_bytes
+from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._record import Record
+from asyncworkers.health import Health
 
-__all__ = ["ChildStats", "DrainReport", "QueueStats", "Stats", "queue_stats"]
+if TYPE_CHECKING:
+    from asyncworkers.store.protocol import QueueCounts
+
+__all__ = [
+    "Backlog",
+    "ChildStats",
+    "DrainReport",
+    "QueueStats",
+    "Stats",
+    "WorkerStats",
+    "backlog_everywhere",
+    "backlog_here",
+    "health_of",
+    "queue_stats",
+    "worker_stats",
+]
 
 
 class QueueStats(Record):
@@ -21,7 +39,8 @@ class QueueStats(Record):
     `succeeded`, `failed` and `cancelled` count jobs that have ended. `held_threads` is the
     number of threads that abandoned attempts still hold, `zombies` that of their tasks.
     `children` are the processes of a queue of processes, `logs_dropped` counts the log records
-    that were lost because they came faster than they could be logged.
+    that were lost because they came faster than they could be logged. `oldest` is how many seconds
+    the job has waited that waits longest for a worker, None if none does.
     """
 
     name: str
@@ -42,6 +61,7 @@ class QueueStats(Record):
     zombies: int
     children: tuple[ChildStats, ...] = ()
     logs_dropped: int = 0
+    oldest: float | None = None
 
     def _repr_html_(self) -> str:
         return _html.block(f"queue {self.name}", _table([self]), _children([self]))
@@ -125,7 +145,109 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
         zombies=len(queue.crew.zombies),
         children=tuple(queue.children),
         logs_dropped=queue.logs_dropped,
+        oldest=queue.oldest,
     )
+
+
+class WorkerStats(Record):
+    """What one worker does at one moment: the `attempt` of a job that it has had in hand for `seconds`.
+
+    `worker` is its number, `job_id` is None for an item of a stream. `waits_for` are the ids of the
+    jobs which that job awaits, so that its slot is lent; `pid` is that of its child process, if it has
+    one.
+    """
+
+    queue: str
+    worker: int
+    job_id: str | None
+    job_name: str
+    attempt: int
+    seconds: float
+    waits_for: tuple[str, ...]
+    pid: int | None
+
+
+def worker_stats(queue: MemoryQueue) -> Iterator[WorkerStats]:
+    """The workers of a queue that are at work."""
+    now = queue.clock.now()
+    for attempt in tuple(queue.crew.members):
+        attempt.refresh()
+        job, supply, child = attempt.job, attempt.supply, attempt.child
+        if job is not None:
+            yield WorkerStats(
+                *(queue.name, attempt.number, job.id, job.name, job.attempt),
+                seconds=max(0.0, now - job._started),
+                waits_for=tuple(one.id for one in attempt.waits_for),
+                pid=None if child is None else child.pid,
+            )
+        elif supply is not None:
+            seconds = max(0.0, now - attempt.since) if attempt.since else 0.0
+            pid = None if child is None else child.pid
+            yield WorkerStats(
+                queue.name, attempt.number, None, supply.name, 1, seconds, waits_for=(), pid=pid
+            )
+
+
+class Backlog(Record):
+    """What a queue has to do, as an autoscaler wants it: of a stored queue in all processes together.
+
+    `waiting` jobs could start now if there were workers, `scheduled` ones wait for their time,
+    `running` ones run. `oldest` is how many seconds the job has waited that waits longest, 0 if
+    none does. `workers` is the capacity of this process alone. `stored` says whether its jobs are
+    in a store.
+    """
+
+    queue: str
+    waiting: int
+    scheduled: int
+    running: int
+    oldest: float
+    workers: int
+    stored: bool = False
+
+
+def backlog_here(queue: MemoryQueue) -> Backlog:
+    """What a queue in memory has to do."""
+    return Backlog(
+        queue.name,
+        queue.queued,
+        queue.scheduled,
+        queue.running,
+        queue.oldest or 0.0,
+        queue.crew.workers,
+    )
+
+
+def backlog_everywhere(queue: MemoryQueue, counts: QueueCounts | None) -> Backlog:
+    """What a stored queue has to do, by what its store counts; None if that has nothing to say."""
+    if counts is None:
+        return Backlog(queue.name, 0, 0, 0, 0.0, queue.crew.workers, True)
+    return Backlog(
+        queue.name,
+        counts.queued,
+        counts.scheduled,
+        counts.running,
+        counts.oldest or 0.0,
+        queue.crew.workers,
+        True,
+    )
+
+
+def health_of(state: str, hub: Hub | None) -> Health:
+    """How a supervisor in this state is."""
+    reasons: list[str] = []
+    if state != "open":
+        reasons.append(f"it is {state}, and accepts no jobs")
+    if hub is not None and state in ("open", "draining"):
+        if hub.depot is not None and hub.depot.trouble is not None:
+            reasons.append(hub.depot.trouble)
+        for queue in hub.queues:
+            held = len(queue.held_threads)
+            if held and held >= queue.crew.workers:
+                reasons.append(
+                    f"every thread of queue {queue.name!r} is held by an abandoned attempt"
+                )
+    return Health(state != "failed", not reasons, tuple(reasons))
 
 
 class DrainReport(Record):

@@ -15,6 +15,7 @@ __all__ = [
     "STARTUP",
     "Terms",
     "has_gil",
+    "has_interpreters",
     "kind_for_cpu",
     "packed_initializer",
     "usable_processors",
@@ -89,6 +90,11 @@ def has_gil() -> bool:
     """Whether one thread at a time runs Python here; on free-threaded builds it may not be so."""
     enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
     return enabled()
+
+
+def has_interpreters() -> bool:
+    """Whether this Python has sub-interpreters that a program can start, each with its own lock."""
+    return sys.version_info >= (3, 14)
 
 
 def usable_processors() -> int:

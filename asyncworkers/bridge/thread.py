@@ -49,7 +49,7 @@ class ThreadBridge(AbandoningBridge):
     def _serve(self) -> None:
         while (item := self._inbox.get()) is not None:
             work, future = item
-            end = work.run()
+            end = self._carry(work)
             try:
                 future.get_loop().call_soon_threadsafe(_deliver, future, end)
             except RuntimeError:  # the loop was closed under us: there is nobody to tell
@@ -61,6 +61,10 @@ class ThreadBridge(AbandoningBridge):
                     )
                 return
             del item, work, future, end  # an idle thread must not keep the last job alive
+
+    def _carry(self, work: Work) -> End:
+        """Run the work, in the thread."""
+        return work.run()
 
 
 def _deliver(future: asyncio.Future[End], end: End) -> None:

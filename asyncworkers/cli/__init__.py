@@ -1,7 +1,7 @@
-"""The command line: `asyncworkers run`, `jobs`, `queues`, `store`, `top` and `demo`.
+"""The command line: `asyncworkers run`, `jobs`, `queues`, `store`, `top`, `dashboard` and `demo`.
 
 - `root` is the command itself, and turns errors into a line and an exit code;
-- `run`, `jobs`, `queues`, `store` and `top` are its subcommands; `demo` is in a room of its own;
+- `run`, `jobs`, `queues`, `store`, `top` and `dashboard` are its subcommands; `demo` is in a room of its own;
 - `target` finds the supervisor to run, `replicas` keeps several processes of it alive;
 - `options` is what several commands understand alike, `documents` what programs get to read, and
   `output` how it looks.

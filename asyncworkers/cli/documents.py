@@ -8,21 +8,16 @@ masked unless they are asked for.
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from asyncworkers.store.codec import stored_error
+from asyncworkers import redact
+from asyncworkers.store.codec import StoredError, stored_error
 from asyncworkers.store.protocol import CODEC, StoredJob
 
-__all__ = ["MASK", "brief", "full", "moment", "progress", "trouble"]
+__all__ = ["brief", "full", "moment", "progress", "trouble"]
 
-MASK = "***"
-
-SECRET = re.compile(
-    r"password|passwd|passphrase|secret|token|authorization|cookie|credential|api_?key|private_?key",
-    re.IGNORECASE,
-)
+NO_LIMIT = 2**31
 
 
 def moment(seconds: float | None) -> str | float | None:
@@ -40,7 +35,7 @@ def trouble(job: StoredJob) -> str:
     """What went wrong with a job in a line, "" if nothing did."""
     if job.error is None:
         return ""
-    error = stored_error(job.error)
+    error = _error(job.error)
     return f"{error.type}: {error.message}" if error.message else error.type
 
 
@@ -59,7 +54,7 @@ def progress(job: StoredJob) -> str:
 
 def brief(job: StoredJob) -> dict[str, Any]:
     """A job without its arguments and without its result."""
-    error = None if job.error is None else stored_error(job.error)
+    error = None if job.error is None else _error(job.error)
     return {
         "id": job.id,
         "name": job.name,
@@ -88,14 +83,22 @@ def full(job: StoredJob, *, reveal: bool) -> dict[str, Any]:
     document = brief(job)
     arguments, result = _plain(job.args), _plain(job.result)
     if not reveal:
-        arguments, result = _masked(arguments), _masked(result)
+        arguments, result = (
+            redact.masked(one, depth=100, items=NO_LIMIT, limit=None) for one in (arguments, result)
+        )
     document |= {"codec": job.codec, "args": arguments, "result": result}
     if job.codec == CODEC and isinstance(arguments, list) and len(cast("Any", arguments)) == 2:
         document["args"], document["kwargs"] = arguments
     if job.error is not None:
-        error = stored_error(job.error)
+        error = _error(job.error)
         document["error"] |= {"notes": list(error.notes), "traceback": error.traceback}
     return document
+
+
+def _error(text: str) -> StoredError:
+    """An error as it may be shown: passwords of URLs in it are masked."""
+    error = stored_error(text)._asdict()
+    return StoredError(**redact.masked(error | {"args": None}, items=NO_LIMIT, limit=None))
 
 
 def _plain(text: str | None) -> Any:
@@ -106,17 +109,3 @@ def _plain(text: str | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _masked(value: Any, depth: int = 100) -> Any:
-    """The value with whatever goes by a secret name masked."""
-    if depth == 0:
-        return MASK
-    if isinstance(value, dict):
-        items = cast("dict[str, Any]", value).items()
-        return {
-            name: MASK if SECRET.search(name) else _masked(one, depth - 1) for name, one in items
-        }
-    if isinstance(value, list):
-        return [_masked(one, depth - 1) for one in cast("list[Any]", value)]
-    return value

@@ -21,6 +21,7 @@ from asyncworkers.store.protocol import Store, Where
 
 __all__ = [
     "Filters",
+    "address",
     "agreed",
     "filter_options",
     "json_option",
@@ -41,7 +42,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 # ---- the store
 
 
-def _address(url: str) -> Store:
+def address(url: str) -> Store:
     """The store of a URL, not opened yet."""
     if url == "memory:":
         raise click.BadParameter("jobs in memory are their process' own: nobody else can see them.")
@@ -54,7 +55,7 @@ def _address(url: str) -> Store:
 store_option = click.option(
     "--store",
     "store",
-    type=_address,
+    type=address,
     envvar="ASYNCWORKERS_STORE",
     show_envvar=True,
     required=True,

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from asyncworkers import AsyncworkersError
+from asyncworkers.cli.dashboard import dashboard
 from asyncworkers.cli.jobs import jobs
 from asyncworkers.cli.output import escaped
 from asyncworkers.cli.queues import queues
@@ -42,7 +43,7 @@ def root() -> None:
     """An asyncio-native job runner: run supervisors, and look after stored jobs."""
 
 
-for _command in (run, jobs, queues, store, top, demo):
+for _command in (run, jobs, queues, store, top, dashboard, demo):
     root.add_command(_command)
 
 

@@ -106,13 +106,25 @@ _USUAL = _usual()
     help="The folder for pages, figures and timeline.",
 )
 @click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the jobs in this SQLite file: killed and started again, it goes on where it was.",
+)
+@click.option(
     "--json",
     "as_json",
     is_flag=True,
     help="Print the findings as JSON on standard output, and the rest elsewhere.",
 )
 def demo(
-    *, faults: float | None, no_faults: bool, output: Path, as_json: bool, **others: Any
+    *,
+    faults: float | None,
+    no_faults: bool,
+    output: Path,
+    store: Path | None,
+    as_json: bool,
+    **others: Any,
 ) -> int:
     """Render, serve, crawl and analyze the standard library's documentation.
 
@@ -123,12 +135,23 @@ def demo(
         raise click.UsageError("--no-faults is not allowed with --faults.")
     if importlib.util.find_spec("aiohttp") is None:
         raise DemoFailed("the demo needs an HTTP library: pip install 'asyncworkers[demo]'")
+    if store is not None and others["sequential"]:
+        raise click.UsageError("--sequential is not allowed with --store.")
     rate = 0.0 if no_faults else _USUAL.faults if faults is None else faults
-    settings = Settings(output=output.absolute(), faults=rate, **others)
-    prepare(settings)
+    settings = Settings(
+        output=output.absolute(),
+        faults=rate,
+        store=None if store is None else store.absolute(),
+        **others,
+    )
+    before = None if settings.store is None else _before(settings, settings.store)
+    if before is None:
+        prepare(settings)
     run = Run(settings)
     stream = sys.stderr if as_json else sys.stdout
     print(_greeting(settings), file=stream, flush=True)
+    if before is not None:
+        print(f"Going on with {settings.store}: {before}.", file=stream, flush=True)
     try:
         _work(run, stream)
     except (KeyboardInterrupt, SystemExit, JobCancelled, SupervisorClosed):
@@ -139,6 +162,13 @@ def demo(
 
 
 # What follows needs the extras, or takes a while to import: not for `--help`.
+
+
+def _before(settings: Settings, store: Path) -> object:
+    """What an earlier run on the same store has done; None if there was none."""
+    from asyncworkers.demo.durable import progress
+
+    return progress(settings, store)
 
 
 def _work(run: Run, stream: TextIO) -> None:
@@ -154,6 +184,10 @@ def _work(run: Run, stream: TextIO) -> None:
     with watching(run, stream):
         if settings.sequential:
             work_sequentially(run, shares)
+        elif settings.store is not None:
+            from asyncworkers.demo.durable import work_durably
+
+            run_loop(work_durably, run, shares, settings.store)
         else:
             run_loop(work_supervised, run, shares)
 
@@ -165,8 +199,8 @@ def _tell(run: Run, stream: TextIO, *, as_json: bool) -> None:
 
     settings, found = run.settings, find(run)
     document = ratio.document(run, found)
-    compared = ratio.comparison(settings, document)
-    if run.complete:
+    compared = None if settings.store is not None else ratio.comparison(settings, document)
+    if run.complete and settings.store is None:
         ratio.keep(settings, document)
     drawn = Timeline(
         run.bars(),
@@ -185,9 +219,24 @@ def _tell(run: Run, stream: TextIO, *, as_json: bool) -> None:
         if settings.pages is not None:
             print("\nWith --pages, most dead links lead to what was left out.", file=stream)
     print(f"\nThe timeline, to open in a browser: {timeline.as_uri()}", file=stream)
-    if compared is None and run.complete:
+    if settings.store is not None:
+        print(f"\n{_kept(run, settings.store)}", file=stream)
+    elif compared is None and run.complete:
         other = "without" if settings.sequential else "with"
         print(f"Run it again {other} --sequential to see the ratio on this machine.", file=stream)
+
+
+def _kept(run: Run, store: Path) -> str:
+    """What is in the store now, and whether anything was lost or done twice on the way there."""
+    visited = [reading.address for reading in run.readings] + [*run.dead, *run.unreachable]
+    if not run.complete:
+        return f"{store} keeps the rest: start it again with the same options, and it goes on."
+    once = "each once" if len(visited) == len(set(visited)) else "SOME OF THEM TWICE"
+    linked = {link for reading in run.readings for link in reading.links}
+    lost = len(linked - set(visited))
+    return (
+        f"{store} has all {len(visited)} addresses, {once}; of those linked to, {lost} are missing."
+    )
 
 
 def _greeting(settings: Settings) -> str:

@@ -40,10 +40,13 @@ class Settings:
     pages: int | None = None
     faults: float = 0.05
     seed: int = 1
+    store: Path | None = None
 
     @property
     def mode(self) -> str:
         """The run's name in files and headings."""
+        if self.store is not None:
+            return "store"
         return "sequential" if self.sequential else "supervisor"
 
     @property

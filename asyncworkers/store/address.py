@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -30,7 +31,10 @@ def make_store(url: str) -> Store:
     """
     if not _checks.text("store", url).isprintable():  # which urlsplit would silently drop
         raise _refusal(url, "holds what is not printable: write it as %0A and the like")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _refusal(url, f"is no URL; accepted are {ACCEPTED}") from None
     if parts.scheme == "sqlite":
         return _sqlite(url, parts)
     if url == "memory:":
@@ -80,4 +84,10 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 def _refusal(url: str, why: str) -> ValueError:
-    return ValueError(f"store {_checks.shown(url)} {why}")
+    return ValueError(f"store {_checks.shown(_masked(url))} {why}")
+
+
+def _masked(url: str) -> str:
+    """A URL that may be shown: whatever could be a password in it is not."""
+    url = re.sub(r"(//[^/?#]*?:)[^/?#]*@", r"\1***@", url)
+    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&#]*", r"\1***", url)

@@ -30,6 +30,7 @@ import msgspec
 
 from asyncworkers import _checks, errors
 from asyncworkers.errors import ArgumentsMismatch, JobFailed, NotSerializable
+from asyncworkers.secret import MASK, Secret
 from asyncworkers.store.protocol import CODEC
 
 __all__ = [
@@ -37,10 +38,13 @@ __all__ = [
     "LARGEST_ARGUMENTS",
     "LARGEST_RESULT",
     "FunctionCodec",
+    "Parameter",
     "StoredError",
     "encode_error",
     "rebuild_error",
     "stored_error",
+    "to_json",
+    "too_deep",
 ]
 
 LARGEST_ARGUMENTS: Final = 256 * 1024
@@ -57,18 +61,21 @@ LONGEST_TRACEBACK: Final = 32_768
 MOST_FRAMES: Final = 50
 
 _ATOMS = frozenset({str, int, bool, type(None)})
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# A text that does not end is taken to the end of all: to look for one again behind each of its
+# quotes would take time by the square of its length, and whoever wrote it may have meant that.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class _Slot:
     """A parameter or the result: what its annotation makes of JSON."""
 
-    __slots__ = ("annotation", "decode", "exact", "label", "trouble")
+    __slots__ = ("annotation", "decode", "exact", "label", "secret", "trouble")
 
     def __init__(self, label: str, annotation: Any) -> None:
         self.label = label
         self.annotation = annotation
         self.exact: frozenset[Any] = _exact(annotation)
+        self.secret = _mentions_secret(annotation)
         self.trouble = ""
         try:
             self.decode = msgspec.json.Decoder(annotation, dec_hook=_from_plain).decode
@@ -79,6 +86,21 @@ class _Slot:
             self.decode = msgspec.json.Decoder(Any).decode
 
 
+class Parameter(NamedTuple):
+    """A parameter of a function, for those who call it from outside: `decode` reads a value of its
+    type from JSON, and raises if it is none; `trouble` says why its annotation cannot be read by.
+    What is wrong with a `secret` one must not be told.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    annotation: Any
+    decode: Callable[[bytes | msgspec.Raw], Any]
+    trouble: str
+    secret: bool
+
+
 class FunctionCodec:
     """Writes and reads the arguments and results of one function."""
 
@@ -86,6 +108,7 @@ class FunctionCodec:
         self.name = name
         self._signature = inspect.signature(function)
         hints = _hints(function)
+        self._parameters: list[Parameter] = []
         self._positional: list[_Slot] = []
         self._named: dict[str, _Slot] = {}
         self._rest: _Slot | None = None
@@ -96,8 +119,29 @@ class FunctionCodec:
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("the result", hints.get("return", Any))
 
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the function takes, in order."""
+        return tuple(self._parameters)
+
+    @property
+    def result(self) -> Any:
+        """The annotation of what it returns, or Any."""
+        return self._result.annotation
+
     def _add(self, parameter: inspect.Parameter, annotation: Any) -> None:
         slot = _Slot(f"argument {parameter.name!r}", annotation)
+        self._parameters.append(
+            Parameter(
+                parameter.name,
+                parameter.kind,
+                parameter.default,
+                annotation,
+                slot.decode,
+                slot.trouble,
+                slot.secret,
+            )
+        )
         match parameter.kind:
             case inspect.Parameter.VAR_POSITIONAL:
                 self._rest = slot
@@ -200,7 +244,7 @@ class FunctionCodec:
                 f"job {self.name!r} cannot be stored: {what} {len(raw):,} bytes, "
                 f"at most {largest:,} are accepted; store it elsewhere and pass where it is"
             )
-        if _too_deep(raw):
+        if too_deep(raw):
             raise NotSerializable(
                 f"job {self.name!r} cannot be stored: nested deeper than {DEEPEST} levels"
             )
@@ -221,6 +265,11 @@ class FunctionCodec:
             )
 
     def _refusal(self, slot: _Slot, value: Any, cause: str) -> NotSerializable:
+        if slot.secret or _holds_secret(value):
+            return NotSerializable(
+                f"{slot.label} of job {self.name!r} cannot be stored: {MASK}, {_article(value)}: what is "
+                "secret must be a Secret, and be annotated Secret[...] where the job takes it"
+            )
         return NotSerializable(
             f"{slot.label} of job {self.name!r} cannot be stored: {_checks.shown(value)}, "
             f"{_article(value)}: {_checks.printable(cause)}{slot.trouble}"
@@ -228,7 +277,7 @@ class FunctionCodec:
 
     def _bounded(self, text: str, largest: int) -> bytes:
         raw = text.encode("utf-8", "surrogatepass")
-        if len(raw) > largest or _too_deep(raw):
+        if len(raw) > largest or too_deep(raw):
             raise ArgumentsMismatch(f"what is stored for {self.name!r} is too large or too deep")
         return raw
 
@@ -236,10 +285,10 @@ class FunctionCodec:
         try:
             return slot.decode(raw)
         except Exception as error:  # also what a class of the user's raises
+            cause = "it is secret" if slot.secret else _checks.printable(str(error))
             raise ArgumentsMismatch(
-                f"{slot.label} stored for {self.name!r} is not of its type (any more): "
-                f"{_checks.printable(str(error))}"
-            ) from error
+                f"{slot.label} stored for {self.name!r} is not of its type (any more): {cause}"
+            ) from (None if slot.secret else error)
 
 
 _read_envelope = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
@@ -269,21 +318,68 @@ def _exact(annotation: Any) -> frozenset[Any]:
     return frozenset()
 
 
+def _mentions_secret(annotation: Any) -> bool:
+    """Whether values of this annotation are secret, or hold some that are."""
+    parts = typing.get_args(annotation)
+    return Secret in (annotation, typing.get_origin(annotation)) or any(
+        map(_mentions_secret, parts)
+    )
+
+
+def _holds_secret(value: Any) -> bool:
+    """Whether what is written for the value shows what a Secret in it does not."""
+    try:
+        return _encode(value) != msgspec.json.encode(value, enc_hook=_plain_but_secrets)
+    except Exception:  # it cannot be written at all, so nothing was
+        return False
+
+
+def _plain_but_secrets(value: Any) -> Any:
+    return MASK if isinstance(value, Secret) else _plain(value)
+
+
 def _plain(value: Any) -> Any:
     """What JSON is to hold for a value that msgspec does not know."""
+    if isinstance(value, Secret):
+        return {"secret": cast("Secret[Any]", value).reveal()}
     if hasattr(value, "model_dump"):  # a pydantic model
         return value.model_dump(mode="json")
     raise TypeError(f"{_article(value)} has no form in JSON")
 
 
 def _from_plain(kind: Any, plain: Any) -> Any:
+    if kind is Secret or typing.get_origin(kind) is Secret:
+        return _secret_from(kind, plain)
     validate = getattr(kind, "model_validate", None)
     if validate is not None:
         return validate(plain)
     raise TypeError(f"{kind!r} cannot be made from JSON")
 
 
+def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
+    """A secret of the annotated type; what somebody else wrote down may lack the mark."""
+    match plain:
+        case {"secret": value, **rest} if not rest:
+            plain = value
+        case _:
+            pass
+    for annotation in typing.get_args(kind):
+        plain = msgspec.convert(plain, annotation, dec_hook=_from_plain)
+    return Secret(plain)
+
+
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+_encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode
+
+
+def to_json(value: Any) -> bytes:
+    """A value as JSON that is for others to see, whatever it would come back as: secrets are masked.
+
+    Raises for what JSON has no word for.
+    """
+    return _encode_to_show(value)
 
 
 def _same(sent: Any, back: Any) -> bool:
@@ -319,6 +415,10 @@ def _same_moment(sent: Any, back: Any) -> bool:
     return bool(sent == back) and _same_zone(sent.tzinfo, back.tzinfo)
 
 
+def _same_secret(sent: Any, back: Any) -> bool:
+    return _same(sent.reveal(), back.reveal())
+
+
 def _equal(sent: Any, back: Any) -> bool:
     return bool(sent == back)
 
@@ -347,11 +447,13 @@ _COMPARE: Final[dict[Any, Callable[[Any, Any], bool]]] = {
     **dict.fromkeys((set, frozenset), _same_set),
     **dict.fromkeys((datetime, time), _same_moment),
     dict: _same_mapping,
+    Secret: _same_secret,
     Decimal: _same_text,
 }
 
 
-def _too_deep(raw: bytes) -> bool:
+def too_deep(raw: bytes) -> bool:
+    """Whether lists and mappings are nested deeper than `DEEPEST` in this text, JSON or not."""
     if raw.count(b"[") + raw.count(b"{") <= DEEPEST:
         return False
     depth = 0

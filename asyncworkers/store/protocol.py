@@ -63,9 +63,10 @@ What must hold
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from asyncworkers.job import JobState
 
@@ -90,6 +91,8 @@ __all__ = [
     "StoredJob",
     "Submission",
     "Tally",
+    "Transaction",
+    "Transactional",
     "Unique",
     "Want",
     "Where",
@@ -475,6 +478,54 @@ class Store(Protocol):
 
     def pause(self, queue: str, paused: bool) -> Awaitable[None]:
         """Give out no jobs of the queue, or go on."""
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction of one running job, which may hold rows of the job's own. Its `settle` commits it.
+
+    `begun` is done when it is open; `connection` and `blocking` are what the job's code writes
+    through, on the loop and in a thread.
+    """
+
+    begun: concurrent.futures.Future[None]
+
+    @property
+    def connection(self) -> Any:
+        """What code on the loop writes through."""
+        ...
+
+    @property
+    def blocking(self) -> Any:
+        """What code in a thread writes through."""
+        ...
+
+    def submit(self, batch: Sequence[Submission]) -> Awaitable[list[Receipt]]:
+        """Store jobs with it."""
+        ...
+
+    def settle(self, settlement: Settlement) -> Awaitable[bool]:
+        """Settle, and commit everything together; False, and nothing is written, if the lease is lost."""
+        ...
+
+    def undo(self) -> None:
+        """Roll it back; from any thread, and harmless once it is over."""
+        ...
+
+
+class Transactional(Protocol):
+    """What a store offers beside the verbs if applications may keep data of their own in it."""
+
+    def transaction(self) -> Transaction:
+        """Begin one, as soon as it is its turn; from any thread."""
+        ...
+
+    def submit_on(self, connection: Any, batch: Sequence[Submission]) -> list[Receipt]:
+        """Store jobs in a transaction that the application has open; here and now, in this thread."""
+        ...
+
+    def committed(self) -> Awaitable[None]:
+        """The application has committed such a transaction: whoever waits for jobs may look."""
         ...
 
 

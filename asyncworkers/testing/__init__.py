@@ -15,6 +15,8 @@ Tools that go through every possibility, so that nothing is left to luck:
 `check_store` runs over any store, yours too, what every store must do; `store_checks` has the same as
 single checks. `check_bridge` and `bridge_checks` are the same for bridges.
 
+`stored_jobs` is for tests of an application whose jobs are stored: they run inline, or when told.
+
 And tools for any test:
 
 - `EventRecorder` is a listener that records what happens, and waits for what is to happen.
@@ -37,6 +39,7 @@ from asyncworkers.testing.leaks import LeakCheck, LeakError, no_leaks
 from asyncworkers.testing.recorder import EventNotSeen, EventRecorder
 from asyncworkers.testing.simloop import SimDeadlock, SimLoop, SimStepLimit, SimUnsupported
 from asyncworkers.testing.simulate import SimResult, simulate
+from asyncworkers.testing.stored import StoredJobs, Submitted, stored_jobs
 from asyncworkers.testing.virtual import VirtualDeadlock, VirtualLoop
 
 __all__ = [
@@ -54,6 +57,8 @@ __all__ = [
     "SimResult",
     "SimStepLimit",
     "SimUnsupported",
+    "StoredJobs",
+    "Submitted",
     "Violation",
     "VirtualDeadlock",
     "VirtualLoop",
@@ -65,6 +70,7 @@ __all__ = [
     "no_leaks",
     "simulate",
     "store_checks",
+    "stored_jobs",
     "sweep",
     "sweep_async",
 ]

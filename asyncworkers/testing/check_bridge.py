@@ -136,7 +136,7 @@ def stops(queue: Queue) -> bool:
     """Whether calls over this queue's bridge can be stopped."""
     made: Any = queue.bridge
     abandons = isinstance(made, type) and issubclass(made, AbandoningBridge)
-    return queue.kind != "threads" and not abandons
+    return queue.kind not in ("threads", "interpreters") and not abandons
 
 
 @asynccontextmanager

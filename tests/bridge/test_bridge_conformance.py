@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncworkers import Queue
+from asyncworkers.bridge.terms import has_interpreters
 from asyncworkers.testing import bridge_checks, check_name
 
 PROGRAM = str(Path(__file__).with_name("broken_bridges.py"))
@@ -19,6 +20,8 @@ QUEUES = {
     "processes": Queue("p", kind="processes"),
     "example": Queue("e", bridge=CommandBridge),
 }
+if has_interpreters():
+    QUEUES["interpreters"] = Queue("i", kind="interpreters")
 
 
 @pytest.mark.asyncio
@@ -57,7 +60,7 @@ def test_a_broken_bridge_fails(broken, name):
         [sys.executable, "-W", "ignore", PROGRAM, broken, name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert ended.stdout.splitlines()[-1:] == [f"while checking {name}"], ended.stderr

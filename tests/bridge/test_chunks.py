@@ -153,6 +153,11 @@ async def test_items_leave_nothing_to_each_other(supervisor: Supervisor) -> None
 
 async def test_long_items_stay_alone(supervisor: Supervisor, sizes: list[int]) -> None:
     """What takes longer than a chunk should crosses by itself, and both processes have their share."""
+    crew = supervisor._entered().queues["processes"].crew
+    for each in await supervisor.submit_many(job(chunk_jobs.double, cpu=True), range(2)):
+        await each
+    while len(crew.idle) < 2:  # both are ready
+        await asyncio.sleep(0)
     ends = await supervisor.map(chunk_jobs.slow, range(40), cpu=True)
     assert [value for value, _ in ends] == list(range(40))
     assert set(sizes) == {1}
@@ -291,7 +296,7 @@ async def test_items_that_end_jobs_while_they_are_packed(
     started, go = tmp_path / "started", tmp_path / "go"
     waits = job(bridge_jobs.wait_for_file, cpu=True)
     double = job(bridge_jobs.double, cpu=True)
-    async with Supervisor(processes=1) as supervisor, asyncio.timeout(10):
+    async with Supervisor(processes=1) as supervisor, asyncio.timeout(60):
         go.touch()
         for _ in range(40):
             await supervisor.submit_nowait(waits, str(started), str(go))  # quick, as is known now

@@ -270,7 +270,7 @@ async def test_a_call_that_a_dead_child_cannot_answer(monkeypatch: pytest.Monkey
         woken: Any = crew.idle[-1]
         woken.process.kill()
         woken._ended()  # is heard in the turn in which the job comes
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await two.submit_nowait(cpu(bridge_jobs.double), 4) == 8
 
 

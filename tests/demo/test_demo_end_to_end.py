@@ -20,7 +20,7 @@ def demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "asyncworkers", "demo", "--output", str(output), *options],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
 
@@ -121,7 +121,7 @@ def test_ctrl_c_tells_what_was_done_and_leaves_no_process(tmp_path, mode):
 def test_ctrl_c_while_children_analyze_ends_them(tmp_path):
     """An interrupt amid the analysis ends its processes and the server, and tells what was done."""
     # Few requests at once keep the analysis going for several lines of progress.
-    options = ["--pages", "120", "--workers", "3", "--processes", "2", "--output", str(tmp_path)]
+    options = ["--pages", "120", "--workers", "1", "--processes", "2", "--output", str(tmp_path)]
     command = [sys.executable, "-m", "asyncworkers", "demo", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     handles = []

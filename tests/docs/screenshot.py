@@ -1,13 +1,17 @@
-"""Draw what `asyncworkers top` shows, for the docs: docs/pictures/top.svg.
+"""Draw the pictures for the docs, in docs/pictures: what `asyncworkers top` shows, and a timeline.
 
-Usage: `python tests/docs/screenshot.py`. The frame is of a real store, filled through its protocol; but
-its clock stands still and its ids are drawn from a seed, so that the picture is the same each time.
+Usage: `python tests/docs/screenshot.py`. The frame of top.svg is of a real store, filled through its
+protocol; but its clock stands still and its ids are drawn from a seed, so that the picture is the same
+each time. timeline.svg is of a run in virtual time, whose chance is seeded too. timeline.png is that
+run's page in a browser, if there is one: Debian's chromium.
 """
 
 import asyncio
 import io
 import os
 import random
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,12 +19,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from asyncworkers import Queue, Retry, Supervisor, job
 from asyncworkers.cli import top
+from asyncworkers.events import LoopStalled
 from asyncworkers.store.clock import ManualClock, new_id
 from asyncworkers.store.protocol import Settlement, Submission, Want, error_text
 from asyncworkers.store.sqlite import SqliteStore
+from asyncworkers.testing import simulate
+from asyncworkers.timeline import Timeline
 
-PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "top.svg"
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 WIDTH = 108
 
 # As rich draws it, but for its web font: a picture should not call home.
@@ -99,10 +107,84 @@ def draw() -> str:
     return console.export_svg(title="asyncworkers top", code_format=FORMAT, unique_id="top")
 
 
+DICE = random.Random(7)
+
+
+async def spend(seconds: float) -> None:
+    """Take about so long, now and then longer."""
+    await asyncio.sleep(DICE.expovariate(1 / seconds))
+
+
+@job(queue="web", retry=Retry(attempts=4, on=ConnectionError, delay=0.2), timeout=0.45)
+async def fetch(_: int) -> None:
+    """Ask a server that now and then resets the connection, or does not answer in time."""
+    await spend(0.09)
+    if DICE.random() < 0.1:
+        raise ConnectionResetError("by peer")
+
+
+@job(queue="files")
+async def store(_: int) -> None:
+    """Write to a slow disk."""
+    await spend(0.05)
+
+
+@job(queue="images")
+async def thumbnail(_: int) -> None:
+    """Compute."""
+    await spend(0.03)
+
+
+async def busy() -> Timeline:
+    """A run of a few hundred jobs, one after the other for each page, and a stall as it would be told."""
+    queues = [Queue("web", 16), Queue("files", 3), Queue("images", 2)]
+    supervisor = Supervisor(queues=queues, record=True, name="gallery")
+    async with supervisor:
+
+        async def page(number: int) -> None:
+            await asyncio.sleep(DICE.random() * 2)
+            for function in (fetch, store, thumbnail):
+                await (await supervisor.submit(function, number)).wait()
+
+        pages = [asyncio.create_task(page(number)) for number in range(150)]
+        await asyncio.sleep(1.4)
+        assert supervisor.chronicle is not None
+        now = asyncio.get_running_loop().time()
+        where = "/srv/gallery/images.py", 41, "decode"
+        supervisor.chronicle(LoopStalled(now, 0.12, "1", "thumbnail", *where, True))
+        for one in pages:
+            await one
+    return supervisor.timeline()
+
+
+def timeline() -> Timeline:
+    """Return the run; each time the same one."""
+    DICE.seed(7)
+    return simulate(busy, seed=1).value
+
+
+def photograph(drawn: Timeline, browser: str) -> None:
+    """Have a browser open the page and make timeline.png of it."""
+    with tempfile.TemporaryDirectory(prefix="screenshot-") as folder:
+        page = drawn.save(Path(folder, "run.html"))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        size = ["--window-size=1200,840", f"--user-data-dir={folder}/profile"]
+        picture = f"--screenshot={PICTURES / 'timeline.png'}"
+        command = [browser, *options, *size, picture, page.as_uri()]
+        subprocess.run(command, check=True, timeout=60, capture_output=True)
+
+
 def main() -> int:
-    """Write the picture."""
-    PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(draw(), encoding="utf-8")
+    """Write the pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / "top.svg").write_text(draw(), encoding="utf-8")
+    drawn = timeline()
+    drawn.save(PICTURES / "timeline.svg")
+    browser = shutil.which("chromium")
+    if browser is None:
+        sys.stderr.write("no chromium: timeline.png is left as it is\n")
+    else:
+        photograph(drawn, browser)
     return 0
 
 

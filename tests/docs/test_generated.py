@@ -9,7 +9,18 @@ import pytest
 from generated import PARTS, part
 
 import asyncworkers
-from asyncworkers import Queue, Retry, Supervisor, _checks, events, run, testing
+from asyncworkers import (
+    Queue,
+    Retry,
+    Supervisor,
+    _checks,
+    chronicle,
+    events,
+    report,
+    run,
+    testing,
+    timeline,
+)
 from asyncworkers._engine import attempt, crew, room, stop, watchdog
 from asyncworkers._record import fields
 from asyncworkers.function import Options, job
@@ -45,13 +56,31 @@ def test_every_public_name_is_documented():
     assert set(asyncworkers.__all__) - described - in_errors == set()
     assert in_errors <= set(asyncworkers.__all__)
     assert documented("api.md") - set(asyncworkers.__all__) == {
-        *("Options", "Listener", "Backoff", "Stored")
+        *("Options", "Listener", "Backoff", "Connection", "Stored", "Using")
     }
 
 
 def test_every_testing_name_is_documented():
     """The reference page of asyncworkers.testing has all of its names, and the plugin."""
     assert documented("testing.md") == {*testing.__all__, "plugin"}
+
+
+def test_every_name_of_reports_is_documented():
+    """The reference page of what was recorded has all classes of the modules it is made by."""
+    classes = {
+        name
+        for module in (chronicle, report, timeline)
+        for name in module.__all__
+        if isinstance(getattr(module, name), type)
+    }
+    assert documented("recording.md") == classes
+
+
+def test_every_bound_of_a_chronicle_is_in_the_settings():
+    """Each parameter has its row, with its default."""
+    rows = {name: default for name, (default, _) in settings("Chronicle").items()}
+    parameters = inspect.signature(chronicle.Chronicle).parameters
+    assert {name: f"{one.default:,}" for name, one in parameters.items()} == rows
 
 
 def settings(heading: str) -> dict[str, tuple[str, str]]:

@@ -1,8 +1,9 @@
 """Every Python block of the README and the docs runs, and prints what the page says it prints.
 
 A block is a program of its own, but for the tutorial's pages, where each continues the one before,
-and the page on notebooks, where they are cells too: they may await, and each is a task of one loop.
-If a ```text block follows, it is the output, in which `...` stands for anything.
+and the page on notebooks, where they are cells too: they may await, and each is a task of one loop. On
+any page, a block that begins with `# in a cell` is one. What is marked as `py` is another library's, shown to be
+recognized. If a ```text block follows, it is the output, in which `...` stands for anything.
 """
 
 import ast
@@ -91,17 +92,22 @@ def test_blocks_run(page, loop, monkeypatch, tmp_path):
     with (
         asyncio.Runner(loop_factory=new_loop) if is_notebook else contextlib.nullcontext() as kernel
     ):
-        run_blocks(page, module, continued, kernel, monkeypatch)
+        run_blocks(page, module, continued, kernel, new_loop, monkeypatch)
 
 
-def run_blocks(page, module, continued, kernel, monkeypatch):
+def run_blocks(page, module, continued, kernel, new_loop, monkeypatch):
     """Run the blocks of a page one after the other, and compare what they print."""
     checker = doctest.OutputChecker()
     for block, wanted in programs(page):
         if not continued:
             module = types.ModuleType("__main__")
         monkeypatch.setitem(sys.modules, "__main__", module)
-        printed = execute(block, page, module.__dict__, kernel)
+        with contextlib.ExitStack() as stack:
+            if kernel is None and block.text.startswith("# in a cell\n"):
+                cell = stack.enter_context(asyncio.Runner(loop_factory=new_loop))
+            else:
+                cell = kernel
+            printed = execute(block, page, module.__dict__, cell)
         if wanted is not None and not checker.check_output(wanted, printed, doctest.ELLIPSIS):
             pytest.fail(
                 f"{name(page)}:{block.line} says it prints\n{wanted}\nbut printed\n{printed}"
@@ -113,8 +119,16 @@ def test_fences_are_seen():
     """No Python block escapes the runner by being indented or left open."""
     for page in PAGES:
         markdown = page.read_text(encoding="utf-8")
-        fences = re.findall(r"^[ \t]*```(?:python|py)\b", markdown, re.MULTILINE)
+        fences = re.findall(r"^[ \t]*```python\b", markdown, re.MULTILINE)
         assert len(fences) == len(programs(page)), name(page)
+
+
+def test_only_what_others_have_is_not_run():
+    """Blocks that do not run are other libraries': on the page for those who come from there."""
+    for page in PAGES:
+        shown = [block for block in blocks(page) if block.language == "py"]
+        assert not shown or page.name == "migrate.md", name(page)
+        assert not any("asyncworkers" in block.text for block in shown), name(page)
 
 
 def test_links_lead_somewhere():

@@ -759,7 +759,7 @@ async def test_fault_J19_leaves_tasks_behind(caplog: Log, way: str) -> None:
 
     place = "in line" if way == "in a map" else way
     if way == "in a map":
-        async with Supervisor() as supervisor:  # nobody listens: the shortest path of all
+        async with Supervisor(stall=None) as supervisor:  # nobody listens: the shortest path
             await supervisor.map(leaves, [CANARY])
             await turns()
             assert not any(task.done() for task in left)

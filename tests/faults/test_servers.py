@@ -1,15 +1,25 @@
-"""Shutdown inside real servers (X05): they stop as they do without us, and no accepted job is lost."""
+"""Shutdown inside real servers (X05): they stop as they do without us, and no accepted job is lost.
 
-import re
+The servers are started by their own commands and told to stop by real signals: by SIGTERM to the
+first process, as containers do; by SIGINT to all of them, as a terminal does on Ctrl-C; by SIGTERM
+to all of them, as systemd does. Where they differ:
+
+- uvicorn never gives up an open connection by itself, and tells its workers by SIGTERM.
+- granian tells its workers by SIGTERM. If one is told twice while a connection is open, it hangs,
+  without us as well (2.8); so it is told once here.
+- hypercorn without workers never gives up an open connection on asyncio. Its workers hear of no
+  signal: a shared event ends them, one of them in good order, and then the others by SIGTERM. A
+  stream that nobody closes keeps them from ending at all.
+"""
+
 import signal
+import socket
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from children import PATIENCE, Child, child
+from children import PATIENCE, child
+from servers import serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,22 +28,25 @@ pytestmark = [
 
 APP = """\
 import asyncio
+import logging
 import os
 from asyncworkers import Supervisor
+from asyncworkers.integrations.asgi import SupervisorMiddleware
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+logging.basicConfig(level="INFO", format="%(name)s %(message)s")
 supervisor = Supervisor(grace=60)
 
 
-def say(*words):  # in one go: two processes write to one pipe
+def say(*words):  # in one go: several processes write to one pipe
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 
 async def ends_in_the_drain(number):
-    while supervisor.state == "open":
-        await asyncio.sleep(0.01)
+    await supervisor.wait_draining()
     say("done", number)
 
 
@@ -53,145 +66,217 @@ async def submit(request):
     return PlainTextResponse("accepted")
 
 
-async def events(request):
+async def late(request):
+    say("late request")
+    await supervisor.wait_draining()
+    await supervisor.submit(never_ends, 0)
+
+
+async def watches(request):  # a stream that nobody would end if it did not do so itself
     async def stream():
-        while request.state.supervisor.state == "open":
-            yield "data: tick\\n\\n"
-            await asyncio.sleep(0.01)
+        draining = asyncio.ensure_future(request.state.supervisor.wait_draining())
+        while not draining.done():
+            yield "tick\\n"
+            await asyncio.wait([draining], timeout=0.01)
+
+    return StreamingResponse(stream(), media_type="application/x-ndjson")
+
+
+async def endless(request):  # one that knows nothing of the drain
+    async def stream():
+        yield "data: tick\\n\\n"
+        await asyncio.Event().wait()
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
-
 def listener(event):
-    if type(event).__name__ == "SupervisorDraining":
-        say("draining")
+    if type(event).__name__.startswith("Supervisor"):
+        say(type(event).__name__.removeprefix("Supervisor").lower())
 
 
 supervisor.listen(listener)
 app = Starlette(
-    routes=[Route("/submit/{function}/{number}", submit), Route("/events", events)],
+    routes=[
+        Route("/submit/{function}/{number}", submit),
+        Route("/late", late),
+        Route("/watches", watches),
+        Route("/endless", endless),
+    ],
+    middleware=[Middleware(SupervisorMiddleware, supervisor=supervisor)],
     lifespan=supervisor.lifespan,
 )
 """
 
-UVICORN = """
-    import uvicorn
-    uvicorn.run("served:app", app_dir={folder!r}, port=0, loop={loop!r}, workers={workers})
-"""
-
-HYPERCORN = """
-    import sys
-    sys.path.insert(0, {folder!r})
-    import hypercorn.asyncio, hypercorn.config, asyncio, signal
-    from served import app
-    config = hypercorn.config.Config()
-    config.bind = ["127.0.0.1:0"]
-    config.accesslog = config.errorlog = "-"
-    asked = asyncio.Event()
-
-    async def serve():
-        loop = asyncio.get_running_loop()
-        def heard(number, frame):
-            loop.call_soon_threadsafe(asked.set)
-        signal.signal(signal.SIGTERM, heard)
-        signal.signal(signal.SIGINT, heard)
-        await hypercorn.asyncio.serve(app, config, shutdown_trigger=asked.wait)
-
-    if {loop!r} == "uvloop":
-        import uvloop
-        uvloop.run(serve())
-    else:
-        asyncio.run(serve())
-"""
-
-SERVERS = {"uvicorn": UVICORN, "hypercorn": HYPERCORN}
-
-
-class Server:
-    """A server in a child process, and what can be asked of it."""
-
-    def __init__(self, process: Child) -> None:
-        self.process = process
-        line = process.expect("unning on http://")
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found is not None, line
-        self.address = found[0]
-
-    def submit(self, function: str, number: int) -> None:
-        """Have the application submit a job; returns when that was accepted."""
-        with self.open(f"/submit/{function}/{number}") as answer:
-            assert answer.read() == b"accepted"
-
-    @contextmanager
-    def open(self, path: str) -> Iterator["urllib.request._UrlopenRet"]:
-        """Ask for a page."""
-        with urllib.request.urlopen(self.address + path, timeout=PATIENCE) as answer:
-            yield answer
-
-
-@contextmanager
-def serving(folder: Path, name: str, loop: str, workers: int = 1) -> Iterator[Server]:
-    """A server of this name with the application above."""
-    (folder / "served.py").write_text(APP)
-    script = SERVERS[name].format(folder=str(folder), loop=loop, workers=workers)
-    with child(script, loop, preamble="") as process:
-        yield Server(process)
-
-
+WAYS = {
+    "TERM": lambda server: server.process.tell(signal.SIGTERM),
+    "INT": lambda server: server.tell_all(signal.SIGINT),
+    "TERM to all": lambda server: server.tell_all(signal.SIGTERM),
+}
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-ENDINGS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SERVERS = pytest.mark.parametrize(
+    ("name", "workers"),
+    [("uvicorn", 1), ("uvicorn", 2), ("granian", 1), ("granian", 2), ("hypercorn", 0)],
+)
+CELLS = pytest.mark.parametrize(
+    ("name", "workers", "ending"),
+    [
+        *(("uvicorn", 1, "TERM"), ("uvicorn", 1, "INT"), ("hypercorn", 0, "TERM")),
+        *(("uvicorn", 2, "TERM"), ("uvicorn", 2, "INT"), ("uvicorn", 2, "TERM to all")),
+        *(("hypercorn", 0, "INT"), ("granian", 1, "TERM"), ("granian", 2, "TERM")),
+    ],
+)
+
+
+def check_drained(said: str, jobs: int, processes: int) -> None:
+    """Each of the jobs came to its end by itself, once, and each supervisor to its own."""
+    assert [said.count(f"done {job}\n") for job in range(jobs)] == [1] * jobs, said
+    assert said.count("draining\n") == said.count("closed\n") == processes, said
+    assert "Traceback" not in said, said
 
 
 @LOOPS
-@ENDINGS
-@pytest.mark.parametrize("name", SERVERS)
+@CELLS
 def test_fault_X05_a_server_that_is_told_to_stop_drains(
-    tmp_path: Path, name: str, loop: str, number: signal.Signals
+    tmp_path: Path, name: str, workers: int, loop: str, ending: str
 ) -> None:
-    """Jobs that run when the signal comes end as they should, and then so does the server."""
-    with serving(tmp_path, name, loop) as server:
-        for job in range(3):
-            server.submit("ends", job)
-        server.process.tell(number)
-        server.process.expect("draining")
-        ended = sorted(server.process.expect("done") for _ in range(3))
-        assert ended == ["done 0", "done 1", "done 2"]
-        assert server.process.ends() in (0, -number, 128 + number)
+    """Jobs that run when the signal comes end as they should, though two streams are open that
+    would never end, and though workers may be told twice of one wish to stop; the streams come to
+    a proper end, and so does the server.
+    """
+    with serving(APP, tmp_path, name, loop, workers) as server:
+        with server.open("/watches") as watches, server.open("/endless") as endless:
+            assert (watches.readline(), endless.readline()) == (b"tick\n", b"data: tick\n")
+            for job in range(4):
+                server.submit("ends", job)
+            WAYS[ending](server)
+            watches.read(), endless.read()  # raises if they are cut off
+            check_drained(server.ends(), 4, workers or 1)
 
 
 @LOOPS
-def test_fault_X05_a_stream_of_events_does_not_delay_the_end(tmp_path: Path, loop: str) -> None:
-    """The drain begins with the signal, so a stream that watches the state ends, and the server."""
-    with serving(tmp_path, "uvicorn", loop) as server, server.open("/events") as stream:
-        assert stream.readline() == b"data: tick\n"
-        server.submit("ends", 1)
-        server.process.tell(signal.SIGTERM)
-        server.process.expect("done 1")
-        assert server.process.ends() in (0, -signal.SIGTERM)
-
-
-@LOOPS
-def test_fault_X05_a_second_signal_cancels_the_jobs(tmp_path: Path, loop: str) -> None:
-    """What does not end in the drain is cancelled by the second signal, and the server ends."""
-    with serving(tmp_path, "uvicorn", loop) as server:
+@pytest.mark.parametrize(("name", "workers"), [("uvicorn", 1), ("uvicorn", 2), ("hypercorn", 0)])
+def test_fault_X05_ctrl_c_twice_cancels_the_jobs(
+    tmp_path: Path, name: str, workers: int, loop: str
+) -> None:
+    """What does not end in the drain is cancelled by the second Ctrl-C, and the server ends."""
+    with serving(APP, tmp_path, name, loop, workers) as server, server.open("/endless") as endless:
+        assert endless.readline() == b"data: tick\n"
         server.submit("never", 7)
-        server.process.tell(signal.SIGINT)
-        server.process.expect("draining")
-        server.process.tell(signal.SIGINT)
-        server.process.expect("cancelled 7")
-        server.process.ends()
+        server.tell_all(signal.SIGINT)
+        for _ in range(workers or 1):
+            server.process.expect("draining")
+        server.tell_all(signal.SIGINT)
+        said = server.ends()
+        assert said.count("cancelled 7\n") == 1, said
 
 
 @LOOPS
-def test_fault_X05_each_of_two_workers_drains(tmp_path: Path, loop: str) -> None:
-    """With two processes each has a supervisor of its own, and both are drained."""
-    with serving(tmp_path, "uvicorn", loop, workers=2) as server:
-        for _ in range(2):
-            server.process.expect("Application startup complete")
+@SERVERS
+def test_fault_X05_a_request_in_flight_hears_that_nothing_is_accepted(
+    tmp_path: Path, name: str, workers: int, loop: str
+) -> None:
+    """A request that wants to submit when the drain has begun is answered with 503, and with when to
+    ask again.
+    """
+    with serving(APP, tmp_path, name, loop, workers) as server:
+        with socket.create_connection(server.host, PATIENCE) as request:
+            request.sendall(b"GET /late HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            server.process.expect("late request")
+            server.process.tell(signal.SIGTERM)
+            answer = b""
+            while chunk := request.recv(4096):
+                answer += chunk
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split(b"\r\n")[0].split()[1] == b"503"
+        assert b"retry-after: 5" in head.lower()
+        assert b'"error": "draining"' in body
+        server.ends()
+
+
+AIOHTTP = """\
+import asyncio
+from aiohttp import web
+from asyncworkers import Supervisor
+from asyncworkers.integrations.aiohttp import SUPERVISOR, setup
+
+async def ends_in_the_drain(supervisor):
+    await supervisor.wait_draining()
+    print("done 0", flush=True)
+
+async def watches(request):
+    supervisor = request.app[SUPERVISOR]
+    await supervisor.submit(ends_in_the_drain, supervisor)
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"tick\\n")
+    await supervisor.wait_draining()
+    await response.write_eof()
+    return response
+
+async def make_app(argv):
+    app = web.Application()
+    supervisor = Supervisor(listeners=[
+        lambda event: print(type(event).__name__.removeprefix("Supervisor").lower(), flush=True)
+    ])
+    setup(app, supervisor)
+    app.router.add_get("/watches", watches)
+    return app
+"""
+
+
+@pytest.mark.parametrize("ending", ["TERM", "INT"])
+def test_fault_X05_aiohttps_own_server_drains(tmp_path: Path, ending: str) -> None:
+    """aiohttp, which handles signals in its own way, ends as the others do, with a stream open."""
+    with serving(AIOHTTP, tmp_path, "aiohttp", "asyncio") as server:
+        with server.open("/watches") as watches:
+            assert watches.readline() == b"tick\n"
+            WAYS[ending](server)
+            assert watches.read() == b""
+            check_drained(server.ends(), 1, 1)
+
+
+@LOOPS
+@pytest.mark.parametrize("ending", ["TERM", "INT"])
+def test_fault_X05_workers_that_hear_of_no_signal_drain(
+    tmp_path: Path, loop: str, ending: str
+) -> None:
+    """Hypercorn's workers are not signalled. They drain when they end their lifespan, or when the one
+    that ended before them has them killed: by a SIGTERM that nobody handles, which waits for us.
+    """
+    with serving(APP, tmp_path, "hypercorn", loop, 2) as server:
         for job in range(4):
             server.submit("ends", job)
-        server.process.tell(signal.SIGTERM)
-        ended = sorted(server.process.expect("done") for _ in range(4))
-        assert ended == [f"done {job}" for job in range(4)]
-        server.process.ends()
+        WAYS[ending](server)
+        said = server.ends()
+        assert [said.count(f"done {job}\n") for job in range(4)] == [1] * 4, said
+
+
+@LOOPS
+def test_fault_X06_a_signal_that_nobody_else_handles_ends_the_process_after_the_drain(
+    loop: str,
+) -> None:
+    """Where SIGTERM would end the process at once, it does so when the jobs are done, and not never."""
+    script = """
+        async def work():
+            await supervisor.wait_draining()
+            say("done")
+
+        async def main():
+            async with supervisor.lifespan():
+                await supervisor.submit(work)
+                say("ready")
+                await asyncio.Event().wait()
+
+        supervisor = Supervisor()
+        if os.environ["ASYNCWORKERS_LOOP"] == "uvloop":
+            import uvloop
+            uvloop.run(main())
+        else:
+            asyncio.run(main())
+    """
+    with child(script, loop) as process:
+        process.expect("ready")
+        process.tell(signal.SIGTERM)
+        assert process.ends() == -signal.SIGTERM, process.output
+        assert process.output.count("done") == 1

@@ -525,7 +525,8 @@ async def test_fault_W11_thundering_wake(caplog: Log) -> None:
     gate = asyncio.Event()
     async with Supervisor(10_000, maxsize=None) as supervisor:
         jobs = await supervisor.submit_many(_wait_for, [gate] * 10_000)
-        await until(lambda: supervisor.stats().running == 10_000)
+        await until(lambda: jobs[-1].state == "running")
+        assert supervisor.stats().running == 10_000
         gate.set()
         for one in jobs:
             await one

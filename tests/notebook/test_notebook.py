@@ -48,7 +48,7 @@ def execute(tmp_path: Path) -> Execute:
             [sys.executable, str(KERNEL), str(path), how],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
             cwd=tmp_path,
             env=os.environ | surroundings,
             check=False,
@@ -184,7 +184,7 @@ def test_a_cell_that_is_run_again(execute: Execute) -> None:
         "async def gone():\n"
         "    while os.path.exists(f'/proc/{pid}'):\n"
         "        await asyncio.sleep(0)\n"
-        "async with asyncio.timeout(20):\n"
+        "async with asyncio.timeout(50):\n"
         "    await gone()\n"
         "print(await supervisor.call(job(abs, cpu=True), -5))",
     )

@@ -36,7 +36,7 @@ def test_a_planted_bug_is_found(patch, tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.stdout, done.stderr

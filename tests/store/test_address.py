@@ -1,5 +1,7 @@
 """Which store a URL names, and with which words anything else is refused."""
 
+from urllib.parse import unquote
+
 import pytest
 
 from asyncworkers.store.address import make_store
@@ -86,3 +88,37 @@ def test_a_url_is_text(url):
     """Anything else is a mistake of another kind."""
     with pytest.raises(TypeError, match="store must be a str"):
         make_store(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:hunter2@[::1]:5432/jobs",
+        "postgresql://ada:hunter2@%2Fvar%2Frun%2Fpostgresql/jobs",
+        "postgresql://ada:hun@ter:hunter2@host/jobs?sslmode=require",
+        "postgresql:///jobs?host=/tmp&password=hunter2",
+        "sqlite://ada:hunter2@host/jobs.db",
+        "sqlite:///jobs.db?token=hunter2",
+        "sqlite://ada:hunter2@[::1/jobs.db",
+        "redis://:hunter2@localhost",
+    ],
+)
+def test_fault_B08_an_address_is_never_echoed_with_its_password(url):
+    """Whatever is wrong with an address, it is refused, and no message repeats the password."""
+    with pytest.raises(ValueError, match="store") as caught:
+        make_store(url)
+    text = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    "name", ["%", "%zz", "%00", "a%2Fb", "ä%C3%A4", "a b", "a%20b", "%F0%9F%A6"]
+)
+def test_fault_B08_odd_percent_encoding(name, tmp_path):
+    """It names a file or is refused; it never names another one than it seems to."""
+    url = f"sqlite:///{tmp_path}/{name}"
+    try:
+        store = make_store(url)
+    except ValueError:
+        return
+    assert str(store.path) == f"{tmp_path}/{unquote(name)}"

@@ -20,8 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncworkers.errors import ArgumentsMismatch, JobFailed, JobTimedOut, NotSerializable
+from asyncworkers.secret import Secret
 from asyncworkers.store import codec
-from asyncworkers.store.codec import FunctionCodec, encode_error, rebuild_error, stored_error
+from asyncworkers.store.codec import (
+    FunctionCodec,
+    encode_error,
+    rebuild_error,
+    stored_error,
+    to_json,
+    too_deep,
+)
 
 
 class Color(enum.Enum):
@@ -440,3 +448,27 @@ def test_a_plain_named_tuple_is_not_a_tuple():
         codec_of(Any).encode_arguments((Corner(1, 2),), {})
     one = codec_of(Corner)
     assert one.decode_arguments(one.encode_arguments((Corner(1, 2),), {}))[0] == [Corner(1, 2)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b"\n"])
+def test_a_text_that_does_not_end_is_looked_through_once(end):
+    """Of the size that arguments may have, it would take minutes if it was begun again at each quote."""
+    text = b"[" * 65 + b'"' + b'\\"' * 130_000 + end
+    assert too_deep(text)
+    assert not too_deep(text.replace(b"[", b"[]"))
+
+
+def test_what_callers_from_outside_need_to_know():
+    """Each parameter with its type, its default and what reads it; what is shown shows no secret."""
+
+    def function(a: int, /, b: Secret[str], *, c: dt.date | None = None) -> list[int]:
+        raise AssertionError
+
+    known = FunctionCodec(function, "function")
+    one, two, three = known.parameters
+    assert [p.name for p in known.parameters] == ["a", "b", "c"]
+    assert (one.decode(b"3"), three.decode(b'"2026-01-02"')) == (3, dt.date(2026, 1, 2))
+    assert (one.secret, two.secret, three.default) == (False, True, None)
+    assert known.result == list[int]
+    assert two.decode(b'"x"').reveal() == "x"
+    assert to_json({"a": Secret("x"), "b": (1,)}) == b'{"a":"***","b":[1]}'

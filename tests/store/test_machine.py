@@ -234,7 +234,7 @@ class OnSqlite(Machine):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300 + STEPS // 50)
 @pytest.mark.parametrize("machine", [OnMemory, OnSqlite])
 def test_every_sequence_of_calls_agrees_with_the_reference(machine):
     """Whatever is called, in whatever order, both answer the same and hold the same jobs."""

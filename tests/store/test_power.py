@@ -18,9 +18,10 @@ from asyncworkers.store import Settlement, Submission, Want  # noqa: E402
 from asyncworkers.store.sqlite import SqliteStore  # noqa: E402
 from asyncworkers.store.sqlite.place import Place  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
 CUTS = int(os.environ.get("ASYNCWORKERS_POWER_CUTS", "60"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 2 * CUTS)]
+
 SECTOR = 512
 DISK = "asyncworkers-test-disk"
 

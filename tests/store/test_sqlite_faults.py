@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Want, Where
 from asyncworkers.store.clock import ManualClock
 from asyncworkers.store.sqlite import SqliteStore, schema
+from asyncworkers.store.sqlite.place import file_system
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
 pytestmark = pytest.mark.asyncio
@@ -620,3 +622,73 @@ async def test_a_closed_loop_leaves_no_thread_in_the_way(path):
         subprocess.run, [sys.executable, "-c", code, str(path)], timeout=60, capture_output=True
     )
     assert done.returncode == 0, done.stderr
+
+
+# ---- Q09: where a file must not be
+
+
+MOUNTINFO = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+40 27 0:50 / {place} rw,relatime shared:9 master:1 - {kind} server:/export rw
+"""
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+async def test_fault_Q09_a_network_file_system_is_refused(path, kind, monkeypatch, tmp_path):
+    """Locks and memory of this machine say nothing about another one: it does not start, and says why."""
+    mounts = tmp_path / "mounts of this test"
+    mounts.write_text(MOUNTINFO.format(place=str(tmp_path).replace(" ", "\\040"), kind=kind))
+    monkeypatch.setattr("asyncworkers.store.sqlite.place.MOUNTS", mounts)
+    with pytest.raises(StoreUnavailable, match=rf"network file system \({kind}\).*local disk"):
+        await SqliteStore(path).open()
+    assert not path.exists()
+
+
+async def test_fault_Q09_a_file_system_that_nobody_can_vouch_for(
+    path, monkeypatch, tmp_path, caplog
+):
+    """That of a virtual machine is warned of; one that nobody tells of is taken as it is."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(MOUNTINFO.format(place=tmp_path, kind="9p"))
+    monkeypatch.setattr("asyncworkers.store.sqlite.place.MOUNTS", mounts)
+    async with opened(path):
+        assert "locks may not hold" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("asyncworkers.store.sqlite.place.MOUNTS", tmp_path / "no such file")
+    async with opened(path):
+        assert caplog.text == ""
+    monkeypatch.undo()
+    assert file_system(Path("/proc")) in ("proc", None)
+
+
+# ---- Q11: back to an older state
+
+
+async def test_fault_Q11_a_file_that_is_restored_while_it_is_open(path, tmp_path):
+    """Who came after the backup is not in it: what it leased is somebody else's, although the very
+    token is given out again, and its number is given to nobody while it lives.
+    """
+    backup = tmp_path / "backup.db"
+    async with opened(path) as early:
+        await early.submit([new(1), new(2)])
+        with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(backup)) as copy:
+            live.backup(copy)
+        stale = SqliteStore(path)
+        await stale.open({"f"})
+        (lease,) = await take(stale, 1)
+        stale.started(lease)
+        with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(backup)) as copy:
+            copy.backup(live)  # in place: the path leads to the same file
+        late = SqliteStore(path)
+        await late.open({"f"})
+        assert late._open.presence.worker > stale._open.presence.worker
+        (again,) = await take(late, 1)
+        assert (again.id, again.token) == (lease.id, lease.token)
+        assert await stale.settle([Settlement.complete(lease, '"stale"')]) == [False]
+        assert stale.renew().lost
+        assert await late.settle([Settlement.complete(again, '"late"')]) == [True]
+        (record,) = await early.get([lease.id])
+        assert record.result == '"late"'
+        await stale.close()
+        await late.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -88,6 +89,13 @@ async def once_held(diary: str) -> str:
     return f"attempt {current_job().attempt}"
 
 
+@job
+async def poison(diary: str) -> None:
+    """Kill the process, whichever it is."""
+    note(diary, f"poisoned {current_job().attempt}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @job(once=True)
 async def at_most_once(diary: str) -> str:
     """Begin, and never end by itself."""
@@ -137,6 +145,7 @@ ALL = [
     third_time,
     fail,
     hold,
+    poison,
     once_held,
     at_most_once,
     block,

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
-from stored_jobs import ALL, double, fail, notes, third_time
+from stored_jobs import ALL, double, fail, note, notes, third_time
 
-from asyncworkers import JobState, StoreUnavailable, Supervisor, events
+from asyncworkers import JobState, StoreUnavailable, Supervisor, events, job
 from asyncworkers.store.memory import MemoryData, MemoryStore
 from asyncworkers.store.sqlite import SqliteStore
 from asyncworkers.testing import EventRecorder, FaultInjector
@@ -183,11 +183,11 @@ async def test_fault_S03_a_slow_store_loses_nothing(tmp_path):
 
     class Slow(MemoryStore):
         async def settle(self, batch):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.6)
             return await super().settle(batch)
 
     data = MemoryData()
-    async with Supervisor(store=Slow(data, ttl=0.3), functions=ALL) as supervisor:
+    async with Supervisor(store=Slow(data, ttl=1.0), functions=ALL) as supervisor:
         jobs = await supervisor.submit_many(double, range(10))
         assert await asyncio.gather(*jobs) == [2 * n for n in range(10)]
     assert {job.attempt for job in data.jobs.values()} == {1}
@@ -200,3 +200,41 @@ async def test_what_cannot_be_opened_is_said_at_the_start(tmp_path):
             pass
     with pytest.raises(ValueError, match="store"):
         Supervisor(store="redis://localhost")
+
+
+class Stuttering(MemoryStore):
+    """A store whose answers come twice, and the first one again and again."""
+
+    first = ()
+
+    def lease(self, wants):
+        async def lease(asked):
+            leases = await asked
+            self.first = self.first or leases
+            return [*leases, *leases, *self.first]
+
+        return lease(super().lease(wants))
+
+
+async def test_fault_S12_what_is_delivered_twice_runs_once(tmp_path):
+    """A lease that is told again while its job is here begins it once."""
+    diary, began, gate = tmp_path / "diary", asyncio.Event(), asyncio.Event()
+
+    @job
+    async def once(number: int) -> int:
+        note(str(diary), f"ran {number}")
+        if number < 0:
+            began.set()
+            await gate.wait()
+        return number
+
+    data = MemoryData()
+    async with Supervisor(3, store=Stuttering(data), functions=[once]) as supervisor:
+        held = await supervisor.submit(once, -1)
+        await began.wait()
+        jobs = await supervisor.submit_many(once, range(50))
+        assert [await one for one in jobs] == list(range(50))
+        gate.set()
+        assert await held == -1
+    assert sorted(notes(diary)) == sorted(f"ran {number}" for number in range(-1, 50))
+    assert {one.attempt for one in data.jobs.values()} == {1}

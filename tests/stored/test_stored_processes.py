@@ -4,12 +4,12 @@ import asyncio
 import signal
 
 import pytest
-from stored_jobs import at_most_once, block, double, hold, notes, once_held
+from stored_jobs import at_most_once, block, double, hold, notes, once_held, poison
 
 from asyncworkers import JobCancelled, JobLost, JobState, Progress, events
 from asyncworkers.testing import EventRecorder
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.asyncio
 
 
 async def test_a_result_is_awaited_in_another_process(sqlite, children):
@@ -117,10 +117,28 @@ async def test_fault_S04_a_stopped_process_is_fenced(sqlite, children, tmp_path)
 async def test_a_job_that_blocks_the_loop_keeps_its_lease(sqlite, children):
     """As long as it blocks for less than `max_block`, the keeper's thread speaks for it."""
     sqlite_store = sqlite.store
-    sqlite.store = lambda **settings: sqlite_store(ttl=0.4, **settings)
+    sqlite.store = lambda **settings: sqlite_store(ttl=1.2, **settings)
     async with sqlite.supervisor(stall=None) as supervisor:
         await children.start(4)
-        assert await supervisor.call(block, 1.5) == 1.5
+        assert await supervisor.call(block, 3.0) == 3.0
         found = [one async for one in supervisor.stored.jobs()]
         records = await supervisor._depot.store.get([one.id for one in found])
         assert [(record.attempt, record.losses) for record in records] == [(1, 0)]
+
+
+async def test_fault_J28_a_job_that_kills_its_process_every_time(sqlite, children, tmp_path):
+    """It is begun five times, each in another process, and is dead then; others go on meanwhile."""
+    async with sqlite.supervisor(workers=0) as supervisor:
+        poisonous = await supervisor.submit(poison, str(tmp_path / "poison"))
+        for number in range(1, 6):
+            child = await children.start()
+            while child.poll() is None:
+                await asyncio.sleep(0.01)
+            children.living.remove(child)
+            assert notes(tmp_path / "poison") == [f"poisoned {one}" for one in range(1, number + 1)]
+        with pytest.raises(JobLost, match="5 times"):
+            await poisonous
+        await children.start()
+        assert await supervisor.call(double, 1) == 2
+        (found,) = [one async for one in supervisor.stored.jobs(state="failed")]
+        assert found.id == poisonous.id

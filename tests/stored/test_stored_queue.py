@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from stored_jobs import (
@@ -246,6 +247,21 @@ async def test_cancelling_what_waits_and_what_runs(place, tmp_path):
         assert not running.cancel()
 
 
+async def test_a_job_that_runs_is_shown_so_whoever_asks_later(place, tmp_path):
+    """Who asks the store for a job that began before, and that nobody held, sees that it runs here."""
+    async with place.supervisor() as supervisor:
+        ident = (await supervisor.submit(hold, str(tmp_path / "diary"))).id
+        await began(tmp_path / "diary")
+        gc.collect()
+        found = await supervisor.stored.get(ident)
+        assert (found.state, found.attempt) == (JobState.RUNNING, 1)
+        assert found.started is not None
+        assert "running" in found.why
+        found.cancel("seen")
+        with pytest.raises(JobCancelled):
+            await found
+
+
 async def test_dead_jobs_are_replayed(place):
     """A failed job is run again on request, as if it were new, and forgotten on request."""
     async with place.supervisor() as supervisor:
@@ -327,6 +343,21 @@ async def test_a_job_that_awaits_what_is_left_in_the_store_goes_back_at_the_end(
     async with place.supervisor(workers=0) as supervisor:
         states = [(one.name, one.state.value) async for one in supervisor.stored.jobs()]
         assert states == [("double", "scheduled"), ("waits", "queued")]
+
+
+async def test_closing_between_an_answer_and_what_hears_of_it(place):
+    """A call to the store that has just been answered is waited for with a turn of the loop."""
+    async with place.supervisor() as supervisor:
+        feeder = supervisor._depot.feeder
+        while feeder._leasing is not None:
+            await asyncio.sleep(0)
+        feeder.stop()
+        await asyncio.wait([feeder._task])
+        feeder._leasing = answered = asyncio.get_running_loop().create_future()
+        answered.add_done_callback(feeder._leased)
+        answered.set_result([])
+        await feeder.close()
+        assert feeder._leasing is None
 
 
 async def test_a_job_that_awaits_a_stored_job(place):

@@ -5,27 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.stored.feeder import Feeder
-from asyncworkers._engine.stored.forms import Form, Forms, Listed
+from asyncworkers._engine.stored.forms import Form, Forms, Listed, written_for
 from asyncworkers._engine.stored.keeper import Keeper
 from asyncworkers._engine.stored.link import EMPTY, Link
-from asyncworkers._engine.stored.queue import Held, StoredQueue
+from asyncworkers._engine.stored.queue import Held, StoredQueue, held_of
 from asyncworkers._engine.stored.settler import Settler
-from asyncworkers._engine.stored.views import Views
+from asyncworkers._engine.stored.views import Seen, Views
 from asyncworkers._log import log
-from asyncworkers.errors import DuplicateJob, JobCancelled
+from asyncworkers.errors import ArgumentsMismatch, DuplicateJob, JobCancelled, StoreUnavailable
+from asyncworkers.escort import packed
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress
+from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress, running_job
 from asyncworkers.outcome import Cancelled
+from asyncworkers.signed import SignedPickle
 from asyncworkers.store.codec import encode_error, rebuild_error
 from asyncworkers.store.protocol import (
+    CODEC,
     LIMIT,
     Lease,
     Mark,
@@ -33,6 +37,7 @@ from asyncworkers.store.protocol import (
     Settlement,
     Store,
     Submission,
+    Transactional,
     Where,
 )
 
@@ -40,6 +45,9 @@ __all__ = ["Depot"]
 
 LAST_WRITES = 5.0
 """Seconds in which the last settlements must be written when the supervisor closes."""
+
+FIRST_LOOK, LAST_LOOK = 0.005, 0.25
+"""Seconds between two looks at whether a transaction of the application has ended: doubled each time."""
 
 LAST_TRIES = 3
 """How often the store is asked to close."""
@@ -56,14 +64,16 @@ class Depot:
         queues: Iterable[StoredQueue],
         queue_for: Callable[[Policies], Any],
         max_block: float,
+        signed: Mapping[str, SignedPickle],
     ) -> None:
         self.hub = hub
+        self._signed = signed
         self.store = store
         self.functions = functions
         self.queues = {queue.name: queue for queue in queues}
         self.draining = False
         self.link = Link(hub, store, self.stir)
-        self.views = Views(self.link, functions, self._about_to_wait)
+        self.views = Views(self.link, functions, self._about_to_wait, self.listed_for)
         self.settler = Settler(self.link)
         self.keeper = Keeper(
             self.link,
@@ -84,7 +94,7 @@ class Depot:
             queue_for(policies).name
         )
         self._queue_for = queue_for
-        self._forms = Forms(functions, shelf_for, clock.wall, clock.random)
+        self._forms = Forms(functions, shelf_for, clock.wall, clock.random, signed)
         self._stirred = False
         self._open = False
 
@@ -93,7 +103,8 @@ class Depot:
     async def open(self) -> None:
         """Open the store and begin to work. Raises what the store raises."""
         try:
-            await self.store.open(tuple(self.functions))
+            codecs = (CODEC, "pickle/1") if self._signed else (CODEC,)
+            await self.store.open(tuple(self.functions), codecs)
         except BaseException:
             with contextlib.suppress(Exception):  # it may have been opened all the same
                 await self.store.close()
@@ -180,12 +191,42 @@ class Depot:
 
     # ---- what its queues ask
 
+    @property
+    def trouble(self) -> str | None:
+        """A sentence on what keeps jobs from being stored and run, if anything does."""
+        if self.link.why is None and not self.keeper.trusts():
+            return (
+                "the store has not heard of this process for so long that its jobs are given away"
+            )
+        return self.link.why
+
     def trusts(self) -> bool:
         """Whether what was leased is ours for certain."""
         return self.keeper.trusts()
 
+    def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed:
+        """A listed function, as the values of this job are written.
+
+        Raises ArgumentsMismatch if they are pickled, and the queue here is not declared so.
+        """
+        if codec == CODEC:
+            return known
+        signed = self._signed.get(queue)
+        if signed is None:
+            raise ArgumentsMismatch(
+                f"it is written in {codec}, and queue {queue!r} is not declared with a codec here"
+            )
+        return written_for(known, signed, queue, ident)
+
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None:
-        """Have a settlement written."""
+        """Have a settlement written, and committed with what the job wrote itself."""
+        held = cast("Held", job._rare)
+        transaction, held.transaction = held.transaction, None
+        if transaction is not None:
+            if settlement.verb == "complete":
+                self.settler.commit(transaction, settlement, job, queue)
+                return
+            transaction.undo()
         self.settler.add(settlement, job, queue)
 
     def say(self, lease: Lease, progress: Progress) -> None:
@@ -204,6 +245,8 @@ class Depot:
         view = None if held.view is None else held.view()
         if view is None:
             view = self.views.find(held.id)
+        for follower in held.followers:
+            self.views.decided(follower, state is not None and settlement.verb == "complete")
         if state is not None:
             if view is not None:
                 self.views.ended(view, state, settlement.data, job._finished)
@@ -286,10 +329,7 @@ class Depot:
             order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
             view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
             view._created = run._created
-            view._uncommon().tries = run.attempt
-            if run._state == RUNNING:
-                view._state, view._started = RUNNING, run._started
-            held.view = weakref.ref(view)
+            self.views.join(view, run)
         return view
 
     def find(self, ident: str) -> Job[Any] | None:
@@ -322,23 +362,111 @@ class Depot:
         stored is unknown.
         """
         unbound = [_unbound(*call) for call in calls]
-        written = [self._forms.write(*call) for call in unbound]
+        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
         if len(written) > LIMIT:
             raise ValueError(
                 f"a store takes at most {LIMIT:,} jobs at a time, not {len(written):,}"
             )
         if not written:
             return []
+        job = running_job()
+        if job is not None and getattr(job._rare, "transaction", None) is not None:
+            raise RuntimeError(
+                f"{job.name} holds the store with its transaction, and would wait for itself: "
+                "supervisor.using(connection).submit(...)"
+            )
         batch = [submission for _, submission in written]
-        views = [
-            self.views.make(form.order, new.id, form.listed, args, kwargs)
-            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
-        ]
+        views = self._views_of(written, unbound)
         asked = self.link.start(lambda: self.store.submit(batch))
         for name in {form.queue for form, _ in written}:
             self.feeder.submitted(name)
         receipts = await asked
         return await self._received(written, views, receipts)
+
+    def _escorted(self, form: Form, new: Submission) -> tuple[Form, Submission]:
+        """The submission with the headers that the escort, if there is one, has it carry."""
+        escort = self.hub.escort
+        if escort is None:
+            return form, new
+        return form, new._replace(extra=packed(escort.headers(new.id, new.name, new.queue)))
+
+    def _views_of(
+        self,
+        written: list[tuple[Form, Submission]],
+        unbound: list[tuple[Any, tuple[Any, ...], dict[str, Any], str | None]],
+    ) -> list[Job[Any]]:
+        return [
+            self.views.make(
+                form.order,
+                new.id,
+                form.listed
+                if new.codec is CODEC
+                else self.listed_for(form.listed, new.queue, new.id, new.codec),
+                args,
+                kwargs,
+            )
+            for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
+        ]
+
+    async def submit_with(
+        self,
+        what: object,
+        calls: Iterable[tuple[Any, tuple[Any, ...], dict[str, Any]]],
+        leader: Job[Any] | None,
+    ) -> list[Job[Any]]:
+        """Store jobs together with something else: with the end of a running job, `leader`; with what
+        a job's transaction writes; or with what the application has open on a connection of its own.
+        """
+        unbound = [_unbound(*call) for call in calls]
+        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
+        batch = [submission for _, submission in written]
+        views = self._views_of(written, unbound)
+        if leader is not None:
+            held = held_of(leader, "using(current_job())")
+            held.follow += tuple(batch)
+            self._follow(held, leader, views)
+            return views
+        transaction = getattr(what, "effect", None)
+        if transaction is None:
+            store = cast("Transactional", self.store)
+            if not hasattr(self.store, "submit_on"):
+                raise StoreUnavailable(f"{type(self.store).__name__} is not in a database of yours")
+            receipts = store.submit_on(what, batch)
+            for view in views:
+                cast("Seen", view._rare).leader = what
+            watch = partial(self._has_ended, what, views, FIRST_LOOK)
+            self.hub.loop.call_later(FIRST_LOOK, watch, context=EMPTY)
+        else:
+            receipts = await transaction.submit(batch)
+            for run in self.link.runs.values():
+                if getattr(run._rare, "transaction", None) is transaction:
+                    self._follow(cast("Held", run._rare), run, views)
+        return await self._received(written, views, receipts)
+
+    def _follow(self, held: Held, leader: Job[Any], views: list[Job[Any]]) -> None:
+        for view in views:
+            cast("Seen", view._rare).leader = leader
+        held.followers += tuple(views)
+
+    def _has_ended(self, connection: Any, views: list[Job[Any]], seconds: float) -> None:
+        """Look whether the application's transaction has ended, until it has."""
+        with contextlib.suppress(Exception):  # it was closed: that ends it too
+            if connection.in_transaction:
+                seconds = min(2 * seconds, LAST_LOOK)
+                watch = partial(self._has_ended, connection, views, seconds)
+                self.hub.loop.call_later(seconds, watch, context=EMPTY)
+                return
+
+        async def ask() -> None:
+            found = await self.store.get([view.id for view in views])
+            await cast("Transactional", self.store).committed()
+            for view, record in zip(views, found, strict=True):
+                self.views.decided(view, record is not None)
+
+        if not self.link.closed:
+            self.link.see_to(ask)
+            for view in views:
+                self.feeder.submitted(view.queue)
 
     async def _received(
         self,

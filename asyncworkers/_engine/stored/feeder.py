@@ -108,9 +108,13 @@ class Feeder:
             return
         found: dict[str, list[tuple[Lease, Listed]]] = {name: [] for name in self._asked}
         unwanted: list[Lease] = []
+        told: set[int] = set()
         for lease in future.result():
             listed = self._functions.get(lease.name)
             queue = self._queues.get(lease.queue)
+            if lease.seq in told or self._is_here(lease):
+                continue  # a store may say a thing twice
+            told.add(lease.seq)
             if self.closed or listed is None or queue is None or queue.crew.held:
                 unwanted.append(lease)
             else:
@@ -127,6 +131,11 @@ class Feeder:
             self.pull()
         else:
             self._wait_anew_if_hungry()
+
+    def _is_here(self, lease: Lease) -> bool:
+        """Whether this very lease is in hand."""
+        held = getattr(self._link.runs.get(lease.id), "_rare", None)
+        return isinstance(held, Held) and held.lease.token == lease.token
 
     def release(self, leases: Iterable[Lease]) -> None:
         """Give back what nobody here is going to run."""
@@ -240,3 +249,4 @@ class Feeder:
         while self._leasing is not None:
             with contextlib.suppress(Exception):
                 await self._leasing
+            await asyncio.sleep(0)  # it may be done already, and `_leased` not yet have heard of it

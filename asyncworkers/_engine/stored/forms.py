@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from datetime import datetime
 from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers.function import JobFunction, Policies
 from asyncworkers.job import Home, Order
+from asyncworkers.signed import SignedPickle
 from asyncworkers.store.clock import new_id
 from asyncworkers.store.codec import FunctionCodec
-from asyncworkers.store.protocol import Submission, Unique
+from asyncworkers.store.protocol import CODEC, Submission, Unique
 
-__all__ = ["Form", "Forms", "Listed", "listed"]
+__all__ = ["Form", "Forms", "Listed", "listed", "written_for"]
 
 
 class Listed:
@@ -33,6 +35,15 @@ class Listed:
         retry = self.policies.retry
         self.known: tuple[type[Exception], ...] = () if retry is None else retry.on
         self.runs: dict[str, Order] = {}
+
+
+def written_for(known: Listed, signed: SignedPickle, queue: str, ident: str) -> Listed:
+    """The same function, for one job of a queue whose jobs are pickled."""
+    from asyncworkers.store.pickled import PickledCodec
+
+    one = copy(known)
+    one.codec = PickledCodec(known.codec, signed, queue, ident)
+    return one
 
 
 def listed(functions: Iterable[Any]) -> dict[str, Listed]:
@@ -65,10 +76,13 @@ def listed(functions: Iterable[Any]) -> dict[str, Listed]:
 class Form:
     """What the submissions of one JobFunction have in common."""
 
-    __slots__ = ("listed", "order", "policies", "queue")
+    __slots__ = ("listed", "order", "policies", "queue", "signed")
 
-    def __init__(self, known: Listed, policies: Policies, home: Home) -> None:
+    def __init__(
+        self, known: Listed, policies: Policies, home: Home, signed: SignedPickle | None
+    ) -> None:
         self.listed = known
+        self.signed = signed
         self.policies = policies
         self.queue = home.name
         self.order = Order(home, policies, known.function)
@@ -82,8 +96,11 @@ class Form:
         them cannot be stored, and what a function given as `unique` raises.
         """
         policies = self.policies
-        text = self.listed.codec.encode_arguments(args, kwargs)
-        if policies.simple and policies.for_stores is None:
+        known, codec = self.listed, CODEC
+        if self.signed is not None:
+            known, codec = written_for(known, self.signed, self.queue, ident), "pickle/1"
+        text = known.codec.encode_arguments(args, kwargs)
+        if codec is CODEC and policies.simple and policies.for_stores is None:
             return Submission(ident, self.queue, self.listed.name, text, tags=policies.tags)
         delay, due = 0.0, None
         if isinstance(policies.delay, datetime):
@@ -96,6 +113,7 @@ class Form:
             self.queue,
             self.listed.name,
             text,
+            codec,
             priority=policies.priority,
             delay=delay,
             due=due,
@@ -122,8 +140,10 @@ class Forms:
         home_for: Callable[[Policies], Home],
         wall: Callable[[], float],
         dice: Any,
+        signed: Mapping[str, SignedPickle],
     ) -> None:
         self._functions = functions
+        self._signed = signed
         self._by_function = {known.function: known for known in functions.values()}
         self._home_for = home_for
         self._wall = wall
@@ -171,4 +191,5 @@ class Forms:
                     f"{option}= of a stored job is that of the listed function, whoever runs it: "
                     f"list {function.name} with it, or a variant of another name"
                 )
-        return Form(known, mine, self._home_for(mine))
+        home = self._home_for(mine)
+        return Form(known, mine, home, self._signed.get(home.name))

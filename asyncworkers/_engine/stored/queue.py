@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from asyncworkers import _checks, events
 from asyncworkers._engine.attempt import Attempt
@@ -12,6 +12,7 @@ from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
 from asyncworkers._log import log
 from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobExpired, JobLost
+from asyncworkers.escort import unpacked
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -39,9 +40,9 @@ from asyncworkers.outcome import (
 )
 from asyncworkers.policies import decide
 from asyncworkers.store.codec import encode_error
-from asyncworkers.store.protocol import Lease, Settlement
+from asyncworkers.store.protocol import CODEC, Lease, Settlement, Submission, Transaction
 
-__all__ = ["Held", "StoredQueue"]
+__all__ = ["Held", "StoredQueue", "held_of"]
 
 LOOK_AHEAD = 0.05
 """Seconds of work that is leased ahead of what free workers take, by what was done lately."""
@@ -62,9 +63,14 @@ class Held(Rare):
     - `view`: the user's Job for it, as long as anybody holds that.
     - `asked`: why somebody wants it cancelled. `lost`: it belongs to somebody else now.
     - `begun`: the store was told that it begins. `text`: its result as it is stored.
+    - `transaction`: what its settle commits, if it has one. `follow`: what is submitted with that, and
+      `followers`: the users' Jobs for these.
     """
 
-    __slots__ = ("asked", "begun", "fed", "lease", "listed", "lost", "text", "view")
+    __slots__ = (
+        *("asked", "begun", "fed", "follow", "followers", "lease", "listed", "lost", "text"),
+        *("transaction", "view"),
+    )
 
     def __init__(self, lease: Lease, listed: Listed, fed: float) -> None:
         super().__init__(lease.attempt - 1)
@@ -76,6 +82,11 @@ class Held(Rare):
         self.asked: str | None = None
         self.text = ""
         self.view: weakref.ref[Job[Any]] | None = None
+        self.transaction: Transaction | None = None
+        if lease.extra:
+            self.headers = unpacked(lease.extra)
+        self.follow: tuple[Submission, ...] = ()
+        self.followers: tuple[Job[Any], ...] = ()
 
 
 class Desk(Protocol):
@@ -84,6 +95,7 @@ class Desk(Protocol):
     link: Link
 
     def trusts(self) -> bool: ...
+    def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed: ...
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None: ...
     def say(self, lease: Lease, progress: Progress) -> None: ...
     def began(self, held: Held) -> None: ...
@@ -114,6 +126,12 @@ class StoredQueue(MemoryQueue):
     def belong_to(self, desk: Desk) -> None:
         """The depot is there."""
         self._desk = desk
+
+    @property
+    def desk(self) -> Desk:
+        """The depot."""
+        assert self._desk is not None
+        return self._desk
 
     def is_full(self) -> bool:
         """It is, for whoever would put a job in it: they are put in the store."""
@@ -157,12 +175,17 @@ class StoredQueue(MemoryQueue):
             args: tuple[Any, ...] = ()
             kwargs: dict[str, Any] | None = None
             try:
+                if lease.codec != CODEC:
+                    held.listed = listed = self._desk.listed_for(  # noqa: PLW2901
+                        listed, lease.queue, lease.id, lease.codec
+                    )
                 found, named = listed.codec.decode_arguments(lease.args)
                 args, kwargs = tuple(found), named or None
             except Exception as trouble:
                 error = trouble
             job: Job[Any] = Job(order, args, kwargs, None, now - (wall - lease.submitted))
             job._rare = held
+            held.due = now - (wall - lease.due)
             link.runs[lease.id] = job
             self._desk.began(held)
             if self.told:
@@ -323,10 +346,8 @@ class StoredQueue(MemoryQueue):
             self.conclude(job, attempt, Failed(error), job._finished)
             return
         if self.told:
-            seconds = job._finished - job._started
-            details = job.attempt, attempt.number, seconds, "Succeeded", "Complete", None, None
-            self._emit_at(job._finished, events.AttemptEnded, job, *details)
-        self._let_run_go(job, SUCCEEDED, Settlement.complete(held.lease, held.text))
+            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
+        self._let_run_go(job, SUCCEEDED, self._completed(held))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
         """Have what was decided written to the store, and let go of the job here."""
@@ -334,22 +355,41 @@ class StoredQueue(MemoryQueue):
         if not isinstance(held, Held) or isinstance(decision, Release):
             super().settle(job, decision, moment)
             return
-        lease = held.lease
         job._finished = moment
+        self._let_run_go(job, *self._settlement(job, held, decision))
+
+    def _settlement(
+        self, job: Job[Any], held: Held, decision: Complete | RetryAfter | Fail | Cancel
+    ) -> tuple[int, Settlement]:
+        """A decision as it is written to the store, and what it makes of the job here."""
+        lease = held.lease
         match decision:
             case Complete():
-                self._let_run_go(job, SUCCEEDED, Settlement.complete(lease, held.text))
+                return SUCCEEDED, self._completed(held)
             case RetryAfter(delay, error):
                 self.retried += 1
-                settlement = Settlement.retry(lease, encode_error(error), delay)
-                self._let_run_go(job, FAILED, settlement)
+                return FAILED, Settlement.retry(lease, encode_error(error), delay)
             case Fail(error):
                 if lease.attempt > 1:
                     _checks.note(error, f"attempt {lease.attempt}")
-                settlement = Settlement.fail(lease, encode_error(error))
-                self._let_run_go(job, FAILED, settlement)
+                return FAILED, Settlement.fail(lease, encode_error(error))
             case Cancel(reason, expired):
-                self._let_run_go(job, CANCELLED, self._stopped(job, held, reason, expired))
+                return CANCELLED, self._stopped(job, held, reason, expired)
+
+    @staticmethod
+    def _completed(held: Held) -> Settlement:
+        if not held.follow:
+            return Settlement.complete(held.lease, held.text)
+        return Settlement.complete(held.lease, held.text, follow=held.follow)
+
+    def uncommitted(self, job: Job[Any], error: Exception) -> None:
+        """The job's own transaction could not be committed with its success: it has failed instead."""
+        held = job._rare
+        assert isinstance(held, Held)
+        decision = self.judge(job, Failed(error))
+        assert not isinstance(decision, Release)
+        job._state, settlement = self._settlement(job, held, decision)
+        self.desk.write(settlement, job, self)
 
     def _stopped(self, job: Job[Any], held: Held, reason: str, expired: bool) -> Settlement:
         """What to settle of a job that was stopped: cancelled for good, or given back."""
@@ -418,6 +458,16 @@ class StoredQueue(MemoryQueue):
             if view is not None:
                 view._uncommon().progress = progress
         super().report(job, progress)
+
+
+def held_of(job: Job[Any], what: str) -> Held:
+    """The lease of a running stored job. Raises RuntimeError for any other."""
+    held: Any = job._rare
+    if held.__class__ is not Held:
+        raise RuntimeError(f"{what} is for stored jobs: {job.name} lives in memory")
+    if job._state != RUNNING:
+        raise RuntimeError(f"{what} is for a running job: this attempt of {job.name} is over")
+    return cast("Held", held)
 
 
 _END_OF = {"complete": SUCCEEDED, "fail": FAILED, "cancel": CANCELLED}

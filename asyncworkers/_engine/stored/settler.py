@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from asyncworkers._engine.stored.link import EMPTY, Link
 from asyncworkers.job import Job
-from asyncworkers.store.protocol import LIMIT, Settlement
+from asyncworkers.store.protocol import LIMIT, Settlement, Transaction
 
 __all__ = ["Settler"]
 
@@ -16,6 +16,7 @@ class Told(Protocol):
     """The queue that wants to hear what became of a settlement."""
 
     def settled(self, job: Job[Any], settlement: Settlement, accepted: bool) -> None: ...
+    def uncommitted(self, job: Job[Any], error: Exception) -> None: ...
 
 
 class _Entry(NamedTuple):
@@ -38,17 +39,38 @@ class Settler:
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._closed = False
+        self._apart: set[asyncio.Future[bool]] = set()  # each committed with rows of its job's own
 
     @property
     def backlog(self) -> int:
         """Settlements that are not known to be written."""
-        return len(self._gathered) + len(self._under_way)
+        return len(self._gathered) + len(self._under_way) + len(self._apart)
 
     def add(self, settlement: Settlement, job: Job[Any], queue: Told) -> None:
         """Have this written; the queue is told."""
         self._gathered.append(_Entry(settlement, job, queue))
         if not self._under_way:
             self._link.stir()
+
+    def commit(
+        self, transaction: Transaction, settlement: Settlement, job: Job[Any], queue: Told
+    ) -> None:
+        """Have this written, and committed with the job's own rows."""
+        future = self._link.start(lambda: transaction.settle(settlement))
+        self._apart.add(future)
+
+        def answered(future: asyncio.Future[bool]) -> None:
+            self._apart.discard(future)
+            error = future.exception()
+            if error is None:
+                queue.settled(job, settlement, future.result())
+            else:
+                queue.uncommitted(job, cast("Exception", error))
+            self._link.stir()
+            if not self.backlog:
+                self._wake()
+
+        future.add_done_callback(answered, context=EMPTY)
 
     def flush(self) -> None:
         """Hand over what has gathered, unless a call is under way, or has just failed."""

@@ -15,7 +15,7 @@ from asyncworkers._engine.attempt import Attempt
 from asyncworkers._engine.explain import explain_job
 from asyncworkers._engine.stored.forms import Listed
 from asyncworkers._engine.stored.link import Link
-from asyncworkers.errors import JobCancelled, JobNotFound, WouldDeadlock
+from asyncworkers.errors import ArgumentsMismatch, JobCancelled, JobNotFound, WouldDeadlock
 from asyncworkers.function import Policies
 from asyncworkers.job import (
     CANCELLED,
@@ -37,7 +37,7 @@ from asyncworkers.outcome import Outcome
 from asyncworkers.store.codec import FunctionCodec, encode_error, rebuild_error, stored_error
 from asyncworkers.store.protocol import Cancelled, StoredJob, Where
 
-__all__ = ["JobView", "Shelf", "Views"]
+__all__ = ["JobView", "Seen", "Shelf", "Views"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -55,9 +55,12 @@ AT_ONCE = 1_000
 
 
 class Seen(Rare):
-    """What a view is beside an ordinary job: the text of its result, until somebody wants it."""
+    """What a view is beside an ordinary job: the text of its result, until somebody wants it.
 
-    __slots__ = ("closed", "codec", "known", "seen", "text")
+    `leader`: whose commit decides whether it is stored at all, None once that is known.
+    """
+
+    __slots__ = ("closed", "codec", "known", "leader", "seen", "text")
 
     def __init__(self, ident: str, listed: Listed | None) -> None:
         super().__init__(0)
@@ -65,6 +68,7 @@ class Seen(Rare):
         self.codec: FunctionCodec | None = None if listed is None else listed.codec
         self.known: tuple[type[Exception], ...] = () if listed is None else listed.known
         self.text: str | None = None
+        self.leader: object = None
         self.closed = False  # nothing will be heard of it any more
 
 
@@ -74,6 +78,11 @@ class JobView(Job[T_co]):
     """
 
     __slots__ = ()
+
+    @property
+    def stored(self) -> bool:
+        """Whether it lives in a store, and outlives this process."""
+        return True
 
     def result(self) -> T_co:
         """Its value, or raise what it failed with; `asyncio.InvalidStateError` before the end."""
@@ -162,6 +171,10 @@ class Shelf:
         """The attempt that is about to await the job, if a job of this supervisor is."""
         attempt = self.hub.attempt_here()
         if attempt is not None and attempt.job is not None:
+            if cast("Seen", job._rare).leader is attempt.job:
+                raise WouldDeadlock(
+                    f"{job!r} is stored when {attempt.job!r}, which awaits it, ends"
+                )
             if _leads_to(job, attempt):
                 raise WouldDeadlock(f"{attempt.job!r} awaits {job!r}, which waits for it to end")
             self._views.about_to_wait(attempt, job)
@@ -181,7 +194,9 @@ class Views:
         link: Link,
         functions: Mapping[str, Listed],
         about_to_wait: Callable[[Attempt, Job[Any]], None],
+        listed_for: Callable[[Listed, str, str, str], Listed],
     ) -> None:
+        self._listed_for = listed_for
         self.link = link
         self.closed = False
         self.about_to_wait = about_to_wait
@@ -224,6 +239,11 @@ class Views:
         view = self._views.get(record.id)
         if view is None:
             listed = self._functions.get(record.name)
+            if listed is not None:
+                try:
+                    listed = self._listed_for(listed, record.queue, record.id, record.codec)
+                except ArgumentsMismatch:
+                    listed = None
             policies = Policies(None, True, {})
             policies.name, policies.queue = record.name, record.queue
             policies.priority, policies.tags = record.priority, tuple(record.tags)
@@ -234,7 +254,18 @@ class Views:
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
         self.refresh(view, record)
+        run = self.link.runs.get(record.id)
+        if run is not None and run._state < ENDED and view._state < ENDED:
+            self.join(view, run)
         return view
+
+    def join(self, view: Job[Any], run: Job[Any]) -> None:
+        """A job that is leased here is shown by this view from now on, made perhaps after it began."""
+        cast("Any", run._rare).view = weakref.ref(view)
+        rare = view._uncommon()
+        rare.progress = run.progress or rare.progress
+        if run._state == RUNNING:
+            view._state, view._started, rare.tries = RUNNING, run._started, run.attempt
 
     # ---- what is heard of them
 
@@ -312,6 +343,18 @@ class Views:
         if view._waiters is not None:
             self.awaited(view)
 
+    def decided(self, view: Job[Any], stored: bool) -> None:
+        """It is known now whether the job was stored with what it was to be committed with."""
+        rare = cast("Seen", view._uncommon())
+        if rare.leader is None:
+            return
+        rare.leader = None
+        if not stored:
+            text = f"job {view.name} was not stored: what it was to be committed with was undone"
+            self._fail(view, CANCELLED, JobCancelled(text, "never stored"), unread=False)
+        elif view._waiters is not None:
+            self.awaited(view)
+
     # ---- those that are awaited
 
     def awaited(self, view: Job[Any]) -> None:
@@ -327,6 +370,8 @@ class Views:
         newly, self._newly = self._newly, []
         for view in newly:
             ident = view._uncommon().id
+            if cast("Seen", view._rare).leader is not None:
+                continue  # it is awaited anew once that is decided
             if view._state < ENDED and ident not in self.link.runs and view._waiters is not None:
                 self._awaited[ident] = view
         if not self._awaited:

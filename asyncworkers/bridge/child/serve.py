@@ -53,7 +53,7 @@ from .ring import (
     Shared,
     fence,
 )
-from .trouble import describe
+from .trouble import describe, unpicklable
 from .wire import (
     ANSWER,
     DEFINE,
@@ -211,7 +211,7 @@ class Serving:
         except BaseException as error:
             function = self.functions[self.number]
             if not isinstance(function, Chunk):
-                return ERROR, _unpicklable(value, error)
+                return ERROR, unpicklable(value, error)
             freight = pack(function.shortened(cast("ChunkEnd", value), _trouble_with))
         if not freight.pieces:
             return VALUE, freight.stream
@@ -259,6 +259,8 @@ class Serving:
                 arguments = entry[1]
                 self.attempt = 1 if len(entry) == 2 else entry[2]
                 function = functions.get(entry[0]) or self._function(entry[0])
+                if len(entry) == 4:
+                    _open_luggage(entry[3])
                 if arguments.__class__ is tuple:  # noqa: SIM108
                     value = function(*arguments)
                 else:
@@ -430,17 +432,23 @@ def _trouble_with(value: object) -> bytes | None:
     try:
         pack(value)
     except BaseException as error:
-        return _unpicklable(value, error)
+        return unpicklable(value, error)
     return None
 
 
-def _unpicklable(value: object, error: BaseException) -> bytes:
-    text = f"{type(value).__name__}: {type(error).__name__}: {error}"
-    return pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
-
-
-_UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 _WAKE = frame(WAKE)
+
+
+def _open_luggage(luggage: tuple[str, str, str, Any] | None) -> None:
+    """Have what came along with a job do its part, if it is of use here; no job fails by it."""
+    if luggage is not None:
+        needs, module, name, data = luggage
+        try:
+            if needs in sys.modules:
+                __import__(module)
+                getattr(sys.modules[module], name)(data)
+        except Exception:  # noqa: S110  # best effort
+            pass
 
 
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from io import BytesIO
 from types import CodeType, SimpleNamespace
 from typing import Any
 
-__all__ = ["AT_ONCE", "Described", "Way", "describe", "dumps_freely", "freely"]
+__all__ = ["AT_ONCE", "Described", "Way", "describe", "dumps_freely", "freely", "unpicklable"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -43,6 +43,15 @@ def describe(error: BaseException) -> bytes:
         text = f"{name}: {message}\n"
     described: Described = (_pickled(error), name, message, text)
     return pickle.dumps(described, 5)
+
+
+def unpicklable(value: object, error: BaseException) -> bytes:
+    """What to say of a value that cannot be pickled, and of why, as `describe` would."""
+    text = f"{type(value).__name__}: {type(error).__name__}: {error}"
+    return pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+
+
+_UNPICKLABLE = "asyncworkers.errors.NotSerializable"
 
 
 class Way:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from asyncworkers import _checks
+from asyncworkers._log import log
 from asyncworkers.errors import (
     StoreBusy,
     StoreChanged,
@@ -25,6 +27,19 @@ __all__ = ["Durability", "Place"]
 Durability: TypeAlias = Literal["power", "process"]
 
 MAGIC = b"SQLite format 3\x00"
+
+MOUNTS = Path("/proc/self/mountinfo")
+"""Where the kernel says which file systems there are; elsewhere than on Linux nobody tells."""
+
+NETWORK = {
+    *("afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4"),
+    *("smb3", "smbfs", "fuse.glusterfs", "fuse.gcsfuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+}
+"""File systems on which another machine could have the file open, behind the back of locks and memory
+that the processes of this one share."""
+
+DOUBTFUL = frozenset(("9p", "drvfs", "fuse.osxfs", "fuse.grpcfuse"))
+"""Those of virtual machines, whose locks may or may not be real."""
 
 CAUSES = {
     errno.EACCES: "permission denied",
@@ -44,7 +59,7 @@ class Place:
         self.path = path
         self.name = _checks.printable(str(path))
         self._durability: Durability = durability
-        self._busy = busy
+        self.busy = busy
         self._identity: tuple[int, int] | None = None
 
     def prepare(self) -> None:
@@ -52,6 +67,19 @@ class Place:
 
         Raises StoreUnavailable naming the path and the cause.
         """
+        kind = file_system(self.path.parent)
+        if kind in NETWORK:
+            raise self._unavailable(
+                f"it is on a network file system ({kind}), where SQLite's locks cannot be relied on; "
+                "a store is for the processes of one machine: put it on a local disk"
+            )
+        if kind in DOUBTFUL:
+            log.warning(
+                "%s is on a file system (%s) whose locks may not hold between processes: "
+                "put it on a local disk",
+                self.name,
+                kind,
+            )
         with self.translated():
             try:
                 found = self._open_file()
@@ -103,7 +131,7 @@ class Place:
         with self.translated():
             connection = sqlite3.connect(
                 self.path,
-                timeout=self._busy,
+                timeout=self.busy,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
@@ -165,7 +193,7 @@ class Place:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return StoreBusy(
                     f"{self.name} is locked: another program has been writing to it "
-                    f"for more than {self._busy:g} s"
+                    f"for more than {self.busy:g} s"
                 )
             case sqlite3.SQLITE_FULL:
                 return StoreFull(f"there is no room to write to {self.name}")
@@ -184,3 +212,20 @@ class Place:
 
 def _me() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def file_system(folder: Path) -> str | None:
+    """The kind of file system that a folder is on, as the kernel names it; None if nobody tells."""
+    try:
+        lines = MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+        place = folder.resolve()
+    except OSError:
+        return None
+    best, kind = -1, None
+    for line in lines:
+        about, _, rest = line.partition(" - ")
+        mounted = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), about.split(" ")[4])
+        # The last of several on one place is the one that is seen.
+        if place.is_relative_to(mounted) and len(mounted) >= best:
+            best, kind = len(mounted), rest.split(" ")[0]
+    return kind

@@ -199,6 +199,11 @@ class Board:
         self._seen = 0
         self._bells: dict[int, int] = {}
 
+    def newest(self) -> int:
+        """The greatest number of a worker that has a file here, 0 if none has."""
+        names = (path.stem for path in self.directory.glob("*.alive"))
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
     def announce(self) -> None:
         """Let the others know that somebody came."""
         STAMP.pack_into(self._map, 0, time.monotonic_ns())

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from asyncworkers.store.protocol import (
     Where,
 )
 from asyncworkers.store.sqlite import schema
+from asyncworkers.store.sqlite.effect import Effect, Plain
 from asyncworkers.store.sqlite.place import Durability, Place
 from asyncworkers.store.sqlite.presence import ENDED, READY, Board, Presence
 from asyncworkers.store.sqlite.reading import Outlook, Reading
@@ -165,6 +167,28 @@ class SqliteStore:
         answer: Renewal = opened.writer.ask_and_wait("renew", tuple(progress))
         return answer
 
+    def transaction(self) -> Effect:
+        """Begin a transaction whose settle commits it; from any thread."""
+        opened = self._open
+        if opened is None:
+            raise StoreUnavailable(f"{self._place.name} is not open")
+        return opened.effect()
+
+    def submit_on(self, connection: Any, batch: Sequence[Submission]) -> list[Receipt]:
+        """Store jobs in a transaction that is open on somebody else's connection to the same file,
+        in this thread. They exist exactly if it is committed.
+
+        Raises TypeError or ValueError for what is no such connection.
+        """
+        opened = self._use()
+        opened.check_foreign(connection)
+        with self._place.translated():
+            return opened.tables_on(Plain(connection)).submit(batch)
+
+    def committed(self) -> Awaitable[None]:
+        """Have everybody look for jobs: something was committed past this store."""
+        return self._use().change(Tables.say_ready)
+
     async def wait_ready(self, queues: Collection[str], timeout: float) -> bool:
         """Wait until there is something to lease."""
         opened = self._use()
@@ -270,6 +294,7 @@ class _Open:
         self._counted = -COUNT_HISTORY
         self._log_is_large = False
         self._writing: sqlite3.Connection | None = None
+        self._effects: sqlite3.Connection | None = None
         self._seeing: sqlite3.Connection | None = None
         self._waiters: tuple[set[asyncio.Future[None]], ...] = (set(), set())
         self._broken: BaseException | None = None
@@ -331,6 +356,25 @@ class _Open:
             raise WrongProcess(
                 "the process was forked after the store was opened: open one in the child"
             )
+
+    def check_foreign(self, connection: Any) -> None:
+        """Refuse what is no connection to this file with a transaction open on it."""
+        if not isinstance(connection, sqlite3.Connection):
+            raise TypeError(
+                "connection must be a sqlite3.Connection, or that of a job's transaction, not "
+                f"{_checks.shown(connection)}"
+            )
+        if not connection.in_transaction:
+            raise ValueError(
+                "connection has no transaction open, so nothing would commit with the job: "
+                'execute("BEGIN IMMEDIATE") first, or something that writes'
+            )
+        for _, name, file in Plain(connection).execute("PRAGMA database_list").fetchall():
+            if str(name, "utf-8") if isinstance(name, bytes) else name == "main":
+                path = Path(str(file, "utf-8") if isinstance(file, bytes) else file or ".")
+                if path.exists() and path.samefile(self._place.path):
+                    return
+        raise ValueError(f"connection is open on another file than {self._place.name}")
 
     def write(self, verb: str, items: Any) -> Awaitable[Any]:
         """Ask the writer."""
@@ -454,7 +498,8 @@ class _Open:
 
     def _come_in(self) -> None:
         """Take this worker in, inside a transaction; it has `_arrived` when that is committed."""
-        number = self._tables.enlist(self._pid, self._clock.boot(), self._expires())
+        beyond = self._board.newest()  # the file may be older than those who have it open
+        number = self._tables.enlist(self._pid, self._clock.boot(), self._expires(), beyond)
         self._arriving = Presence(self._board.directory, number)
 
     def _arrived(self) -> None:
@@ -468,11 +513,50 @@ class _Open:
     def _stop_writing(self) -> None:
         assert self._writing is not None
         self._writing.close()
+        if self._effects is not None:
+            self._effects.close()
         self.presence.leave()
         self._board.close()
 
-    def _work(self, asks: Sequence[Ask]) -> None:
-        """Do everything that was asked, in one transaction if nothing goes wrong."""
+    def _work(self, asks: Sequence[Ask]) -> Sequence[Callable[[], None]]:
+        """Do everything that was asked, in one transaction if nothing goes wrong; transactions of
+        jobs come after it.
+        """
+        effects = [ask.items for ask in asks if ask.verb == "effect"]
+        if effects:
+            asks = [ask for ask in asks if ask.verb != "effect"]
+        if asks:
+            self._do(asks)
+        return [partial(self._serve, effect) for effect in effects]
+
+    def _serve(self, effect: Effect) -> None:
+        """A job's own transaction, from its beginning to its end."""
+        try:
+            self._place.check_identity()
+            if self._effects is None:
+                self._effects = self._place.connect()
+        except BaseException as error:
+            effect.refuse(error)
+            return
+        effect.serve(self._effects)
+
+    def tables_on(self, connection: Any) -> Tables:
+        """What writes jobs inside a transaction that is open on this connection."""
+        tables = Tables(connection, self._clock, self._settings)
+        tables.now = milliseconds(self._clock.wall())
+        return tables
+
+    def effect(self) -> Effect:
+        """Begin a transaction of a job's own, as soon as it is its turn; from any thread."""
+        self.check_process()
+        if self._broken is not None:
+            raise self._broken
+        worker = self.presence.worker
+        effect = Effect(self._place, self._place.busy / 2, worker, self.tables_on, self._tell)
+        self.writer.post("effect", effect)
+        return effect
+
+    def _do(self, asks: Sequence[Ask]) -> None:
         try:
             self._look_at_file()
             self._commit(asks)
@@ -519,7 +603,8 @@ class _Open:
         together: dict[str, list[Ask]] = {}
         for ask in asks:
             together.setdefault(ask.verb, []).append(ask)
-        for verb, do in (("settle", tables.settle), ("submit", tables.submit)):
+        settle = partial(tables.settle, self.presence.worker)
+        for verb, do in (("settle", settle), ("submit", tables.submit)):
             self._merged(together.get(verb, ()), do)
         for ask in asks:
             match ask.verb:
@@ -601,12 +686,13 @@ class _Open:
         assert self._seeing is not None
         self._seeing.close()
 
-    def _look(self, asks: Sequence[Ask]) -> None:
+    def _look(self, asks: Sequence[Ask]) -> Sequence[Callable[[], None]]:
         for ask in asks:
             try:
                 ask.answer = ask.items(self._reading)
             except BaseException as error:
                 ask.error = self._place.translate(error)
+        return ()
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

@@ -32,7 +32,8 @@ class Ask:
 
 
 class Batches:
-    """The thread. `work` gets all asks there are, and leaves an answer or an error in each.
+    """The thread. `work` gets all asks there are, and leaves an answer or an error in each; what it
+    returns is called when these have been delivered.
 
     `start` runs first, in the thread, and `stop` last; `deliver` is called on the loop with each
     batch that was worked off.
@@ -44,7 +45,7 @@ class Batches:
         name: str,
         *,
         start: Callable[[], None],
-        work: Callable[[Sequence[Ask]], None],
+        work: Callable[[Sequence[Ask]], Sequence[Callable[[], None]]],
         stop: Callable[[], None],
         deliver: Callable[[Sequence[Ask]], None],
     ) -> None:
@@ -72,6 +73,15 @@ class Batches:
             self._roused = True
         self._loop.call_soon(self._wake.release)
         return future
+
+    def post(self, verb: str, items: Any) -> None:
+        """Ask something from any thread; `items` itself hears of the answer."""
+        with self._lock:
+            if self._closing:
+                raise StoreUnavailable("the store is closed")
+            self._gathered.append(Ask(verb, items, None))
+            self._roused = True
+        self._wake.release()
 
     def ask_and_wait(self, verb: str, items: Any) -> Any:
         """Ask something from any thread, and block until it is answered."""
@@ -124,8 +134,9 @@ class Batches:
                 if not asks:
                     self._roused = False
                     return not self._closing
+            after: Sequence[Callable[[], None]] = ()
             try:
-                self._work(asks)
+                after = self._work(asks)
             except BaseException as error:
                 for ask in asks:
                     ask.error = error
@@ -133,6 +144,8 @@ class Batches:
                 if ask.waiting is not None:
                     ask.waiting.set()
             self._tell(self._deliver, asks)
+            for act in after:
+                act()
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         # If the loop was closed under us, nobody is left to be told.

@@ -281,9 +281,13 @@ class Tables:
 
     # ---- settle
 
-    def settle(self, batch: Sequence[Settlement]) -> list[bool]:
-        """End leases; for each whether it was this lease that held the job."""
-        leading = self._held([one for one in batch if one.follow])
+    def settle(self, worker: int, batch: Sequence[Settlement]) -> list[bool]:
+        """End leases of a worker; for each whether it was this lease that held the job.
+
+        A token names one lease, unless the file was put back to what it was an hour ago: then the
+        worker tells apart who holds the job from who once did.
+        """
+        leading = self._held(worker, [one for one in batch if one.follow])
         before = self._connection.total_changes
         verbs: dict[str, list[tuple[Any, ...]]] = {}
         for seq, token, _, verb, data, delay, _ in batch:
@@ -292,9 +296,9 @@ class Tables:
             verbs.setdefault(verb, []).append(row)
         for how, rows in verbs.items():
             if how == "complete":
-                self._complete(rows)
+                self._complete(worker, rows)
             else:
-                self._settle_otherwise(how, rows)
+                self._settle_otherwise(worker, how, rows)
         self.news.ended = True
         self.news.ready = self.news.ready or len(verbs) > ("complete" in verbs)
         self.news.settled.extend([(one.seq, one.token) for one in batch])
@@ -306,13 +310,14 @@ class Tables:
             self.submit([new for one in leading for new in one.follow])
         return accepted
 
-    def _held(self, batch: Sequence[Settlement]) -> list[Settlement]:
+    def _held(self, worker: int, batch: Sequence[Settlement]) -> list[Settlement]:
         """Those whose lease holds its job now: what follows them is submitted, and only once."""
         if not batch:
             return []
         rows = self._listed(
             "SELECT json_group_array(json_array(seq, token)) FROM asyncworkers_jobs"
-            f" WHERE state = {RUNNING} AND seq IN (SELECT value FROM json_each(?))",
+            f" WHERE state = {RUNNING} AND worker = ? AND seq IN (SELECT value FROM json_each(?))",
+            worker,
             json.dumps([one.seq for one in batch]),
         )
         held = {(seq, token) for seq, token in rows}
@@ -323,21 +328,22 @@ class Tables:
                 answer.append(one)
         return answer
 
-    def _complete(self, rows: list[tuple[Any, ...]]) -> None:
+    def _complete(self, worker: int, rows: list[tuple[Any, ...]]) -> None:
         self._many(
             "WITH s (seq, token, data) AS (VALUES {})"
             f" UPDATE asyncworkers_jobs SET state = {SUCCEEDED}, worker = NULL, ended = ?,"
             " until = ? + ifnull(keep, ?), result = s.data, error = NULL, cancelling = NULL"
             " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
-            f" AND state = {RUNNING}",
+            f" AND state = {RUNNING} AND asyncworkers_jobs.worker = ?",
             [row[:3] for row in rows],
             3,
             self.now,
             self.now,
             self._settings.keep,
+            worker,
         )
 
-    def _settle_otherwise(self, verb: str, rows: list[tuple[Any, ...]]) -> None:
+    def _settle_otherwise(self, worker: int, verb: str, rows: list[tuple[Any, ...]]) -> None:
         """The same for every other verb; what a job becomes is decided where it stands."""
         back = verb in ("retry", "release", "interrupt")
         state = {"fail": str(FAILED), "cancel": str(CANCELLED)}.get(verb, str(QUEUED))
@@ -364,13 +370,14 @@ class Tables:
             f" progress = iif({final}, progress, NULL), ended = iif({final}, ?, NULL),"
             f" until = iif({final}, ? + ?, NULL), result = NULL, cancelling = NULL"
             " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
-            f" AND asyncworkers_jobs.state = {RUNNING}",
+            f" AND asyncworkers_jobs.state = {RUNNING} AND asyncworkers_jobs.worker = ?",
             rows,
             4,
             self.now,
             self.now,
             self.now,
             self._settings.keep_dead,
+            worker,
         )
 
     def _accepted(self, batch: Sequence[Settlement]) -> list[bool]:
@@ -538,11 +545,13 @@ class Tables:
 
     # ---- workers
 
-    def enlist(self, pid: int, boot: str, expires: int) -> int:
-        """Take a worker in; its number is never used twice."""
+    def enlist(self, pid: int, boot: str, expires: int, beyond: int) -> int:
+        """Take a worker in; its number is greater than `beyond` and never used twice."""
+        newest = "ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'asyncworkers_workers'), 0)"
         done = self._execute(
-            "INSERT INTO asyncworkers_workers (pid, boot, expires) VALUES (?, ?, ?)",
-            (pid, boot, expires),
+            "INSERT INTO asyncworkers_workers (worker, pid, boot, expires)"
+            f" VALUES (1 + max(?, {newest}), ?, ?, ?)",
+            (beyond, pid, boot, expires),
         )
         assert done.lastrowid is not None
         return done.lastrowid
@@ -708,6 +717,10 @@ class Tables:
             (json.dumps([seq for seq, _, _ in rows]),),
         )
         return len(rows)
+
+    def say_ready(self) -> None:
+        """There may be something to lease that did not come through here."""
+        self.news.ready = True
 
     def pause(self, queue: str, paused: bool) -> None:
         """Set or clear a queue's flag."""

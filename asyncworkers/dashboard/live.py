@@ -1,0 +1,301 @@
+"""Looks at a supervisor: what runs and waits in this process, and what is in its store."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any, Final
+
+from asyncworkers import Job, JobNotFound, JobState, QueueStats, Supervisor, redact
+from asyncworkers.dashboard.data import ENDED, LONGEST_TEXT, SCAN, Action, Refusal, Wanted
+from asyncworkers.dashboard.rates import Rates
+from asyncworkers.dashboard.recent import Recent
+from asyncworkers.dashboard.stored import StoreSource
+
+__all__ = ["LiveSource"]
+
+WORKERS: Final = 200
+"""Workers that are shown."""
+
+HERE: Final = "here-"
+"""How the `after` of a page of jobs begins if the next one is of this process, not of the store."""
+
+
+class LiveSource:
+    """A supervisor as a dashboard shows it. It may be made before the supervisor is entered.
+
+    It listens from then on, so that it knows what has ended and how long that took.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._rates = Rates()
+        self._totals: dict[str, int] = {}
+        self._store: StoreSource | None = None
+        self._recent = Recent(lambda at: time.time() - time.monotonic() + at)
+        self._stops = [supervisor.listen(self._recent), supervisor.on_error(self._recent.failed)]
+
+    def close(self) -> None:
+        """Listen no more."""
+        for stop in self._stops:
+            stop()
+
+    # ---- looking
+
+    def is_open(self) -> bool:
+        """Whether the supervisor was entered, and has not ended."""
+        return self._supervisor.state in ("open", "draining")
+
+    async def overview(self) -> dict[str, Any]:
+        """How everything stands at this moment."""
+        supervisor = self._supervisor
+        stats = supervisor.stats().queues
+        self._count(stats)
+        store = self._opened_store()
+        queues = {name: self._queue(one) for name, one in stats.items()}
+        failures = list(itertools.islice(self._recent.failures(), 10))
+        if store is not None:
+            for counts in await store.look():
+                shown, here = store.queue(counts), queues.get(counts.queue)
+                queues[counts.queue] = shown if here is None else _joined(here, shown)
+            failures = store.failures
+        workers = supervisor.workers(WORKERS + 1)
+        return {
+            "at": time.time(),
+            "name": supervisor.name,
+            "state": supervisor.state,
+            "queues": list(queues.values()),
+            "workers": [self._worker(one.as_dict()) for one in workers[:WORKERS]],
+            "more_workers": len(workers) > WORKERS,
+            "children": [
+                {"queue": name, **child.as_dict()}
+                for name, one in stats.items()
+                for child in one.children
+            ],
+            "stalls": self._recent.stalls(),
+            "failures": failures,
+        }
+
+    def _count(self, stats: dict[str, QueueStats]) -> None:
+        totals = {name: one.succeeded + one.failed + one.cancelled for name, one in stats.items()}
+        before, self._totals = self._totals, totals
+        ended = {name: number - before.get(name, number) for name, number in totals.items()}
+        self._rates.add(ended, time.monotonic())
+
+    def _opened_store(self) -> StoreSource | None:
+        """What is in the store, if there is one and the supervisor is in it."""
+        if self._supervisor.state not in ("open", "draining"):
+            return None
+        try:
+            store = self._supervisor.stored.store
+        except ValueError:
+            return None
+        if self._store is None or self._store.store is not store:
+            # Its keeper says that it is alive.
+            self._store = StoreSource(store, self._supervisor.name, alive=False)
+        return self._store
+
+    def _queue(self, stats: QueueStats) -> dict[str, Any]:
+        figures = stats.as_dict()
+        waiting = figures.pop("queued")
+        del figures["children"]
+        kinds = {queue.name: queue.kind for queue in self._supervisor.queues}
+        return {
+            **figures,
+            "kind": kinds.get(stats.name, ""),
+            "stored": False,
+            "waiting": waiting,
+            "dead": None,
+            "unknown": {},
+            **self._rates.of(stats.name),
+            **self._recent.times(stats.name),
+        }
+
+    def _worker(self, worker: dict[str, Any]) -> dict[str, Any]:
+        worker["progress"] = None
+        if worker["job_id"] is not None:
+            try:
+                job = self._supervisor.get(worker["job_id"])
+            except JobNotFound:  # it has just ended
+                return worker
+            worker["progress"] = None if job.progress is None else job.progress.as_dict()
+        return worker
+
+    # ---- jobs
+
+    async def jobs(self, wanted: Wanted) -> dict[str, Any]:
+        """A page of jobs: of this process those that run, wait, and have ended; then those in the store."""
+        store = self._opened_store()
+        if wanted.after is not None and not wanted.after.startswith(HERE):
+            if store is None:
+                raise Refusal("this supervisor has no store, or is not in it any more")
+            return await store.jobs(wanted)
+        skip = 0 if wanted.after is None else int(wanted.after.removeprefix(HERE))
+        found, note = self._here(wanted, skip)
+        if len(found) > wanted.limit:
+            after = f"{HERE}{skip + wanted.limit}"
+            return {"jobs": found[: wanted.limit], "after": after, "note": note}
+        if store is None:
+            return {"jobs": found, "after": None, "note": note}
+        page = await store.jobs(
+            wanted._replace(after=None, limit=max(1, wanted.limit - len(found)))
+        )
+        return {**page, "jobs": [*found, *page["jobs"]], "note": note}
+
+    def _here(self, wanted: Wanted, skip: int) -> tuple[list[dict[str, Any]], str | None]:
+        """The jobs of this process that match, but for the first few, and one more than wanted."""
+        most = skip + wanted.limit + 1
+        found: list[dict[str, Any]] = []
+        note = None
+        if wanted.state not in ENDED and self._supervisor.state in ("open", "draining", "failed"):
+            jobs = self._supervisor.iter_jobs(wanted.queue) if self._has(wanted.queue) else iter(())
+            for number, job in enumerate(jobs):
+                if number >= SCAN:
+                    note = f"Only the first {SCAN:,} unfinished jobs were looked at."
+                    break
+                if not job.stored and _matches(wanted, job):
+                    found.append(_brief(job) if len(found) >= skip else {})
+                    if len(found) >= most:
+                        return found[skip:], note
+        if wanted.state is None or wanted.state in ENDED:
+            known: set[str] = set() if self._opened_store() is None else self._stored_queues()
+            for brief in self._recent.ended():
+                if brief["queue"] not in known and _matches_brief(wanted, brief):
+                    found.append(brief)
+                    if len(found) >= most:
+                        break
+        return found[skip:], note
+
+    def _has(self, queue: str | None) -> bool:
+        return queue is None or any(one.name == queue for one in self._supervisor.queues)
+
+    def _stored_queues(self) -> set[str]:
+        """Queues whose jobs are in the store, so that what is remembered of them is there as well."""
+        return {one.name for one in self._supervisor.queues if one.stored is not False}
+
+    async def job(self, ident: str) -> dict[str, Any] | None:
+        """All there is to know of a job."""
+        job = self._find(ident)
+        if job is None or job.stored:
+            store = self._opened_store()
+            document = None if store is None else await store.job(ident)
+            if document is None:
+                document = self._recent.job(ident)
+            if document is None:
+                return None
+        else:
+            document = _full(job)
+        if job is not None:
+            job = self._find(ident)  # it may have moved on while the store was asked
+        if job is not None and not job.done():
+            document["why"] = job.why
+            document["args"] = redact.arguments(job.function, job.args, job.kwargs)
+        document["attempts"] = self._recent.attempts(ident)
+        if document["failure"] is None and document["state"] != "succeeded":
+            document["failure"] = self._recent.error(ident)
+        return document
+
+    def _find(self, ident: str) -> Job[Any] | None:
+        try:
+            return self._supervisor.get(ident)
+        except JobNotFound:
+            return None
+
+    # ---- steering
+
+    async def act(self, action: Action) -> str:
+        """Do it and say what was done."""
+        supervisor, target = self._supervisor, action.target
+        if action.verb in ("cancel", "retry"):
+            return await self._act_on_job(action)
+        if not self._has(target):
+            raise Refusal(f"There is no queue {target} here.", missing=True)
+        if action.verb == "resize":
+            supervisor.resize(target, action.workers)
+            return f"Queue {target} may now run {action.workers} jobs at a time."
+        store = self._opened_store()
+        if store is not None and target in self._stored_queues():
+            return await store.act(action)
+        if action.verb == "pause":
+            supervisor.pause(target)
+            return f"Queue {target} is paused."
+        supervisor.resume(target)
+        return f"Queue {target} goes on."
+
+    async def _act_on_job(self, action: Action) -> str:
+        job, store = self._find(action.target), self._opened_store()
+        if action.verb == "cancel" and job is not None:
+            was = job.state
+            if not job.cancel("asked on the dashboard"):
+                raise Refusal(f"Job {job.id} is {job.state} already.")
+            told = "was told to stop" if was is JobState.RUNNING else "is cancelled"
+            return f"Job {job.id} {told}."
+        if store is not None:
+            return await store.act(action)
+        if job is not None or self._recent.job(action.target) is not None:
+            raise Refusal(
+                "A job in memory is forgotten when it ends: only a stored one can be retried."
+            )
+        raise Refusal(f"There is no job {action.target} (any more).", missing=True)
+
+
+def _joined(here: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """A queue of this process whose jobs are in the store: what waits there, and what works here.
+
+    What the store does not know is known here: jobs of streams, which always run in memory.
+    """
+    joined = {**here, "stored": True, "paused": here["paused"] or stored["paused"]}
+    for figure in ("running", "waiting", "scheduled"):
+        joined[figure] = max(here[figure], stored[figure])
+    ages = [one for one in (here["oldest"], stored["oldest"]) if one is not None]
+    joined |= {"oldest": max(ages, default=None), "dead": stored["dead"]}
+    joined["unknown"] = stored["unknown"]
+    return joined
+
+
+def _matches(wanted: Wanted, job: Job[Any]) -> bool:
+    return (
+        (wanted.state is None or job.state is wanted.state)
+        and (wanted.name is None or job.name == wanted.name)
+        and (wanted.tag is None or wanted.tag in job.tags)
+    )
+
+
+def _matches_brief(wanted: Wanted, brief: dict[str, Any]) -> bool:
+    return (
+        (wanted.state is None or brief["state"] == wanted.state)
+        and (wanted.queue is None or brief["queue"] == wanted.queue)
+        and (wanted.name is None or brief["name"] == wanted.name)
+        and (wanted.tag is None or wanted.tag in brief["tags"])
+    )
+
+
+def _brief(job: Job[Any]) -> dict[str, Any]:
+    started, finished = job.started, job.finished
+    return {
+        "id": job.id,
+        "name": job.name,
+        "queue": job.queue,
+        "state": str(job.state),
+        "stored": job.stored,
+        "attempt": job.attempt,
+        "priority": job.priority,
+        "tags": list(job.tags),
+        "submitted": job.created.timestamp(),
+        "due": None if job.due is None else job.due.timestamp(),
+        "started": None if started is None else started.timestamp(),
+        "ended": None if finished is None else finished.timestamp(),
+        "cancelling": False,
+        "progress": None if job.progress is None else job.progress.as_dict(),
+        "error": None,
+    }
+
+
+def _full(job: Job[Any]) -> dict[str, Any]:
+    return {
+        **_brief(job),
+        "args": redact.arguments(job.function, job.args, job.kwargs),
+        "result": None,
+        "failure": None,
+        "why": redact.safe(job.why, LONGEST_TEXT),
+    }
