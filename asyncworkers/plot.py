@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from asyncworkers import _checks
 from asyncworkers.chronicle import Chronicle, Span
+from asyncworkers.units import seconds
 
 __all__ = ["Plot", "make_plot"]
 
@@ -92,8 +93,8 @@ def _draw_times(axes: Any, chronicle: Chronicle) -> None:
         ends = [span.end for span in spans]
         took = [max(span.seconds or 0.0, 1e-6) for span in spans]
         figures = chronicle.queues[name].running
-        half, most = figures.percentile(0.5), figures.percentile(0.99)
-        label = _plain(f"{name}: median {half:.3g} s, p99 {most:.3g} s")
+        half, most = (seconds(figures.percentile(share) or 0.0) for share in (0.5, 0.99))
+        label = _plain(f"{name}: median {half}, p99 {most}")
         axes.plot(ends, took, ".", markersize=3, alpha=0.6, rasterized=True, label=label)
     if by_queue:
         axes.set_yscale("log")

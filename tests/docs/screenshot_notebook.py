@@ -26,7 +26,7 @@ SHOWN = (
     "supervisor.timeline()",
     "supervisor.plot()",
 )
-SIZE = "940,1590"
+SIZE = "940,1460"
 
 
 def page(theme: str) -> str:
