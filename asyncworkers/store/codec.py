@@ -79,6 +79,10 @@ class _Slot:
             self.decode = msgspec.json.Decoder(Any).decode
 
 
+class _NoNames(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
 class FunctionCodec:
     """Writes and reads the arguments and results of one function."""
 
@@ -95,6 +99,7 @@ class FunctionCodec:
         for parameter in self._signature.parameters.values():
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("the result", hints.get("return", Any))
+        self._whole = self._decoder_of_all()
 
     def _add(self, parameter: inspect.Parameter, annotation: Any) -> None:
         slot = _Slot(f"argument {parameter.name!r}", annotation)
@@ -111,6 +116,16 @@ class FunctionCodec:
                 if kind is not inspect.Parameter.POSITIONAL_ONLY:
                     self._named[parameter.name] = slot
                 self._required += parameter.default is parameter.empty
+
+    def _decoder_of_all(self) -> Callable[[bytes], Any] | None:
+        """What decodes the usual call at once: all of its arguments there, none of them by name."""
+        slots = self._positional
+        plain = self._simple and self._required == len(slots) and self._rest is None
+        if not plain or any(slot.trouble for slot in slots):
+            return None
+        each: Any = tuple(slot.annotation for slot in slots)
+        kinds: Any = types.GenericAlias(tuple, (types.GenericAlias(tuple, each), _NoNames))
+        return msgspec.json.Decoder(kinds, dec_hook=_from_plain).decode
 
     # ---- arguments
 
@@ -137,6 +152,9 @@ class FunctionCodec:
         Raises ArgumentsMismatch if they are not what the function takes (now).
         """
         raw = self._bounded(text, LARGEST_ARGUMENTS)
+        if self._whole is not None:
+            with contextlib.suppress(Exception):  # what is wrong with it is found out below
+                return list(self._whole(raw)[0]), {}
         try:
             args, kwargs = _envelope(raw)
         except msgspec.MsgspecError as error:
