@@ -27,9 +27,10 @@ PAGE = 500
 class Using:
     """What `supervisor.using(...)` returns: its jobs are stored exactly if something else is committed."""
 
-    def __init__(self, depot: Depot, what: object) -> None:
+    def __init__(self, depot: Depot, what: object, check: Callable[[], None]) -> None:
         self._depot = depot
         self._what = what
+        self._check = check  # whether anything is accepted
         self._leader = what._job if isinstance(what, CurrentJob) else None
 
     @overload
@@ -66,6 +67,7 @@ class Using:
     async def _submit(
         self, calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
     ) -> list[Job[Any]]:
+        self._check()
         for function, _, _ in calls:
             if not self._depot.takes(function):
                 raise ValueError(

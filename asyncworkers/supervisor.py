@@ -934,7 +934,7 @@ class Supervisor:
         """
         self.stored  # noqa: B018 (it says what is wrong)
         assert self._depot is not None
-        return Using(self._depot, what)
+        return Using(self._depot, what, self._entered().check)
 
     # ---- looking at it
 

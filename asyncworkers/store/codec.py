@@ -101,6 +101,10 @@ class Parameter(NamedTuple):
     secret: bool
 
 
+class _NoNames(msgspec.Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
 class FunctionCodec:
     """Writes and reads the arguments and results of one function."""
 
@@ -118,6 +122,7 @@ class FunctionCodec:
         for parameter in self._signature.parameters.values():
             self._add(parameter, hints.get(parameter.name, Any))
         self._result = _Slot("the result", hints.get("return", Any))
+        self._whole = self._decoder_of_all()
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -156,6 +161,16 @@ class FunctionCodec:
                     self._named[parameter.name] = slot
                 self._required += parameter.default is parameter.empty
 
+    def _decoder_of_all(self) -> Callable[[bytes], Any] | None:
+        """What decodes the usual call at once: all of its arguments there, none of them by name."""
+        slots = self._positional
+        plain = self._simple and self._required == len(slots) and self._rest is None
+        if not plain or any(slot.trouble for slot in slots):
+            return None
+        each: Any = tuple(slot.annotation for slot in slots)
+        kinds: Any = types.GenericAlias(tuple, (types.GenericAlias(tuple, each), _NoNames))
+        return msgspec.json.Decoder(kinds, dec_hook=_from_plain).decode
+
     # ---- arguments
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -181,6 +196,9 @@ class FunctionCodec:
         Raises ArgumentsMismatch if they are not what the function takes (now).
         """
         raw = self._bounded(text, LARGEST_ARGUMENTS)
+        if self._whole is not None:
+            with contextlib.suppress(Exception):  # what is wrong with it is found out below
+                return list(self._whole(raw)[0]), {}
         try:
             args, kwargs = _envelope(raw)
         except msgspec.MsgspecError as error:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworkers.errors import ArgumentsMismatch, JobFailed, JobTimedOut, NotSerializable
@@ -184,6 +184,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain)
 def test_plain_values_need_no_annotation(value):
     """What JSON has a word for comes back as it was."""
@@ -210,6 +211,7 @@ anything = st.recursive(
 annotations = st.sampled_from([annotation for annotation, _ in SOUND])
 
 
+@settings(deadline=None)
 @given(annotations, anything)
 def test_nothing_changes_in_silence(annotation, value):
     """Any value at all, under any annotation: it comes back equal, or it is refused."""

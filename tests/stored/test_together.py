@@ -14,6 +14,7 @@ from asyncworkers import (
     StoreBusy,
     StoreUnavailable,
     Supervisor,
+    SupervisorClosed,
     WouldDeadlock,
     current_job,
     job,
@@ -303,6 +304,18 @@ async def test_a_job_in_a_transaction_of_the_application(path, end):
             with pytest.raises(JobCancelled, match="was not stored"):
                 await submitted
         assert len(rows(path)) == (end == "commit")
+
+
+async def test_a_closed_supervisor_stores_nothing(path):
+    """Also with a transaction of the application: SupervisorClosed, and nothing is written."""
+    async with supervised(f"sqlite:///{path}") as supervisor:
+        using = supervisor.using
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SupervisorClosed):
+            await using(connection).submit(double, 1)
+        count = connection.execute("SELECT count(*) FROM asyncworkers_jobs").fetchone()
+        assert count == (0,)
 
 
 async def test_what_is_no_transaction_of_the_application(path, tmp_path):
