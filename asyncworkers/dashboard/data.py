@@ -190,12 +190,12 @@ def _anything(*_args: Any, **_kwargs: Any) -> None:
 
 def _call(job: StoredJob) -> tuple[list[Any], Mapping[str, Any]]:
     """The arguments of a stored call; what cannot be read is shown as it is."""
-    match _plain(job.args):
-        case [list(), dict()] as call if job.codec == CODEC:
-            args, kwargs = cast("tuple[list[Any], dict[str, Any]]", call)
-            return args, kwargs
-        case other:
-            return [other], {}
+    call = _plain(job.args)
+    if job.codec == CODEC and isinstance(call, list) and len(cast("list[Any]", call)) == 2:
+        args, kwargs = cast("list[Any]", call)
+        if isinstance(args, list) and isinstance(kwargs, dict):
+            return cast("list[Any]", args), cast("dict[str, Any]", kwargs)
+    return [call], {}
 
 
 def _progress(text: str | None) -> dict[str, Any] | None:
