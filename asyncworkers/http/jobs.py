@@ -207,9 +207,9 @@ class JobsApp:
                 there = await self._supervisor.stored.get(ident)
         job = await self._supervisor.submit(call.with_id(ident)) if there is None else there
         # Also one that came while this one was on its way to the store may have used the key.
-        if key is not None and job.id == ident:
-            if (job.args, job.kwargs) != (call.args, call.kwargs):
-                raise _other_call()
+        is_its = key is not None and job.id == ident
+        if is_its and (job.args, job.kwargs) != (call.args, call.kwargs):
+            raise _other_call()
         return Known(job.id, function.name, job, stored=True), there is None
 
     async def _find(self, ident: str) -> Known:
