@@ -256,6 +256,8 @@ async def test_actions_say_what_was_done_or_why_not():
         for body in ([], {"action": "pause"}, {"action": 1, "target": "default"}, "x"):
             assert (await ask(board, "/api/act", body=body)).status == 422
         assert (await act("resize", "default", workers=-1)).status == 422
+        nothing_said = {"action": "resize", "target": "default"}  # would stop the queue
+        assert (await ask(board, "/api/act", body=nothing_said)).status == 422
         assert (await act("resize", "default", workers=2, more=1)).status == 422
         assert (await ask(board, "/api/jobs", body={})).status == 404
         for query in ("state=odd", "after=x", "after=here-", "after=-1", "queue=%00", "limit=x"):

@@ -654,7 +654,7 @@ async def test_fault_V09_a_query_that_is_no_number_is_refused(query: str) -> Non
     async with faces() as face:
         answer = await face.get(f"/?{query}")
         assert answer.status_code == 422
-        assert answer.json()["error"]["on"] == query.partition("=")[0]
+        assert answer.json()["error"]["argument"] == query.partition("=")[0]
 
 
 @pytest.mark.asyncio
