@@ -83,6 +83,7 @@ def test_loopback_needs_no_auth(host: str) -> None:
         ("10.0.0.7", {}),
         ("not an address", {}),
         ("127.0.0.1", {"X-Forwarded-For": "10.0.0.7"}),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
         ("127.0.0.1", {"Forwarded": "for=10.0.0.7"}),
         ("127.0.0.1", {"Via": "1.1 proxy"}),
     ],
