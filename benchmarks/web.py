@@ -32,7 +32,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from asyncworkers import Supervisor, job
 from asyncworkers.integrations.asgi import SupervisorMiddleware
@@ -46,8 +46,7 @@ class Row(NamedTuple):
     application: str = "plain"
 
 
-# What else costs something belongs here, with an application in which it is on: metrics, a dashboard
-# that somebody watches. (`beside` of an application is where such an onlooker is started.)
+# What is watched is an application of its own, in which the watching is on; `beside` starts who looks.
 BASELINE = "BackgroundTasks"
 ROWS = {
     "answer only": Row("/answer"),
@@ -56,6 +55,11 @@ ROWS = {
     "**submit_nowait**": Row("/submit_nowait"),
     "**await submit**": Row("/submit"),
     "**await submit, SupervisorMiddleware**": Row("/submit", "middleware"),
+    "**await submit, record=True**": Row("/submit", "record"),
+    "**await submit, metrics: counts, scraped each second**": Row("/submit", "metrics"),
+    "**await submit, metrics: timings, scraped each second**": Row("/submit", "timings"),
+    "**await submit, dashboard closed**": Row("/submit", "closed"),
+    "**await submit, dashboard open**": Row("/submit", "open"),
     '**await submit, stored, durability="process"**': Row("/submit_stored", "stored"),
     "**await submit, stored**": Row("/submit_stored", "power"),
 }
@@ -105,7 +109,7 @@ def application(name: str) -> Starlette:
         store = "sqlite:///jobs.db" + ("?durability=process" if name == "stored" else "")
         supervisor = Supervisor(store=store, functions=[stored_work])
     else:
-        supervisor = Supervisor()
+        supervisor = Supervisor(record=name == "record")
     middleware: list[Middleware] = []
     if name == "middleware":
         middleware.append(Middleware(SupervisorMiddleware, supervisor=supervisor))
@@ -116,7 +120,15 @@ def application(name: str) -> Starlette:
             yield {**state, "tasks": set()}
 
     handlers = (answer, background, task, submit_nowait, submit, submit_stored)
-    routes = [Route(f"/{handler.__name__}", handler) for handler in handlers]
+    routes: list[BaseRoute] = [Route(f"/{handler.__name__}", handler) for handler in handlers]
+    if name in ("metrics", "timings"):
+        from asyncworkers.integrations.prometheus import PrometheusMetrics
+
+        routes.append(
+            Mount("/metrics", PrometheusMetrics(supervisor, timings=name == "timings").app)
+        )
+    if name in ("closed", "open"):
+        routes.append(Mount("/dashboard", supervisor.dashboard(auth=None)))
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
 
 
@@ -127,9 +139,21 @@ def made() -> Starlette:
 
 @contextlib.contextmanager
 def beside(name: str, port: int) -> Generator[None]:
-    """What goes on beside the requests, while this application is measured."""
-    del name, port
-    yield
+    """What goes on beside the requests, while this application is measured: who looks at it."""
+    looked_at = {"metrics": "/metrics/", "timings": "/metrics/", "open": "/dashboard/api/live"}
+    if name not in looked_at:
+        yield
+        return
+    url = f"http://127.0.0.1:{port}{looked_at[name]}"
+    again = "; time.sleep(1)" if name != "open" else ""  # a stream of events stays open by itself
+    look = f"import time, urllib.request\nwhile True: urllib.request.urlopen({url!r}).read(){again}"
+    with subprocess.Popen([sys.executable, "-c", look]) as onlooker:
+        try:
+            yield
+            if onlooker.poll() is not None:
+                raise RuntimeError(f"who looks at {url} has ended")
+        finally:
+            onlooker.kill()
 
 
 @contextlib.contextmanager

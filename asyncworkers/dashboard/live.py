@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from asyncworkers import Job, JobNotFound, JobState, QueueStats, Supervisor, redact
@@ -148,8 +149,7 @@ class LiveSource:
         found: list[dict[str, Any]] = []
         note = None
         if wanted.state not in ENDED and self._supervisor.state in ("open", "draining", "failed"):
-            jobs = self._supervisor.iter_jobs(wanted.queue) if self._has(wanted.queue) else iter(())
-            for number, job in enumerate(jobs):
+            for number, job in enumerate(self._unfinished(wanted.queue)):
                 if number >= SCAN:
                     note = f"Only the first {SCAN:,} unfinished jobs were looked at."
                     break
@@ -165,6 +165,19 @@ class LiveSource:
                     if len(found) >= most:
                         break
         return found[skip:], note
+
+    def _unfinished(self, queue: str | None) -> Iterator[Job[Any]]:
+        """First the jobs that run, of all queues; then queue by queue those that wait."""
+        waiting: list[Iterator[Job[Any]]] = []
+        for declared in self._supervisor.queues:
+            if queue in (None, declared.name):
+                jobs = self._supervisor.iter_jobs(declared.name)
+                for job in jobs:
+                    if job.state is not JobState.RUNNING:
+                        waiting.append(itertools.chain((job,), jobs))
+                        break
+                    yield job
+        yield from itertools.chain.from_iterable(waiting)
 
     def _has(self, queue: str | None) -> bool:
         return queue is None or any(one.name == queue for one in self._supervisor.queues)

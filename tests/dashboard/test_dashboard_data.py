@@ -149,6 +149,28 @@ def test_a_delay_is_no_wait():
 
 
 @pytest.mark.asyncio
+async def test_what_runs_comes_first_of_all_queues():
+    """A list begins with what runs anywhere, however many wait on the first queue."""
+    gate = asyncio.Event()
+    async with Supervisor(1, queues=[Queue("web", 1)]) as supervisor:
+        source = LiveSource(supervisor)
+        for _ in range(3):
+            supervisor.submit_nowait(hold, gate)
+            supervisor.submit_nowait(hold.options(queue="web"), gate)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        listed = (await source.jobs(Wanted()))["jobs"]
+        assert [(one["state"], one["queue"]) for one in listed] == [
+            ("running", "default"),
+            ("running", "web"),
+            *[("queued", "default")] * 2,
+            *[("queued", "web")] * 2,
+        ]
+        assert len((await source.jobs(Wanted(queue="web")))["jobs"]) == 3
+        supervisor.cancel_all("enough")
+
+
+@pytest.mark.asyncio
 async def test_a_tick_looks_at_no_waiting_job():
     """What is made once a second does not ask for the jobs in line: their number changes nothing."""
     async with Supervisor(1, maxsize=None) as supervisor:
