@@ -97,13 +97,18 @@ async def drained(store):
             return done
 
 
+def table_for_effects(folder):
+    """Make the table into which children that work write rows of their own."""
+    with contextlib.closing(sqlite3.connect(folder / "jobs.db")) as connection:
+        connection.execute("CREATE TABLE effects (id TEXT)")
+
+
 async def test_fault_Q01_kills_at_random_lose_nothing(tmp_path):
     """Of four processes killed at any moment, no accepted job is lost and none settled twice; what
     jobs wrote in the commit that settled them is there once for each, and for no other.
     """
     dice = random.Random(4)
-    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection:
-        connection.execute("CREATE TABLE effects (id TEXT)")
+    table_for_effects(tmp_path)
     with Children(tmp_path) as children:
         crowd = [children.start(role) for role in ("submit", "work", "work", "submit")]
         for child in crowd:
@@ -219,6 +224,7 @@ async def test_a_submission_of_another_process_wakes_who_waits(tmp_path):
 
 async def test_fault_S05_many_processes_share_a_queue_without_a_double_lease(tmp_path):
     """Workers in several processes take each job once."""
+    table_for_effects(tmp_path)
     store = SqliteStore(tmp_path / "jobs.db", durability="process")
     await store.open()
     with Children(tmp_path) as children:
@@ -231,6 +237,7 @@ async def test_fault_S05_many_processes_share_a_queue_without_a_double_lease(tmp
             await store.find(Where(states=(JobState.QUEUED, JobState.RUNNING)), limit=1)
         ).records:
             await store.wait_ready(["nothing"], 0.05)
+            assert [child.poll() for child in crowd] == [None] * 4
         for child in crowd:
             children.kill(child)
         settled = Counter(ident for word, ident, _ in children.lines() if word == "settled")
