@@ -50,6 +50,7 @@ from asyncworkers._engine.report import (
     WorkerStats,
     backlog_everywhere,
     backlog_here,
+    health_asked,
     health_of,
     queue_stats,
     worker_stats,
@@ -968,14 +969,7 @@ class Supervisor:
         hub = None if self._intake is None else self._intake.hub
         if hub is None or self._state not in ("open", "draining") or hub.is_here():
             return health_of(self._state, hub)
-        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
-        try:
-            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
-            return answer.result(seconds)
-        except TimeoutError:
-            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
-        except RuntimeError:
-            return Health(False, False, ("its event loop was closed",))
+        return health_asked(lambda: health_of(self._state, hub), hub.loop, seconds)
 
     async def backlog(self) -> dict[str, Backlog]:
         """What every queue has to do, by name: how many jobs wait and how long the oldest has.
