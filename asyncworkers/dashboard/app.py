@@ -185,16 +185,18 @@ def _wanted(request: Request) -> Wanted:
     given = request.query_params
     state = given.get("state") or None
     if state is not None and state not in tuple(JobState):
-        raise Refused(422, "ValidationError", "state must be that of a job", on="state")
+        raise Refused(422, "ValidationError", "state must be that of a job", argument="state")
     for name in ("queue", "name", "tag"):
         if given.get(name) and not _is_name(given[name]):
-            raise Refused(422, "ValidationError", f"{name} must be 1 to 128 characters", on=name)
+            raise Refused(
+                422, "ValidationError", f"{name} must be 1 to 128 characters", argument=name
+            )
     after = given.get("after") or None
     number = None if after is None else after.removeprefix("here-")
     if number is not None and not (
         number.isascii() and number.isdecimal() and len(number) <= 15 and int(number) < FURTHEST
     ):
-        raise Refused(422, "ValidationError", "after must be what a list said", on="after")
+        raise Refused(422, "ValidationError", "after must be what a list said", argument="after")
     return Wanted(
         None if state is None else JobState(state),
         given.get("queue") or None,
@@ -212,7 +214,7 @@ def _is_name(text: str) -> bool:
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     action: str
     target: str
-    workers: int = 0
+    workers: int | None = None
 
 
 def _action(body: Any) -> Action:
@@ -225,11 +227,12 @@ def _action(body: Any) -> Action:
         _checks.job_id("target", asked.target)
         if verb in ("pause", "resume", "resize"):
             _checks.queue_name("target", asked.target)
-        _checks.whole("workers", asked.workers, 0, 1_000_000)
+        if asked.workers is not None or verb == "resize":
+            _checks.whole("workers", asked.workers, 0, 1_000_000)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
         message = _checks.printable(str(error))[:200]
         raise Refused(422, "ValidationError", message) from None
-    return Action(cast("Any", verb), asked.target, asked.workers)
+    return Action(cast("Any", verb), asked.target, asked.workers or 0)
 
 
 async def _live_and_die(receive: Receive, send: Send) -> None:

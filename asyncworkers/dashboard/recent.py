@@ -26,7 +26,8 @@ SAMPLES: Final = 500
 """Durations of each queue of which the percentiles are taken."""
 
 WAITING: Final = 10_000
-"""Jobs that wait whose time of submission is remembered; of more, the waits are not measured."""
+"""Unfinished jobs whose time of submission is remembered; of more, the oldest are forgotten: those in
+a store end in other processes, too, which nobody here is told of."""
 
 QUEUES: Final = 200
 """Queues of which durations are kept."""
@@ -165,13 +166,15 @@ class Recent:
     # ---- what happens
 
     def _job_submitted(self, event: events.JobSubmitted) -> None:
-        if len(self._submitted) < WAITING:
-            self._submitted[event.job_id] = event.at
+        submitted = self._submitted
+        if len(submitted) >= WAITING:
+            # Many at a time: a dict finds its oldest key slowly if each is removed.
+            for ident in tuple(itertools.islice(submitted, WAITING // 8)):
+                del submitted[ident]
+        submitted[event.job_id] = event.at
 
     def _attempt_started(self, event: events.AttemptStarted) -> None:
-        submitted = self._submitted.get(event.job_id)
-        if submitted is not None and event.attempt == 1:
-            self._sample(self._waits, event.queue, event.at - submitted)
+        self._sample(self._waits, event.queue, event.waited)
 
     def _attempt_ended(self, event: events.AttemptEnded) -> None:
         self._attempts.append(event)

@@ -91,7 +91,10 @@ def clamped(request: Request, name: str, default: float, low: float, high: float
         value = math.nan
     if math.isnan(value):
         raise Refused(
-            422, "ValidationError", f"{name} must be a number, not {_checks.shown(given)}", on=name
+            422,
+            "ValidationError",
+            f"{name} must be a number, not {_checks.shown(given)}",
+            argument=name,
         )
     return min(max(value, low), high)
 

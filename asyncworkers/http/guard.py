@@ -283,8 +283,8 @@ def _host_names(hosts: Iterable[str]) -> frozenset[str]:
 
 def _is_near(request: Request) -> bool:
     """Whether it was asked on this machine, by nobody else's order."""
-    passed_on = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-    if any(name in request.headers for name in passed_on):
+    passed_on = ("forwarded", "x-real-ip", "via")
+    if any(name in passed_on or name.startswith("x-forwarded-") for name in request.headers):
         return False
     return request.client is None or _is_loopback(request.client.host)
 

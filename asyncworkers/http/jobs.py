@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from asyncworkers import JobState, Supervisor, _checks
+from asyncworkers import Job, JobState, Supervisor, _checks
 from asyncworkers.errors import (
     DuplicateJob,
     JobNotFound,
@@ -200,17 +201,16 @@ class JobsApp:
     async def _store(self, function: Exposed, call: Any, key: str | None) -> tuple[Known, bool]:
         """The same in the store."""
         ident = new_id() if key is None else _id_of_key(function.name, key)
+        there: Job[Any] | None = None
         if key is not None:
-            try:
+            with contextlib.suppress(JobNotFound):
                 there = await self._supervisor.stored.get(ident)
-            except JobNotFound:
-                pass
-            else:
-                if there.args != call.args:
-                    raise _other_call()
-                return Known(there.id, function.name, there, stored=True), False
-        job = await self._supervisor.submit(call.with_id(ident))
-        return Known(job.id, function.name, job, stored=True), True
+        job = await self._supervisor.submit(call.with_id(ident)) if there is None else there
+        # Also one that came while this one was on its way to the store may have used the key.
+        is_its = key is not None and job.id == ident
+        if is_its and (job.args, job.kwargs) != (call.args, call.kwargs):
+            raise _other_call()
+        return Known(job.id, function.name, job, stored=True), there is None
 
     async def _find(self, ident: str) -> Known:
         """The job of this id, as it stands now; raises Refused (404)."""

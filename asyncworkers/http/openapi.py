@@ -81,7 +81,15 @@ def describe(
         "asyncworkers.Failure": FAILURE,
         "asyncworkers.Error": {
             "type": "object",
-            "properties": {"error": _ref("asyncworkers.Failure")},
+            "properties": {
+                "error": {
+                    "allOf": [_ref("asyncworkers.Failure")],
+                    "properties": {
+                        "argument": {**_TEXT, "description": "What is wrong of what was sent."},
+                        "id": {**_TEXT, "description": "The job that is in the way."},
+                    },
+                }
+            },
             "required": ["error"],
         },
     }

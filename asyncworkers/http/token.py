@@ -41,7 +41,7 @@ class Token:
     `POST session` for a cookie that no script can read and no other site can use. The cookie is
     derived from the secret, which it does not tell, and ends after 12 hours. Secrets are compared in
     constant time, and an address that presents ten wrong ones in a minute is not listened to for
-    the rest of it.
+    the rest of it; browsers there that have signed in are, for nobody can guess their cookies.
     """
 
     def __init__(self, secret: str | None = None) -> None:
@@ -77,16 +77,17 @@ class Token:
 
         Raises Refused (429) if its address has presented too many wrong ones.
         """
-        header = request.headers.get("authorization")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         cookie = request.cookies.get(self._cookie(request))
-        if header is None and cookie is None:
-            return False
-        self._check_tries(request)
-        scheme, _, given = (header or "").partition(" ")
-        if header is not None and scheme.lower() == "bearer":
+        if scheme.lower() == "bearer":
+            self._check_tries(request)
             right = hmac.compare_digest(given.strip().encode(), self._secret)
+        elif cookie is None:
+            return False
         else:
-            right = cookie is not None and self._is_session(cookie)
+            right = self._is_session(cookie)
+            if not right:
+                self._check_tries(request)
         if not right:
             self._count_wrong(request)
         return right

@@ -62,36 +62,27 @@ class SupervisorMiddleware:
             await self.app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-        watch: asyncio.Task[None] | None = None
-        limit = asyncio.timeout(None)
+        end = _End(self.supervisor)
 
         async def sending(message: Message) -> None:
-            nonlocal started, watch
-            if message["type"] == "http.response.start":
-                started = True
-                if _is_event_stream(message) and self.supervisor.state != "new":
-                    watch = asyncio.create_task(self._end_with_the_drain(limit))
+            end.note(message)
             await send(message)
 
         try:
-            async with limit:
-                await self.app(scope, receive, sending)
+            async with end.limit:
+                try:
+                    await self.app(scope, receive, sending)
+                finally:
+                    end.settle()
         except TimeoutError:
-            if not limit.expired():
+            if not end.limit.expired():
                 raise
-            await send({"type": "http.response.body", "body": b""})
+            if not end.sent:
+                await send({"type": "http.response.body", "body": b""})
         except REFUSALS as error:
-            if started:
+            if end.started:
                 raise
             await _send_refusal("http", error, self.retry_after, send)
-        finally:
-            if watch is not None:
-                watch.cancel()
-
-    async def _end_with_the_drain(self, limit: asyncio.Timeout) -> None:
-        await self.supervisor.wait_draining()
-        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted = False
@@ -109,6 +100,42 @@ class SupervisorMiddleware:
             else:
                 refusal(error)  # raises it if it is none
                 await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+
+
+class _End:
+    """Notes how far an answer is, and ends a stream of events, by its `limit`, when the drain begins.
+
+    Only until its last message is sent: what its handler does then holds up no connection.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.started = False
+        self.sent = False
+        self.limit = asyncio.timeout(None)
+        self._supervisor = supervisor
+        self._watch: asyncio.Task[None] | None = None
+
+    def note(self, message: Message) -> None:
+        """This is about to be sent."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            if _is_event_stream(message) and self._supervisor.state != "new":
+                self._watch = asyncio.create_task(self._come())
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.sent = True
+            self.settle()
+
+    def settle(self) -> None:
+        """It need not be ended any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+            if not self.limit.expired():
+                self.limit.reschedule(None)
+
+    async def _come(self) -> None:
+        await self._supervisor.wait_draining()
+        self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _is_event_stream(start: Message) -> bool:

@@ -11,6 +11,8 @@ from asyncworkers import JobState, Queue, Retry, Supervisor, job
 from asyncworkers.dashboard import Dashboard, LiveSource, StoreSource
 from asyncworkers.dashboard.data import SCAN, Action, Refusal, Wanted, clean, percentiles
 from asyncworkers.dashboard.rates import BARS, Rates
+from asyncworkers.dashboard.recent import WAITING, Recent
+from asyncworkers.events import AttemptStarted, JobSettled, JobSubmitted
 from asyncworkers.secret import Secret
 from asyncworkers.store.protocol import Submission
 from asyncworkers.store.sqlite import SqliteStore
@@ -121,6 +123,29 @@ async def test_pages_filters_and_the_bound_on_what_is_looked_at():
         assert page["jobs"] == []
         assert "first 20,000" in page["note"]
         supervisor.cancel_all("enough")
+
+
+def test_jobs_that_end_elsewhere_do_not_crowd_out_the_others():
+    """Of jobs that are submitted here and end in another process nothing more is heard: what is
+    remembered of them is bounded, and those that come after them are known all the same.
+    """
+    recent = Recent(lambda at: at)
+    for number in range(2 * WAITING):
+        recent(JobSubmitted(float(number), f"far-{number}", "far", "stored", ()))
+    assert len(recent._submitted) <= WAITING
+    recent(JobSubmitted(50_000.0, "here", "add", "default", ()))
+    recent(JobSettled(50_001.0, "here", "add", "default", (), 1, "succeeded"))
+    (ended,) = recent.ended()
+    assert ended["submitted"] == 50_000.0
+
+
+def test_a_delay_is_no_wait():
+    """How long jobs waited is how long they could have run and did not, in every attempt."""
+    recent = Recent(lambda at: at)
+    recent(JobSubmitted(0.0, "one", "add", "default", ()))
+    recent(AttemptStarted(60.5, "one", "add", "default", (), 1, 1, 0.5))
+    recent(AttemptStarted(99.0, "one", "add", "default", (), 2, 1, 0.25))
+    assert recent.times("default")["wait"] == {"p50": 0.25, "p95": 0.5, "p99": 0.5}
 
 
 @pytest.mark.asyncio
@@ -253,6 +278,8 @@ async def test_actions_say_what_was_done_or_why_not():
         for body in ([], {"action": "pause"}, {"action": 1, "target": "default"}, "x"):
             assert (await ask(board, "/api/act", body=body)).status == 422
         assert (await act("resize", "default", workers=-1)).status == 422
+        nothing_said = {"action": "resize", "target": "default"}  # would stop the queue
+        assert (await ask(board, "/api/act", body=nothing_said)).status == 422
         assert (await act("resize", "default", workers=2, more=1)).status == 422
         assert (await ask(board, "/api/jobs", body={})).status == 404
         for query in ("state=odd", "after=x", "after=here-", "after=-1", "queue=%00", "limit=x"):

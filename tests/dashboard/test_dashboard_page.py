@@ -262,6 +262,22 @@ async def test_sign_in_with_the_token_of_the_address_or_by_hand():
 
 
 @pytest.mark.asyncio
+async def test_the_address_with_the_token_works_in_a_tab_that_is_open_already():
+    """Only what is behind the `#` changes then, so nothing is loaded by itself; the token leaves the
+    address all the same, signed in or not.
+    """
+    token = Token()
+    async with shop(auth=token) as at, browsing() as (page, _):
+        await page.goto(at.where)
+        await page.get_by_label("Token").wait_for()
+        for _ in range(2):
+            await page.goto(token.url(at.where))
+            await page.wait_for_function("location.hash === '#/'")
+            await is_live(page)
+            assert token.secret not in page.url
+
+
+@pytest.mark.asyncio
 async def test_nothing_comes_from_elsewhere():
     """Every request goes to the server itself, and the page works where there is no other network."""
     async with shop() as at, browsing() as (page, seen):

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))  # tests/notebook runs them
+STALLED = re.compile(r"the event loop (has been|was) stalled for ")
 
 
 def promised(program: Path) -> str:
@@ -25,7 +27,9 @@ def promised(program: Path) -> str:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_prints_what_it_promises(name, loop):
-    """The example's output is the one in its docstring, warnings are errors, stderr is empty."""
+    """The example's output is the one in its docstring, warnings are errors, stderr is empty; but
+    anything may stall for a moment on a crowded machine, and is told of then.
+    """
     result = subprocess.run(
         [sys.executable, "-W", "error", name],
         cwd=EXAMPLES,
@@ -35,7 +39,8 @@ def test_prints_what_it_promises(name, loop):
         timeout=60,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    complaints = [line for line in result.stderr.splitlines() if not STALLED.match(line)]
+    assert (result.returncode, complaints) == (0, [])
     assert result.stdout.strip() == promised(EXAMPLES / name)
 
 

@@ -83,6 +83,7 @@ def test_loopback_needs_no_auth(host: str) -> None:
         ("10.0.0.7", {}),
         ("not an address", {}),
         ("127.0.0.1", {"X-Forwarded-For": "10.0.0.7"}),
+        ("127.0.0.1", {"X-Forwarded-Proto": "https"}),
         ("127.0.0.1", {"Forwarded": "for=10.0.0.7"}),
         ("127.0.0.1", {"Via": "1.1 proxy"}),
     ],
@@ -277,6 +278,22 @@ def test_fault_V08_guessing_is_limited() -> None:
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     assert guesser.post("/session", json={"token": SECRET}, headers=OURS).status_code == 429
     assert other.get("/", headers=BEARER).status_code == 200
+
+
+def test_fault_V08_a_program_with_an_old_token_does_not_lock_browsers_out() -> None:
+    """What stands behind the same proxy, or on the same machine, and presents wrong tokens all the
+    time keeps nobody out who has signed in; a made-up cookie counts as a wrong token does.
+    """
+    app = Guard(echo, auth=Token(SECRET))
+    browser, program, forger = client(app), client(app), client(app)
+    assert browser.post("/session", json={"token": SECRET}, headers=OURS).status_code == 204
+    (name,) = browser.cookies
+    for _ in range(5):
+        assert program.get("/", headers={"Authorization": "Bearer old"}).status_code == 401
+        assert forger.get("/", headers={"Cookie": f"{name}=9999999999.x"}).status_code == 401
+    assert program.get("/", headers=BEARER).status_code == 429
+    assert forger.get("/", headers={"Cookie": f"{name}=9999999999.x"}).status_code == 429
+    assert browser.get("/").status_code == 200
 
 
 def test_fault_V08_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,8 @@ def test_arguments_are_described_by_their_annotations() -> None:
     schemas = document["components"]["schemas"]
     assert {"Node", "Inner", "asyncworkers.Job", "asyncworkers.Error", "Error"} <= set(schemas)
     assert schemas["Error"]["properties"] == {"code": {"type": "integer"}}
+    error = schemas["asyncworkers.Error"]["properties"]["error"]
+    assert set(error["properties"]) == {"argument", "id"}
 
 
 def references(part: Any) -> set[str]:

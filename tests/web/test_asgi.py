@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from asgi_client import Answer, Client, living
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
@@ -222,6 +223,62 @@ async def test_a_stream_that_ends_by_itself_leaves_nothing_behind() -> None:
         await SupervisorMiddleware(app, supervisor)({"type": "http"}, None, Answer().send)
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == before
+
+
+async def test_what_a_handler_does_after_its_stream_is_not_cut_off() -> None:
+    """A stream that has ended when the drain begins is answered: what its handler still has to do,
+    background tasks say, is done, and nothing more is sent, which servers take for an error.
+    """
+    supervisor = Supervisor()
+    done: list[str] = []
+
+    async def afterwards() -> None:
+        await supervisor.drain()
+        for _ in range(10):  # turns of the loop, in which it would be cancelled
+            await asyncio.sleep(0)
+        done.append("afterwards")
+
+    async def stream(request: Request) -> StreamingResponse:
+        async def one() -> AsyncIterator[str]:
+            yield "data: 1\n\n"
+
+        return StreamingResponse(
+            one(), media_type="text/event-stream", background=BackgroundTask(afterwards)
+        )
+
+    app = Starlette(
+        routes=[Route("/", stream)],
+        middleware=[Middleware(SupervisorMiddleware, supervisor=supervisor)],
+        lifespan=supervisor.lifespan,
+    )
+    async with living(app) as client:
+        answer = await client.get("/")
+        assert done == ["afterwards"]
+        assert [message.get("more_body", False) for message in answer.sent[1:]] == [True, False]
+
+
+async def test_a_stream_that_ends_while_it_is_told_to_ends_once() -> None:
+    """The last message that a handler sends when it is cancelled is the last there is."""
+    supervisor = Supervisor()
+    answer = Answer()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await send({"type": "http.response.body", "body": b"data: end\n\n"})
+
+    async with supervisor:
+        serving = asyncio.create_task(
+            SupervisorMiddleware(app, supervisor)({"type": "http"}, None, answer.send)
+        )
+        await answer.until(1)
+        await supervisor.drain()
+        await serving
+    assert answer.body == "data: end\n\n"
+    assert len(answer.sent) == 2
 
 
 async def test_a_lifespan_for_those_that_have_none() -> None:

@@ -249,7 +249,7 @@ class Views:
             policies.priority, policies.tags = record.priority, tuple(record.tags)
             function = _nothing if listed is None else listed.function
             order = Order(self.shelf(record.queue), policies, function)
-            made: Job[Any] = JobView(order, _arguments(listed, record), None, None, 0.0)
+            made: Job[Any] = JobView(order, *_arguments(listed, record), None, 0.0)
             view = made
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
@@ -545,13 +545,16 @@ def _progress(text: str | None) -> Progress | None:
     return Progress(done, total, message)
 
 
-def _arguments(listed: Listed | None, record: StoredJob) -> tuple[Any, ...]:
+def _arguments(
+    listed: Listed | None, record: StoredJob
+) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
     if listed is None:
-        return ()
+        return (), None
     try:
-        return tuple(listed.codec.decode_arguments(record.args)[0])
+        args, kwargs = listed.codec.decode_arguments(record.args)
     except Exception:  # what is stored does not fit any more
-        return ()
+        return (), None
+    return tuple(args), kwargs or None
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> Any:

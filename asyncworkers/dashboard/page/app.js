@@ -25,7 +25,16 @@ function open(name) {
 
 const TITLES = { overview: "Overview", jobs: "Jobs", job: "Job", workers: "Workers" };
 
+const TOKEN = /^#token=([\x21-\x7e]+)$/;
+
+// Somebody opens the address with the token in a tab that shows this page already, to sign in again say:
+// nothing is loaded then.
+addEventListener("hashchange", () => {
+  if (TOKEN.test(location.hash)) location.reload();
+});
+
 async function route(first) {
+  if (TOKEN.test(location.hash)) return;
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [name, ...rest] = path.split("/");
   const chosen = name === "" ? "overview" : name;
@@ -71,7 +80,7 @@ async function signIn(token) {
 }
 
 async function begin() {
-  const given = /^#token=([\x21-\x7e]+)$/.exec(location.hash);
+  const given = TOKEN.exec(location.hash);
   if (given) {
     history.replaceState(null, "", "#/");  // it should stand in no history
     try {
