@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from os import PathLike, fspath
+from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 from asyncworkers import _checks
@@ -32,12 +33,15 @@ class Plot:
     def __init__(self, figure: Any) -> None:
         self.figure = figure
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write a picture: `.png`, `.svg`, `.pdf` and what else matplotlib knows by its ending.
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write a picture, and return its path: `.png`, `.svg`, `.pdf` and what else matplotlib knows
+        by its ending.
 
         Raises ValueError for another ending, OSError if the file cannot be written.
         """
-        self.figure.savefig(fspath(path))
+        place = Path(path)
+        self.figure.savefig(place)
+        return place
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()

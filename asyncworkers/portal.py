@@ -50,6 +50,7 @@ from asyncworkers import (
     SupervisorClosed,
     WrongLoop,
     WrongProcess,
+    _checks,
     run,
 )
 
@@ -141,7 +142,7 @@ class Portal:
             if home.pid != os.getpid():
                 return  # what ends a forked child goes on its way, and nothing is closed there
             home.cancel("the portal was left with an exception")
-        home.close(None)
+        home.close(None if error is None else 0.0)
 
     def __del__(self) -> None:
         home: _Home | None = getattr(self, "_home", None)
@@ -257,12 +258,17 @@ class Portal:
     # ---- and its ends
 
     def result(self, job: Job[T], /) -> T:
-        """The job's value, or raise what it failed with: `await job`. An interrupt leaves it running."""
-        return self.run(_await, job)
+        """The job's value, or raise what it failed with: `await job`. An interrupt leaves it running.
+
+        Raises TypeError for what is no job.
+        """
+        return self.run(_await, _job(job))
 
     def wait(self, job: Job[Any], /, timeout: float | None = None) -> Outcome:
-        """As `await job.wait(timeout)`. Raises TimeoutError if it has not ended by then."""
-        return self.run(job.wait, timeout)
+        """As `await job.wait(timeout)`. Raises TimeoutError if it has not ended by then, TypeError for
+        what is no job.
+        """
+        return self.run(_job(job).wait, timeout)
 
     def cancel(self, job: Job[Any] | str, reason: str = "cancel() was called") -> bool:
         """As `supervisor.cancel(job, reason)`. Raises what that raises."""
@@ -279,8 +285,11 @@ class Portal:
         return the value: `portal.run(portal.supervisor.drain, 5)`.
 
         Raises what it raises; SupervisorClosed unless the portal is open, WrongLoop in the loop's
-        own thread, where waiting would stop everything, WrongProcess in a forked child.
+        own thread, where waiting would stop everything, WrongProcess in a forked child, TypeError
+        for what is no function.
         """
+        if not callable(function):
+            raise TypeError(f"function must be callable, not {_checks.shown(function)}")
         return _waited(self._opened().start(function, *args, **kwargs))
 
     def _opened(self) -> _Home:
@@ -355,6 +364,7 @@ class _Home:
         self._leaving: Future[float | timedelta | None] = Future()
         self._left: Future[DrainReport] = Future()
         self._awaited: set[Future[Any]] = set()
+        self._hurrying: asyncio.Future[DrainReport] | None = None
         self._thread = threading.Thread(
             target=self._serve, name=f"asyncworkers-{supervisor.name}-portal", daemon=True
         )
@@ -403,6 +413,7 @@ class _Home:
             raise SupervisorClosed("the portal was closed before it was open") from None
         except BaseException:
             self.cancel("closing the portal was interrupted")
+            self.soon(self._hurry)
             raise
         finally:
             self._thread.join()
@@ -488,6 +499,10 @@ class _Home:
             logger.warning("%r: %s; %d jobs are cancelled", self.supervisor, reason, len(jobs))
         self.supervisor.cancel_all(reason)
 
+    def _hurry(self) -> None:
+        """Wait no longer for jobs than the end of any supervisor does, whatever `close` was given."""
+        self._hurrying = asyncio.ensure_future(self.supervisor.drain(0))
+
 
 _open: set[_Home] = set()
 
@@ -514,6 +529,13 @@ async def _called(
         return await value if inspect.iscoroutine(value) else value
     except (SystemExit, KeyboardInterrupt) as error:
         return _Raised(error)
+
+
+def _job(given: Job[T]) -> Job[T]:
+    job: object = given
+    if not isinstance(job, Job):
+        raise TypeError(f"job must be a Job, not {_checks.shown(job)}")
+    return given
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

@@ -173,6 +173,10 @@ class Report(Record):
             parts.append(f"For want of room the chronicle left out: {left}.")
         return "\n\n".join(part for part in parts if part)
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """As IPython's prompt shows it: what `print` does, for the repr is one line of thousands."""
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         """As notebooks show it: the same figures as tables."""
         used = [queue for queue in self.queues if queue.submitted or queue.ended]

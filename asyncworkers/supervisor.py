@@ -36,9 +36,7 @@ from typing import (
     overload,
 )
 
-from asyncworkers import _checks, _html, events
-from asyncworkers._engine.attempt import Attempt
-from asyncworkers._engine.call_worker import Bridges
+from asyncworkers import _checks, _html, _premises, events
 from asyncworkers._engine.escorting import Escorting
 from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
@@ -52,25 +50,17 @@ from asyncworkers._engine.report import (
     WorkerStats,
     backlog_everywhere,
     backlog_here,
+    health_asked,
     health_of,
     queue_stats,
     worker_stats,
 )
 from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
 from asyncworkers._engine.watchdog import Watchdog
-from asyncworkers._engine.worker import hire
 from asyncworkers._log import log
 from asyncworkers._notebook import in_notebook, keep_awake
-from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
 from asyncworkers.bridge.steps import Heavy
-from asyncworkers.bridge.terms import (
-    STARTUP,
-    Terms,
-    has_gil,
-    kind_for_cpu,
-    packed_initializer,
-    usable_processors,
-)
+from asyncworkers.bridge.terms import usable_processors
 from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
@@ -183,8 +173,10 @@ class Supervisor:
         _checks.whole("processes", processes, 0, 10_000)
         if maxsize is not None:
             _checks.whole("maxsize", maxsize, 1, 2**63)
-        self._store = _store(store)
-        self._functions = tuple(map(_listed, _checks.iterable("functions", functions)))
+        self._store = _premises.store_maker(store)
+        self._functions = tuple(
+            map(_premises.listed_function, _checks.iterable("functions", functions))
+        )
         if self._store is not None:
             from asyncworkers._engine.stored.forms import listed  # what most never need
 
@@ -199,11 +191,11 @@ class Supervisor:
                 f"stall must be at least {LEAST_STALL} seconds, or None, not {_checks.shown(stall)}"
             )
         self._name = "supervisor" if name is None else _checks.queue_name("name", name)
-        self._chronicle = _chronicle(record)
+        self._chronicle = _premises.chronicle_of(record)
         self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
         for listener in _checks.iterable("listeners", listeners):
             self._listeners.add(listener)
-        self._declared = _declared(
+        self._declared = _premises.declared(
             workers, threads, processes, maxsize, _checks.iterable("queues", queues)
         )
         for queue in self._declared.values():
@@ -269,7 +261,7 @@ class Supervisor:
         )
         stored = self._store is not None
         queues = {
-            name: _memory_queue(hub, queue, stored=stored and queue.stored is not False)
+            name: _premises.memory_queue(hub, queue, stored=stored and queue.stored is not False)
             for name, queue in self._declared.items()
         }
         hub.queues = tuple(queues.values())
@@ -277,7 +269,13 @@ class Supervisor:
         hub.refresh()
         self._escort_in(hub)
         intake = Intake(hub, queues)
-        self._depot = None if self._store is None else await self._open_depot(intake, self._store())
+        self._depot = (
+            None
+            if self._store is None
+            else await _premises.open_depot(
+                intake, self._store(), self._functions, self._declared.values(), self._max_block
+            )
+        )
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         self._crashes.clear()
@@ -295,22 +293,6 @@ class Supervisor:
             keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
         self._emit(events.SupervisorStarted)
         return self
-
-    async def _open_depot(self, intake: Intake, store: Store) -> Depot:
-        """Open the store, or raise what it raises."""
-        from asyncworkers._engine.stored.depot import Depot
-        from asyncworkers._engine.stored.forms import listed
-        from asyncworkers._engine.stored.queue import StoredQueue
-
-        queues = [one for one in intake.queues.values() if isinstance(one, StoredQueue)]
-        functions = listed(self._functions)
-        declared = self._declared.values()
-        signed = {one.name: one.codec for one in declared if one.codec is not None}
-        depot = Depot(
-            intake.hub, store, functions, queues, intake.queue_for, self._max_block, signed
-        )
-        await depot.open()
-        return depot
 
     async def __aexit__(
         self,
@@ -987,14 +969,7 @@ class Supervisor:
         hub = None if self._intake is None else self._intake.hub
         if hub is None or self._state not in ("open", "draining") or hub.is_here():
             return health_of(self._state, hub)
-        answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
-        try:
-            hub.loop.call_soon_threadsafe(lambda: answer.set_result(health_of(self._state, hub)))
-            return answer.result(seconds)
-        except TimeoutError:
-            return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
-        except RuntimeError:
-            return Health(False, False, ("its event loop was closed",))
+        return health_asked(lambda: health_of(self._state, hub), hub.loop, seconds)
 
     async def backlog(self) -> dict[str, Backlog]:
         """What every queue has to do, by name: how many jobs wait and how long the oldest has.
@@ -1183,144 +1158,6 @@ def _tell_what_is_lost() -> None:
         if lost:
             named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
             log.warning("%r was never left; %d jobs are lost: %s", supervisor, len(lost), named)
-
-
-def _declared(
-    workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
-) -> dict[str, Queue]:
-    usual = {"loop": 100, "threads": threads}  # for the other kinds as many as processes
-    declared = {
-        "default": Queue("default", workers, maxsize=maxsize),
-        "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
-        "processes": Queue(
-            "processes", processes, kind=kind_for_cpu(gil=has_gil()), maxsize=maxsize
-        ),
-    }
-    given: set[str] = set()
-    for queue in more:
-        if not isinstance(queue, Queue):
-            raise TypeError(f"queues must hold Queue declarations, not {_checks.shown(queue)}")
-        if queue.name in given:
-            raise ValueError(f"queues declare {queue.name!r} twice")
-        given.add(queue.name)
-        if queue.workers is None:
-            queue = queue.replace(workers=usual.get(queue.kind, processes))  # noqa: PLW2901
-        declared[queue.name] = queue
-    return declared
-
-
-def _hire_children(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
-    """Hires the workers of a queue whose jobs run in processes; most supervisors never need it.
-
-    Raises NotSerializable if the queue's initializer cannot be pickled.
-    """
-    terms = Terms(
-        initializer=packed_initializer(queue.name, queue.initializer),
-        max_jobs=queue.max_jobs,
-        max_memory=queue.max_memory,
-        nice=queue.nice,
-        prints=queue.prints or "through",
-        startup=STARTUP if queue.startup is None else queue.startup,
-    )
-    hires: list[Callable[[MemoryQueue, int], Attempt]] = []
-
-    def hire(queue: MemoryQueue, number: int) -> Attempt:
-        if not hires:
-            from asyncworkers._engine.line_worker import Children
-
-            hires.append(Children(terms).hire)
-        return hires[0](queue, number)
-
-    return hire
-
-
-def _hire_for(hub: Hub, queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
-    """What hires the workers of a queue. A simulation has neither threads nor anything like it."""
-    if queue.kind == "loop":
-        return hire
-    if queue.kind == "processes" and not hub.clock.simulated:
-        return _hire_children(queue)
-
-    def make(number: int) -> Bridge:
-        if hub.clock.simulated:
-            return InlineBridge(queue.initializer)
-        if queue.bridge is None:
-            name = f"asyncworkers-{hub.name}-{queue.name}-{number}"
-            if queue.kind == "interpreters":
-                from asyncworkers.bridge.interpreter import InterpreterBridge
-
-                return InterpreterBridge(name)
-            return ThreadBridge(name)
-        bridge: object = queue.bridge()
-        if not isinstance(bridge, Bridge):
-            raise TypeError(f"Queue.bridge made no Bridge but {_checks.shown(bridge)}")
-        return bridge
-
-    return Bridges(make, STARTUP if queue.startup is None else queue.startup).hire
-
-
-def _memory_queue(hub: Hub, queue: Queue, *, stored: bool) -> MemoryQueue:
-    kind = MemoryQueue
-    if stored:
-        from asyncworkers._engine.stored.queue import StoredQueue  # what most never need
-
-        kind = StoredQueue
-    made = kind(
-        hub,
-        queue.name,
-        kind=queue.kind,
-        workers=cast("int", queue.workers),
-        maxsize=queue.maxsize,
-        isolation=queue.isolation,
-        unwind=queue.unwind,
-        ageing=queue.ageing,
-        hire=_hire_for(hub, queue),
-    )
-    made.may_chunk = queue.max_jobs is None
-    return made
-
-
-def _chronicle(given: Any) -> Chronicle | None:
-    """What records a run, if that is wanted."""
-    if given is False:
-        return None
-    from asyncworkers.chronicle import Chronicle  # what many never need
-
-    if given is True:
-        return Chronicle()
-    if not isinstance(given, Chronicle):
-        raise TypeError(f"record must be a bool or a Chronicle, not {_checks.shown(given)}")
-    return given
-
-
-def _store(given: Any) -> Callable[[], Store] | None:
-    """What makes the store, each time the supervisor is entered."""
-    if given is None:
-        return None
-    if isinstance(given, str):
-        from asyncworkers.store.address import make_store
-
-        make_store(given)  # what is wrong with the URL is said here
-        return lambda: make_store(given)
-    verbs = ("lease", "settle", "submit")
-    is_store = all(callable(getattr(given, verb, None)) for verb in verbs)
-    if is_store and not isinstance(given, type):  # a class of stores is what makes one
-        return lambda: cast("Store", given)
-    if callable(given):
-        return cast("Callable[[], Store]", given)
-    raise TypeError(
-        f"store must be a URL, a Store or a function that makes one, not {_checks.shown(given)}"
-    )
-
-
-def _listed(function: Any) -> JobFunction[..., Any]:
-    if isinstance(function, JobFunction):
-        return cast("JobFunction[..., Any]", function)
-    try:
-        return JobFunction(function, {})
-    except TypeError as error:
-        shown = _checks.shown(function)
-        raise TypeError(f"functions must hold functions, not {shown}: {error}") from None
 
 
 def _state(value: JobState | str) -> JobState:

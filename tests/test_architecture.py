@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(("bridge", "escort", "store"), 3),
     **dict.fromkeys(("_engine", "chronicle"), 4),
     **dict.fromkeys(("current", "logs", "progress", "queue", "report", "signals"), 5),
-    **dict.fromkeys(("embedding", "plot", "stored", "stream", "timeline"), 6),
+    **dict.fromkeys(("_premises", "embedding", "plot", "stored", "stream", "timeline"), 6),
     "supervisor": 7,
     "run": 8,
     "": 9,

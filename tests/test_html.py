@@ -213,6 +213,16 @@ async def test_a_stream() -> None:
         assert shown(stream) == "Stream, used, unordered"
 
 
+class Printer:
+    """What IPython hands to whatever it shows at a prompt."""
+
+    said = ""
+
+    def text(self, text: str) -> None:
+        """Take what is to be shown."""
+        self.said += text
+
+
 @pytest.mark.allow_leaks  # matplotlib keeps its fonts open
 @pytest.mark.asyncio
 async def test_a_report_a_timeline_and_a_plot(tmp_path: Path) -> None:
@@ -233,12 +243,15 @@ async def test_a_report_a_timeline_and_a_plot(tmp_path: Path) -> None:
     assert "ValueError 2 ValueError: <script>" in text
     assert SAFE in report._repr_html_()
     assert "Not recorded" not in text
+    printer = Printer()
+    report._repr_pretty_(printer, False)
+    assert printer.said == str(report)
     assert "timeline.save" in shown(timeline)
     data = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', timeline._repr_html_())
     assert data is not None
     assert base64.b64decode(data[1]).startswith(b"<svg")
     assert plot._repr_png_().startswith(b"\x89PNG")
-    plot.save(tmp_path / "run.svg")
+    assert plot.save(tmp_path / "run.svg") == tmp_path / "run.svg"
     drawn = (tmp_path / "run.svg").read_text(encoding="utf-8")
     assert "default: median" in drawn
     assert repr(plot) == "<Plot of a run>"

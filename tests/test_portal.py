@@ -17,6 +17,7 @@ import pytest
 from asyncworkers import (
     Cancelled,
     JobCancelled,
+    Queue,
     Retry,
     Supervisor,
     SupervisorClosed,
@@ -337,8 +338,8 @@ def test_progress_of_a_map(portal: Portal, capsys: pytest.CaptureFixture[str]) -
     assert portal.map(double, range(3)).progress("doubling").all() == [0, 2, 4]
     assert list(portal.map(double, iter(range(3))).progress("again").outcomes())
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1].endswith("3/3")
-    assert lines[-1] == "again: 3"
+    assert "3/3, in " in lines[1]
+    assert lines[-1].startswith("again: 3, in ")
 
 
 # ---- its life
@@ -370,6 +371,68 @@ def test_leaving_with_an_error_cancels_every_job(loop: str) -> None:
             raise LookupError
     with pytest.raises(JobCancelled, match="left with an exception"):
         waiting.result()
+
+
+def stuck_portal() -> Portal:
+    """Return a portal whose blocking jobs may take an hour to notice that they are cancelled."""
+    return Portal(Supervisor(queues=[Queue("threads", 1, kind="threads", unwind=3600)]))
+
+
+@pytest.fixture
+def stuck() -> Iterator[threading.Event]:
+    """What a job waits for that hears of no cancelling; it comes in a minute, or after the test."""
+    comes = threading.Event()
+    timer = threading.Timer(60, comes.set)
+    timer.start()
+    with no_leaks(grace=5.0):
+        yield comes
+        timer.cancel()
+        timer.join()
+        comes.set()
+
+
+def test_leaving_with_an_error_does_not_wait_for_what_is_stuck(
+    loop: str, stuck: threading.Event
+) -> None:
+    """A block is left as fast as that of any supervisor, however long a queue lets jobs unwind."""
+    started = threading.Event()
+    with pytest.raises(LookupError), stuck_portal() as portal:
+        left = portal.submit(lambda: (started.set(), stuck.wait()))
+        assert started.wait(60)
+        raise LookupError
+    assert not stuck.is_set()
+    with pytest.raises(JobCancelled, match="left with an exception"):
+        left.result()
+
+
+def test_an_interrupt_at_the_end_does_not_wait_for_what_is_stuck(
+    loop: str, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever interrupts the closing of a portal is not kept by a job that hears of nothing."""
+    started = threading.Event()
+    portal = stuck_portal().open()
+    left = portal.submit(lambda: (started.set(), stuck.wait()))
+    assert started.wait(60)
+    monkeypatch.setattr("asyncworkers.portal._result", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        portal.close()
+    assert not stuck.is_set()
+    with pytest.raises(JobCancelled, match="closing the portal was interrupted"):
+        left.result()
+
+
+def _interrupted(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("wrong", [3, "an id", None])
+def test_what_is_no_job_or_function_is_refused(portal: Portal, wrong: Any) -> None:
+    """The error names the argument, where it was given."""
+    for use in (portal.result, portal.wait):
+        with pytest.raises(TypeError, match=f"^job must be a Job, not {wrong!r}"):
+            use(wrong)
+    with pytest.raises(TypeError, match=f"^function must be callable, not {wrong!r}"):
+        portal.run(wrong)
 
 
 def test_opened_and_closed_by_hand(loop: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from asyncworkers import _html
@@ -24,6 +26,7 @@ __all__ = [
     "WorkerStats",
     "backlog_everywhere",
     "backlog_here",
+    "health_asked",
     "health_of",
     "queue_stats",
     "worker_stats",
@@ -248,6 +251,20 @@ def health_of(state: str, hub: Hub | None) -> Health:
                     f"every thread of queue {queue.name!r} is held by an abandoned attempt"
                 )
     return Health(state != "failed", not reasons, tuple(reasons))
+
+
+def health_asked(
+    ask: Callable[[], Health], loop: asyncio.AbstractEventLoop, seconds: float
+) -> Health:
+    """The same, asked in another thread than the loop's, which has so many seconds to answer."""
+    answer: concurrent.futures.Future[Health] = concurrent.futures.Future()
+    try:
+        loop.call_soon_threadsafe(lambda: answer.set_result(ask()))
+        return answer.result(seconds)
+    except TimeoutError:
+        return Health(False, False, (f"its event loop has not answered for {seconds:g} s",))
+    except RuntimeError:
+        return Health(False, False, ("its event loop was closed",))
 
 
 class DrainReport(Record):

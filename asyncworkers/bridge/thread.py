@@ -67,7 +67,7 @@ class ThreadBridge(AbandoningBridge):
         try:
             return work.run()
         finally:
-            del work  # an error's traceback knows this frame, and a job must not be in a cycle with it
+            del work  # an error knows this frame, and a job must be in no cycle with its error
 
 
 def _deliver(future: asyncio.Future[End], end: End) -> None:

@@ -14,6 +14,6 @@ Three stages, each of them real work:
 
 Read `crawl.py` for the jobs, `supervised.py` for how they run side by side, `sequential.py` for
 the same without a supervisor. The rest makes the work (`catalog`, `render`, `site`, `analyze`),
-watches it (`diary`, `display`) and tells of it (`findings`, `report`, `ratio`,
-`timeline`).
+watches it (`diary`, `display`) and tells of it (`findings`, `report`, `ratio`, and
+`asyncworkers.timeline`, which draws what the diary holds).
 """

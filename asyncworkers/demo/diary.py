@@ -49,6 +49,9 @@ class Diary:
 
     Loops count their time on `time.monotonic`, so the supervisor's events and what is told by
     hand agree.
+
+    This is no `Chronicle`, for a run without a supervisor has none to compare with: attempts have the
+    words of the network here, and their subjects, which no event carries.
     """
 
     def __init__(self, run: Run) -> None:
