@@ -7,6 +7,7 @@ end, the figures and the events agree, no slot and no room is lost, nothing is l
 """
 
 import asyncio
+import contextlib
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -177,6 +178,14 @@ async def from_threads(supervisor: Supervisor, jobs: list[Job[Any]]) -> None:
         assert await asyncio.wrap_future(future) == number
 
 
+async def looks(supervisor: Supervisor, jobs: list[Job[Any]]) -> None:
+    """`backlog`, and `wait_draining` for as long as nobody drains."""
+    assert (await supervisor.backlog())["default"].workers == 2
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await supervisor.wait_draining()
+
+
 USES: tuple[Use, ...] = (
     submits,
     submits_many,
@@ -195,6 +204,7 @@ USES: tuple[Use, ...] = (
     leaves_a_stream,
     closes_a_stream,
     from_threads,
+    looks,
 )
 
 
@@ -211,12 +221,16 @@ def test_every_public_coroutine_is_used() -> None:
     assert found == {
         "Supervisor.__aenter__",
         "Supervisor.__aexit__",
+        "Supervisor.backlog",
         "Supervisor.call",
         "Supervisor.cleanup_ctx",
+        "Supervisor.close",
         "Supervisor.drain",
         "Supervisor.lifespan",
+        "Supervisor.open",
         "Supervisor.submit",
         "Supervisor.submit_many",
+        "Supervisor.wait_draining",
         "Job.wait",
         "Stream.__aenter__",
         "Stream.__aexit__",
@@ -442,6 +456,12 @@ def life(body: Body, way: str) -> Callable[[], Any]:
             elif way == "lifespan":
                 async with supervisor.lifespan():
                     await inside()
+            elif way == "open":
+                await supervisor.open()
+                try:
+                    await inside()
+                finally:
+                    await supervisor.close()
             else:
                 context = supervisor.cleanup_ctx(None)  # as aiohttp uses it
                 await anext(context)
@@ -473,7 +493,7 @@ async def works_again(supervisor: Supervisor) -> None:
     assert await supervisor.map(brief, range(3)) == [0, 1, 2]
 
 
-WAYS = ("async with", "lifespan", "cleanup_ctx")
+WAYS = ("async with", "lifespan", "cleanup_ctx", "open")
 
 
 @pytest.mark.parametrize("way", WAYS)
