@@ -249,7 +249,8 @@ class Views:
             policies.priority, policies.tags = record.priority, tuple(record.tags)
             function = _nothing if listed is None else listed.function
             order = Order(self.shelf(record.queue), policies, function)
-            made: Job[Any] = JobView(order, _arguments(listed, record), None, None, 0.0)
+            args, kwargs = _arguments(listed, record)
+            made: Job[Any] = JobView(order, args, kwargs or None, None, 0.0)
             view = made
             view._rare = Seen(record.id, listed)
             self._views[record.id] = view
@@ -545,13 +546,14 @@ def _progress(text: str | None) -> Progress | None:
     return Progress(done, total, message)
 
 
-def _arguments(listed: Listed | None, record: StoredJob) -> tuple[Any, ...]:
+def _arguments(listed: Listed | None, record: StoredJob) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if listed is None:
-        return ()
+        return (), {}
     try:
-        return tuple(listed.codec.decode_arguments(record.args)[0])
+        args, kwargs = listed.codec.decode_arguments(record.args)
     except Exception:  # what is stored does not fit any more
-        return ()
+        return (), {}
+    return tuple(args), kwargs
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> Any:
