@@ -102,6 +102,9 @@ __all__ = ["Supervisor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ESCORTS = ("submitted", "sent", "begun", "ended")
+"""What an escort must be able to do."""
+
 LEAST_STALL = 0.01
 """Seconds. To notice shorter ones the watchdog would have to look so often that it became one."""
 
@@ -1105,8 +1108,11 @@ class Supervisor:
     def escort(self, escort: Escort) -> Callable[[], None]:
         """Have every job accompanied from now on, as traces do; call what is returned to stop that.
 
-        One that raises is dropped, loudly. Raises ValueError if there is an escort already.
+        One that raises is dropped, loudly. Raises TypeError for what cannot do what an Escort does,
+        ValueError if there is an escort already.
         """
+        if not all(callable(getattr(escort, verb, None)) for verb in ESCORTS):
+            raise TypeError(f"escort must be an Escort, not {_checks.shown(escort)}")
         if self._escort is not None:
             raise ValueError(f"{self._escort!r} accompanies the jobs of {self!r} already")
         self._escort = escort

@@ -64,7 +64,10 @@ class ThreadBridge(AbandoningBridge):
 
     def _carry(self, work: Work) -> End:
         """Run the work, in the thread."""
-        return work.run()
+        try:
+            return work.run()
+        finally:
+            del work  # an error's traceback knows this frame, and a job must not be in a cycle with it
 
 
 def _deliver(future: asyncio.Future[End], end: End) -> None:

@@ -425,6 +425,15 @@ FUNCTION_NAME = name(r"[A-Za-z_][A-Za-z0-9_.:<>-]{0,127}")
 TEXT = Kind(lambda value: None if type(value) is str else TypeError)
 FLAG = Kind(lambda value: None if type(value) is bool else TypeError)
 CALLABLE = Kind(lambda value: None if callable(value) else TypeError)
+
+
+class _Escort:
+    """One that does nothing, which the corpus has none of: None stands for it."""
+
+    submitted = sent = begun = ended = staticmethod(lambda *_: {})
+
+
+ESCORT = Kind(lambda value: None if value is None else TypeError)
 KNOWN_QUEUE = Kind(
     lambda v: (
         QUEUE_NAME.judge(v) or (None if v in ("default", "threads", "processes") else ValueError)
@@ -445,6 +454,7 @@ SUPERVISOR = {
     "period": duration(zero=False),
     "stall": duration(least=0.01).or_none(),
     "listeners": Kind(_judge_listeners),
+    "record": FLAG,
     "name": QUEUE_NAME.or_none(),
 }
 QUEUE = {
@@ -556,6 +566,12 @@ def _shown(value: Any) -> str:
 # ---- completeness
 
 NOT_FOR_USERS = {
+    "Backlog": "made by backlog",
+    "Health": "made by health",
+    "HealthApp": "it takes a supervisor and nothing else, see test_health",
+    "Secret": "it takes any value",
+    "Subscription": "made by subscribe",
+    "WorkerStats": "made by workers",
     "Bridge": "derived from by users",
     "Call": "made by JobFunction.bind",
     "CancelCallback": "made by on_cancel",
@@ -577,7 +593,7 @@ NOT_FOR_USERS = {
     "TimedOut": "a fact, made by the engine",
     "Work": "made by the engine",
 }
-"""Classes whose constructor is not for users."""
+"""Classes whose constructor is not for users, or takes nothing that could be wrong."""
 
 USES = {
     "Supervisor": {
@@ -597,7 +613,15 @@ USES = {
         "drain": {"grace"},
         "lifespan": {"_app"},
         "cleanup_ctx": {"_app"},
+        "close": {"grace"},
         "listen": {"listener"},
+        "on_error": {"witness"},
+        "subscribe": {"limit"},
+        "escort": {"escort"},
+        "workers": {"most"},
+        "iter_jobs": {"queue"},
+        "health": {"patience"},
+        "dashboard": {"auth", "actions", "hosts", "every", "clients"},
         "using": {"what"},
     },
     "Job": {"cancel": {"reason"}, "wait": {"timeout"}},
@@ -649,6 +673,7 @@ def test_every_argument_is_in_the_tables() -> None:
     assert found.pop("JobCancelled") == {"message", "reason"}  # made by the engine
     assert found.pop("DuplicateJob") == {"message", "job_id"}
     assert found.pop("JobTimedOut") == {"message", "timeout"}
+    assert found.pop("SupervisorClosed") == {"message", "state"}
     assert found.pop("WorkerCrashed") == {"message", "status", "stderr"}
     assert found == USES
     assert _arguments(Supervisor) == SUPERVISOR.keys()
@@ -789,8 +814,38 @@ STEERED: dict[str, tuple[str, Kind, SteerUse]] = {
         lambda s, v: (s.supervisor.resize("default", v), s.supervisor.resize("default", 2)),
     ),
     "listen": ("listener", CALLABLE, lambda s, v: s.supervisor.listen(v)()),
+    "on_error": ("witness", CALLABLE, lambda s, v: s.supervisor.on_error(v)()),
+    "subscribe": ("limit", whole(1, 10_000_000), lambda s, v: s.supervisor.subscribe(v).close()),
+    "escort": ("escort", ESCORT, lambda s, v: _escorted(s, v)),
+    "workers": ("most", whole(0, 1_000_000), lambda s, v: s.supervisor.workers(v)),
+    "iter_jobs": ("queue", KNOWN_QUEUE.or_none(), lambda s, v: s.supervisor.iter_jobs(v)),
+    "health(patience=)": ("patience", duration(), lambda s, v: s.supervisor.health(patience=v)),
+    "dashboard(auth=)": (
+        "auth",
+        CALLABLE.or_none(),
+        lambda s, v: s.supervisor.dashboard(auth=v),
+    ),
+    "dashboard(actions=)": (
+        "actions",
+        FLAG,
+        lambda s, v: s.supervisor.dashboard(auth=None, actions=v),
+    ),
+    "dashboard(every=)": (
+        "every",
+        duration(zero=False),
+        lambda s, v: s.supervisor.dashboard(auth=None, every=v),
+    ),
+    "dashboard(clients=)": (
+        "clients",
+        whole(0, 10_000),
+        lambda s, v: s.supervisor.dashboard(auth=None, clients=v),
+    ),
     "Stream.progress(title=)": ("title", TEXT.or_none(), lambda s, v: _titled(s, v)),
 }
+
+
+def _escorted(scene: Scene, escort: Any) -> None:
+    scene.supervisor.escort(escort if escort is not None else _Escort())()
 
 
 def _and_resume(scene: Scene, queue: Any) -> None:
@@ -842,6 +897,7 @@ async def test_fault_B01_steering(caplog: Log, what: str) -> None:
 AWAITED: dict[str, tuple[str, Kind, Callable[[Scene, Any], Awaitable[Any]]]] = {
     "Job.wait": ("timeout", duration().or_none(), lambda s, v: s.held.wait(v)),
     "drain": ("grace", duration().or_none(), lambda s, v: s.supervisor.drain(v)),
+    "close": ("grace", duration().or_none(), lambda s, v: s.supervisor.close(v)),
     "Stream.reduce": ("function", CALLABLE, lambda s, v: _reduced(s, v)),
 }
 
