@@ -36,8 +36,12 @@ from asyncworkers.demo.records import (
 )
 from asyncworkers.demo.render import INDEX, render_batch, write_index
 from asyncworkers.demo.site import serving
+from asyncworkers.store.sqlite import SqliteStore
 
 __all__ = ["Progress", "progress", "work_durably"]
+
+ANY_NUMBER = 1_000_000
+"""Deaths that a job survives: here it is killed for fun, not because it kills."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS demo_run (conditions TEXT NOT NULL);
@@ -135,7 +139,10 @@ async def work_durably(run: Run, batches: list[Batch], store: Path) -> None:
         Queue("processes", settings.processes, kind="processes", stored=False),
     ]
     supervisor = Supervisor(
-        store=f"sqlite:///{store}", functions=[render_share, visit], queues=queues, grace=1.0
+        store=SqliteStore(store, losses=ANY_NUMBER),
+        functions=[render_share, visit],
+        queues=queues,
+        grace=1.0,
     )
     Here.supervisor, Here.run = supervisor, run
     with _opened(store) as connection:

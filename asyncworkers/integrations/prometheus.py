@@ -11,6 +11,7 @@ import asyncio
 import operator
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import CancelledError
 from typing import Any, Self, TypeAlias
 
 try:
@@ -180,7 +181,7 @@ class PrometheusMetrics:
         looking = self._look()
         try:
             asyncio.run_coroutine_threadsafe(looking, loop).result(PATIENCE)
-        except TimeoutError:
+        except (TimeoutError, CancelledError):  # it is busy, or ends this very moment
             pass
         except RuntimeError:  # it was closed this very moment
             looking.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,9 @@ from typing import Any, Literal
 
 from asyncworkers import Call, Job, JobFunction, JobState, Supervisor, _checks
 from asyncworkers._engine.clock import Clock
-from asyncworkers._engine.stored.forms import listed
 from asyncworkers.store.codec import FunctionCodec
 from asyncworkers.store.memory import MemoryData, MemoryStore
-from asyncworkers.store.protocol import Receipt, Settlement, Submission, Where
+from asyncworkers.store.protocol import CODEC, Receipt, Settlement, Submission, Where
 
 __all__ = ["LoopClock", "StoredJobs", "Submitted", "stored_jobs"]
 
@@ -100,7 +100,7 @@ class StoredJobs:
     def __init__(self, supervisor: Supervisor, store: MemoryStore) -> None:
         self.supervisor = supervisor
         self._store = store
-        self._codecs: dict[str, FunctionCodec] = {}
+        self._pickled: set[str] = set()
         self._all: list[Submitted] = []
 
     def submitted(
@@ -112,14 +112,8 @@ class StoredJobs:
         if function is None:
             return list(self._all)
         if isinstance(function, Call):
-            codec = self._codec(function.function)
-            same = codec.encode_arguments(function.args, function.kwargs)
-            return [
-                one
-                for one in self._all
-                if one.name == function.function.name
-                and codec.encode_arguments(one.args, one.kwargs) == same
-            ]
+            name = function.function.name
+            return [one for one in self._all if one.name == name and self._equal(function, one)]
         if not isinstance(function, JobFunction):
             raise TypeError(
                 "function must be a function made with @job, or a call of one: f.bind(x), not "
@@ -184,8 +178,11 @@ class StoredJobs:
     # ---- how
 
     def _note(self, one: Submission) -> None:
-        codec = self._codec_named(one.name)
-        args, kwargs = codec.decode_arguments(one.args)
+        depot: Any = self.supervisor._depot
+        known = depot.listed_for(depot.functions[one.name], one.queue, one.id, one.codec)
+        args, kwargs = known.codec.decode_arguments(one.args)
+        if one.codec != CODEC:
+            self._pickled.add(one.id)
         self._all.append(
             Submitted(
                 *(one.id, one.name, one.queue, tuple(args), kwargs),
@@ -193,15 +190,16 @@ class StoredJobs:
             )
         )
 
-    def _codec_named(self, name: str) -> FunctionCodec:
-        if name not in self._codecs:
-            self._codecs = {
-                one.name: one.codec for one in listed(self.supervisor._functions).values()
-            }
-        return self._codecs[name]
-
-    def _codec(self, function: JobFunction[..., Any]) -> FunctionCodec:
-        return FunctionCodec(function.function, function.name)
+    def _equal(self, call: Call[Any], one: Submitted) -> bool:
+        """Whether they are written alike, so that (1, 2) is [1, 2]; pickled arguments are compared
+        themselves.
+        """
+        function = call.function.function
+        if one.id in self._pickled:
+            bind = inspect.signature(function).bind
+            return bind(*call.args, **call.kwargs) == bind(*one.args, **one.kwargs)
+        encode = FunctionCodec(function, one.name).encode_arguments
+        return encode(call.args, call.kwargs) == encode(one.args, one.kwargs)
 
     def _shown(self, function: JobFunction[..., Any] | Call[Any]) -> str:
         if isinstance(function, Call):

@@ -15,7 +15,7 @@ from asyncworkers.demo.records import DemoFailed, Settings
 
 def command(folder, *options):
     """Return the command line of a small run, of few requests at once."""
-    store, output = folder / "demo.db", folder / "output"
+    store, output = folder / "demo #1 %20.db", folder / "output"
     small = ("--pages", "40", "--workers", "3", "--store", str(store), "--output", str(output))
     return [sys.executable, "-m", "asyncworkers", "demo", *small, *options]
 
@@ -23,7 +23,7 @@ def command(folder, *options):
 def visited(folder):
     """Return how many addresses the file has."""
     with contextlib.suppress(sqlite3.OperationalError):
-        with contextlib.closing(sqlite3.connect(folder / "demo.db")) as connection:
+        with contextlib.closing(sqlite3.connect(folder / "demo #1 %20.db")) as connection:
             return connection.execute("SELECT count(*) FROM demo_visited").fetchone()[0]
     return 0
 
@@ -77,7 +77,7 @@ def test_ctrl_c_keeps_the_rest_in_the_store(tmp_path):
 
 def test_a_store_of_another_run_is_refused(tmp_path):
     """Other options mean other work: the file is left as it is."""
-    store = tmp_path / "demo.db"
+    store = tmp_path / "demo #1 %20.db"
     assert progress(Settings(tmp_path, pages=1), store) is None
     assert str(progress(Settings(tmp_path, pages=1), store)).startswith("0 modules rendered")
     with pytest.raises(DemoFailed, match="run with other options"):

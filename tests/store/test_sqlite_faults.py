@@ -22,7 +22,7 @@ from asyncworkers.errors import (
     WrongLoop,
 )
 from asyncworkers.job import JobState
-from asyncworkers.store import Settlement, Submission, Want, Where
+from asyncworkers.store import Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.clock import ManualClock
 from asyncworkers.store.sqlite import SqliteStore, schema
 from asyncworkers.store.sqlite.place import file_system
@@ -373,6 +373,36 @@ async def test_fault_S09_a_clock_that_is_wrong_by_an_hour(path):
         assert await store.settle([Settlement.complete(lease, "1")]) == [True]
 
 
+async def test_two_spellings_of_a_path_are_one_store(path, tmp_path):
+    """Workers of one process that spell the path differently do not take each other for dead, and
+    have one directory between them.
+    """
+    for number, link in enumerate((tmp_path / "folder", tmp_path / "link.db")):
+        link.symlink_to(tmp_path if number == 0 else path)
+        spelled = link / path.name if number == 0 else link
+        async with opened(path) as store:
+            other = SqliteStore(spelled)
+            await other.open({"f"})
+            try:
+                await store.submit([new(number)])
+                (lease,) = await take(store)
+                store.started(lease)
+                assert (await other.maintain()).recovered == 0
+                assert other._open._board.directory == store._open._board.directory
+                assert await store.settle([Settlement.complete(lease, "1")]) == [True]
+            finally:
+                await other.close()
+    assert not (tmp_path / "link.db-workers").exists()
+
+
+async def test_a_stray_file_in_the_directory_of_the_workers(path):
+    """What somebody else left beside the bells is no reason for a commit to be reported as failed."""
+    async with opened(path) as store:
+        (Path(f"{path}-workers") / "stray.bell").touch()
+        store._open._board.announce()
+        assert [receipt.outcome for receipt in await store.submit([new(1)])] == ["created"]
+
+
 async def test_fault_S10_a_submission_that_is_cancelled(path):
     """Whoever was cancelled does not know whether the job exists; asking again makes it once."""
     async with opened(path) as store:
@@ -581,6 +611,39 @@ async def test_history_is_bounded_by_number(path):
         clock.advance(61)
         store.renew()
         assert (await store.maintain()).pruned == 3
+
+
+async def test_what_is_too_much_is_forgotten_in_as_many_rounds_as_it_takes(path, monkeypatch):
+    """No round forgets more jobs, or more keys, than a call may change, and the next one goes on with
+    them at once: a store that fills faster than that in a minute does not grow without an end.
+    """
+    monkeypatch.setattr("asyncworkers.store.sqlite.transaction.LIMIT", 4)
+    async with opened(path, clock=ManualClock(), history=0) as store:
+        await store.submit([new(n, unique=Unique(f"key-{n}", "done", "return")) for n in range(10)])
+        for _ in range(3):
+            await store.settle([Settlement.complete(lease, "1") for lease in await take(store)])
+        assert [(await store.maintain()).pruned for _ in range(4)] == [4, 4, 2, 0]
+        keys = "SELECT count(*) FROM asyncworkers_keys"
+        assert await store._open.change(lambda tables: tables._value(keys)) == 0
+
+
+async def test_who_renews_does_not_wait_for_all_transactions(path):
+    """Of several transactions that were begun together each has its turn, and what others ask is done
+    in between: a worker's renewal is not kept waiting until the last one is over.
+    """
+    async with opened(path) as store:
+        effects = [store.transaction() for _ in range(3)]
+        await effects[0].wait_begun()
+        renewal = threading.Thread(target=store.renew)
+        renewal.start()
+        while not store._open.writer._gathered:
+            await asyncio.sleep(0)
+        effects[0].undo()
+        await effects[1].wait_begun()
+        renewal.join()
+        assert not effects[2].begun.done()
+        for effect in effects[1:]:
+            effect.undo()
 
 
 async def test_fault_S11_a_lease_looks_at_no_more_rows_than_it_takes(path):

@@ -49,6 +49,21 @@ async def began(diary, count=1):
         await asyncio.sleep(0.002)
 
 
+async def test_what_another_process_submitted_is_seen_with_all_its_arguments(place):
+    """A job that was read from the store has the keyword arguments too, not only the others."""
+
+    @job(name="mix")
+    async def mix(number: int, *, times: int = 1) -> int:
+        return number * times
+
+    async with place.supervisor([mix]) as supervisor:
+        ident = (await supervisor.submit(mix, 2, times=3)).id
+        assert await (await supervisor.stored.get(ident)) == 6
+    async with place.supervisor([mix]) as supervisor:
+        found = await supervisor.stored.get(ident)
+        assert (found.args, dict(found.kwargs)) == ((2,), {"times": 3})
+
+
 @pytest.mark.parametrize("function", [double, thread_double, cpu_double], ids=lambda f: f.name)
 async def test_a_stored_job_runs_and_gives_its_value(place, function):
     """A job is committed, runs on the loop, in a thread or in a process, and its value comes back."""

@@ -39,6 +39,17 @@ async def write(number: int, how: str = "") -> int:
     return number
 
 
+@job
+async def undone_by_a_conflict() -> None:
+    """Have SQLite itself undo everything, and go on as if nothing had happened."""
+    async with current_job().transaction() as connection:
+        await connection.execute("CREATE TABLE mine (number INTEGER PRIMARY KEY)")
+        await connection.execute("INSERT INTO mine VALUES (1)")
+        with contextlib.suppress(sqlite3.IntegrityError):
+            await connection.execute("INSERT OR ROLLBACK INTO mine VALUES (1)")
+        await connection.execute("INSERT INTO effects VALUES (1, 'alone')")
+
+
 @job(retry=Retry(3, on=KeyError, delay=0))
 async def write_at_last(number: int) -> int:
     """Write a row in each attempt, of which the third one succeeds."""
@@ -107,7 +118,7 @@ async def meddle(statement: str) -> None:
 FOLLOWERS: list = []
 ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
-    *(wait_for_itself, meddle),
+    *(wait_for_itself, meddle, undone_by_a_conflict),
 ]
 
 
@@ -211,6 +222,12 @@ async def test_what_a_stale_worker_wrote_is_undone(path):
         "ATTACH ':memory:' AS other",
         "UPDATE asyncworkers_jobs SET state = 3",
         "DELETE FROM asyncworkers_workers",
+        "DROP TABLE asyncworkers_queues",
+        "DROP INDEX asyncworkers_failed",
+        "ALTER TABLE asyncworkers_jobs ADD COLUMN mine TEXT",
+        "CREATE INDEX mine ON asyncworkers_jobs (args)",
+        "CREATE TRIGGER mine AFTER UPDATE ON ASYNCWORKERS_JOBS BEGIN SELECT 1; END",
+        "CREATE TEMP TRIGGER mine AFTER UPDATE ON main.asyncworkers_jobs BEGIN SELECT 1; END",
     ],
 )
 async def test_a_job_cannot_end_its_transaction_nor_change_our_tables(path, statement):
@@ -219,6 +236,16 @@ async def test_a_job_cannot_end_its_transaction_nor_change_our_tables(path, stat
         with pytest.raises(Exception, match=r"not authorized|prohibited"):
             await supervisor.call(meddle, statement)
         assert await supervisor.call(double, 1) == 2
+
+
+async def test_what_sqlite_rolled_back_is_over(path):
+    """A statement that undoes the whole transaction ends it: what comes after it is refused, instead
+    of being committed by itself, and the job fails.
+    """
+    async with supervised(f"sqlite:///{path}") as supervisor:
+        with pytest.raises(StoreUnavailable, match="rolled the transaction back"):
+            await supervisor.call(undone_by_a_conflict)
+        assert rows(path) == []
 
 
 async def test_waiting_for_the_store_that_it_holds_itself(path):
@@ -327,6 +354,12 @@ async def test_what_is_no_transaction_of_the_application(path, tmp_path):
             with pytest.raises(ValueError, match="no transaction open"):
                 await supervisor.using(connection).submit(double, 1)
         with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+            connection.execute("BEGIN")
+            with pytest.raises(ValueError, match="another file"):
+                await supervisor.using(connection).submit(double, 1)
+        with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+            connection.text_factory = bytes
+            connection.execute("ATTACH ? AS jobs", (str(path),))
             connection.execute("BEGIN")
             with pytest.raises(ValueError, match="another file"):
                 await supervisor.using(connection).submit(double, 1)

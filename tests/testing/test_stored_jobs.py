@@ -4,7 +4,16 @@ import asyncio
 
 import pytest
 
-from asyncworkers import JobState, NotSerializable, Queue, Retry, Supervisor, current_job, job
+from asyncworkers import (
+    JobState,
+    NotSerializable,
+    Queue,
+    Retry,
+    SignedPickle,
+    Supervisor,
+    current_job,
+    job,
+)
 from asyncworkers.testing import stored_jobs
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.virtual_time]
@@ -142,3 +151,21 @@ async def test_a_supervisor_without_a_store_needs_none_of_this():
         async with stored_jobs(SUPERVISOR):
             raise KeyError
     assert SUPERVISOR._store is own
+
+
+async def test_jobs_whose_arguments_are_pickled():
+    """A queue with a codec of its own works as in production, and its calls are found by their values."""
+
+    @job(name="fit", queue="models")
+    async def fit(points, *, degree=1):
+        return len(points) * degree
+
+    supervisor = Supervisor(
+        store="sqlite:////nowhere/at/all.db",
+        functions=[fit],
+        queues=[Queue("models", 1, codec=SignedPickle(b"k" * 32))],
+    )
+    async with stored_jobs(supervisor) as jobs:
+        assert await (await supervisor.submit(fit, {(1, 2), (3, 4)}, degree=2)) == 4
+        jobs.assert_submitted(fit.bind({(3, 4), (1, 2)}, degree=2), times=1)
+        jobs.assert_submitted(fit.bind({(1, 2)}), times=0)

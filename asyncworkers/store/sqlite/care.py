@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from asyncworkers.errors import StoreBusy, StoreUnavailable, StoreVersion
 from asyncworkers.store.sqlite import schema
 from asyncworkers.store.sqlite.place import Place
-from asyncworkers.store.sqlite.presence import examine
+from asyncworkers.store.sqlite.presence import directory_of, examine
 from asyncworkers.store.sqlite.records import STATES, checksum
 
 __all__ = ["Health", "check", "migrate", "vacuum", "version"]
@@ -81,7 +82,7 @@ def check(path: Path, *, quick: bool = False) -> Health:
         raise StoreUnavailable(f"there is no store in {path}")
     if found > schema.VERSION:
         raise _newer(path, found)
-    log = Path(f"{path}-wal")
+    log = Path(f"{os.path.realpath(path)}-wal")
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = ["and there are more"]
     return Health(
@@ -212,9 +213,10 @@ def _workers(connection: sqlite3.Connection, path: Path) -> tuple[int, int]:
         return 0, 0
     listed = connection.execute("SELECT json_group_array(worker) FROM asyncworkers_workers")
     alive = dead = 0
+    directory = directory_of(path)
     for worker in json.loads(listed.fetchone()[0]):
-        found = examine(Path(f"{path}-workers"), worker, overdue=False, restarted=False)
-        if found is None and (Path(f"{path}-workers") / f"{worker}.alive").exists():
+        found = examine(directory, worker, overdue=False, restarted=False)
+        if found is None and (directory / f"{worker}.alive").exists():
             alive += 1
         else:
             dead += 1

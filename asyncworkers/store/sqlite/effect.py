@@ -32,6 +32,11 @@ _Asked: TypeAlias = tuple[Callable[[sqlite3.Connection], Any], concurrent.future
 
 DENIED = {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH}
 WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+CHANGES = {
+    *(sqlite3.SQLITE_ALTER_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_DROP_INDEX),
+    *(sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_CREATE_TEMP_TRIGGER),
+}
+"""Those that name the table second."""
 
 
 class Connection:
@@ -211,6 +216,7 @@ class Effect:
                 future.set_exception(error)
             else:
                 future.set_result(answer)
+            self._end_if_undone(connection)
         if self._news is not None:
             self._tell(self._news)
 
@@ -246,6 +252,13 @@ class Effect:
         self._end(connection, StoreUnavailable("the transaction was committed with its job"))
         self._news = tables.news
         return True
+
+    def _end_if_undone(self, connection: sqlite3.Connection) -> None:
+        """End if SQLite has undone everything by itself, as at INSERT OR ROLLBACK, or when the disk is
+        full: what came after that would be committed at once, without the job.
+        """
+        if self._over is None and not connection.in_transaction:
+            self._end(connection, StoreUnavailable("SQLite rolled the transaction back"))
 
     def _end(self, connection: sqlite3.Connection, error: Exception) -> None:
         """Whatever was not committed is undone; whoever asks from now on gets this error."""
@@ -287,10 +300,11 @@ class Plain:
 def guard(connection: sqlite3.Connection, ours: Callable[[], bool]) -> None:
     """Refuse statements that would end the transaction, or change our tables, unless they are ours."""
 
-    def allows(action: int, first: str | None, *_: Any) -> int:
+    def allows(action: int, first: str | None, second: str | None, *_: Any) -> int:
         if ours():
             return sqlite3.SQLITE_OK
-        if action in DENIED or (action in WRITES and str(first).startswith("asyncworkers_")):
+        table = first if action in WRITES else second if action in CHANGES else None
+        if action in DENIED or str(table).lower().startswith("asyncworkers_"):
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
 

@@ -171,7 +171,7 @@ class Place:
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
         try:
-            return Path(f"{self.path}-wal").stat().st_size
+            return Path(f"{os.path.realpath(self.path)}-wal").stat().st_size
         except OSError:
             return 0
 

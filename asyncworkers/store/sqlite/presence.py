@@ -27,7 +27,7 @@ from typing import Final
 
 from asyncworkers.errors import StoreUnavailable
 
-__all__ = ["ENDED", "READY", "Board", "Dead", "Presence", "examine"]
+__all__ = ["ENDED", "READY", "Board", "Dead", "Presence", "directory_of", "examine"]
 
 READY: Final = 0
 """Waits for a job to lease."""
@@ -187,7 +187,7 @@ class Board:
     """Who waits for what, and the bells to wake them with."""
 
     def __init__(self, database: Path) -> None:
-        self.directory = Path(f"{database}-workers")
+        self.directory = directory_of(database)
         _make_private(self.directory)
         file = os.open(self.directory / "board", PRIVATE | os.O_CREAT, 0o600)
         try:
@@ -230,7 +230,8 @@ class Board:
                     os.close(self._bells.pop(worker))
 
     def _find_bells(self, me: int) -> None:
-        there = {int(path.stem): path for path in self.directory.glob("*.bell")}
+        bells = self.directory.glob("*.bell")
+        there = {int(path.stem): path for path in bells if path.stem.isdecimal()}
         for gone in self._bells.keys() - there.keys():
             os.close(self._bells.pop(gone))
         for worker in there.keys() - self._bells.keys() - {me}:
@@ -244,6 +245,13 @@ class Board:
             os.close(bell)
         self._bells.clear()
         self._map.close()
+
+
+def directory_of(database: Path) -> Path:
+    """The directory beside the file, however the path to it is spelled: two spellings must not make
+    two directories, nor strangers of two workers of one process.
+    """
+    return Path(f"{os.path.realpath(database)}-workers")
 
 
 def _flag(worker: int, what: int) -> int:

@@ -292,6 +292,7 @@ class _Open:
         self._pid = os.getpid()
         self._looked_at_file = 0.0
         self._counted = -COUNT_HISTORY
+        self._surplus: int | None = None  # ended jobs that the last round left to the next
         self._log_is_large = False
         self._writing: sqlite3.Connection | None = None
         self._effects: sqlite3.Connection | None = None
@@ -370,8 +371,8 @@ class _Open:
                 'execute("BEGIN IMMEDIATE") first, or something that writes'
             )
         for _, name, file in Plain(connection).execute("PRAGMA database_list").fetchall():
-            if str(name, "utf-8") if isinstance(name, bytes) else name == "main":
-                path = Path(str(file, "utf-8") if isinstance(file, bytes) else file or ".")
+            if name in ("main", b"main"):  # as text or as bytes, whatever their settings are
+                path = Path(os.fsdecode(file or "."))
                 if path.exists() and path.samefile(self._place.path):
                     return
         raise ValueError(f"connection is open on another file than {self._place.name}")
@@ -420,11 +421,12 @@ class _Open:
 
     async def maintain(self) -> Maintained:
         """A round of maintenance; counting all ended jobs is left to the reader."""
-        surplus = None
-        if self._clock.uptime() - self._counted >= COUNT_HISTORY:
+        if self._surplus is None and self._clock.uptime() - self._counted >= COUNT_HISTORY:
             self._counted = self._clock.uptime()
-            surplus = await self.read(lambda on: on.surplus(self._settings.history))
-        answer: Maintained = await self.write("maintain", surplus)
+            self._surplus = await self.read(lambda on: on.surplus(self._settings.history))
+        surplus, self._surplus = self._surplus, None
+        answer: Maintained
+        answer, self._surplus = await self.write("maintain", surplus)
         size = await self.read(lambda _: self._place.wal_size())
         if size < LARGE_LOG:
             self._log_is_large = False
@@ -611,9 +613,10 @@ class _Open:
                 case "change":
                     ask.answer = ask.items(tables)
                 case "maintain":
-                    ask.answer, dead = tables.maintain(
+                    done, dead, left = tables.maintain(
                         self._board.directory, self.presence.worker, ask.items
                     )
+                    ask.answer = done, left
                     after += [one.bury for one in dead]
                 case "renew":
                     ask.answer = self._renew(ask.items, after)
@@ -668,10 +671,13 @@ class _Open:
 
     def _tell(self, news: News) -> None:
         worker = self.presence.worker
-        if news.ready:
-            self._board.ring(worker, READY)
-        if news.ended:
-            self._board.ring(worker, ENDED)
+        try:
+            if news.ready:
+                self._board.ring(worker, READY)
+            if news.ended:
+                self._board.ring(worker, ENDED)
+        except OSError as error:  # it is committed, and whoever waits looks once a second anyway
+            log.failure("the other workers of the store could not be woken", error)
         if news.ready or news.ended or news.settled:
             with contextlib.suppress(RuntimeError):  # the loop may have been closed under us
                 self.loop.call_soon_threadsafe(self._spread, news)

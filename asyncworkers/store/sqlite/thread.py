@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from asyncio import AbstractEventLoop, Future
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class Ask:
 
 class Batches:
     """The thread. `work` gets all asks there are, and leaves an answer or an error in each; what it
-    returns is called when these have been delivered.
+    returns is called when these have been delivered, one at a time: what was asked meanwhile is not
+    kept waiting for all of them.
 
     `start` runs first, in the thread, and `stop` last; `deliver` is called on the loop with each
     batch that was worked off.
@@ -53,6 +55,7 @@ class Batches:
         self._start, self._work, self._stop, self._deliver = start, work, stop, deliver
         self._lock = threading.Lock()
         self._gathered: list[Ask] = []
+        self._after: deque[Callable[[], None]] = deque()
         self._wake = threading.Semaphore(0)
         self._roused = False
         self._closing = False
@@ -131,21 +134,24 @@ class Batches:
         while True:
             with self._lock:
                 asks, self._gathered = self._gathered, []
-                if not asks:
+                if not asks and not self._after:
                     self._roused = False
                     return not self._closing
-            after: Sequence[Callable[[], None]] = ()
-            try:
-                after = self._work(asks)
-            except BaseException as error:
-                for ask in asks:
-                    ask.error = error
+            if asks:
+                self._one_answer(asks)
+            if self._after:
+                self._after.popleft()()
+
+    def _one_answer(self, asks: Sequence[Ask]) -> None:
+        try:
+            self._after.extend(self._work(asks))
+        except BaseException as error:
             for ask in asks:
-                if ask.waiting is not None:
-                    ask.waiting.set()
-            self._tell(self._deliver, asks)
-            for act in after:
-                act()
+                ask.error = error
+        for ask in asks:
+            if ask.waiting is not None:
+                ask.waiting.set()
+        self._tell(self._deliver, asks)
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
         # If the loop was closed under us, nobody is left to be told.

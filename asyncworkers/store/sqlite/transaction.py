@@ -623,11 +623,12 @@ class Tables:
 
     def maintain(
         self, directory: Path, me: int, surplus: int | None
-    ) -> tuple[Maintained, list[Dead]]:
+    ) -> tuple[Maintained, list[Dead], int | None]:
         """Bring back the jobs of dead workers, expire, prune.
 
         `surplus`: how many ended jobs there are too many; None on most rounds, for it takes long
-        to count them. Answers also with whom to bury once this is committed.
+        to count them. Answers also with whom to bury once this is committed, and with the `surplus`
+        of the next round, if this one could not forget all.
         """
         done = Counter[str]()
         buried: list[Dead] = []
@@ -648,10 +649,11 @@ class Tables:
                 dead.let_go()
             raise
         done["expired"] = self.expire()
-        done["pruned"] = self._prune(surplus)
-        return Maintained(**done), buried
+        done["pruned"], left = self._prune(surplus)
+        return Maintained(**done), buried, left
 
-    def _prune(self, surplus: int | None) -> int:
+    def _prune(self, surplus: int | None) -> tuple[int, int | None]:
+        """How many jobs were forgotten, and the surplus that is left; None if there is no more to do."""
         before = self._connection.total_changes
         delete = (
             "DELETE FROM asyncworkers_jobs WHERE seq IN (SELECT seq FROM asyncworkers_jobs"
@@ -660,7 +662,7 @@ class Tables:
         self._execute(delete, (self.now, LIMIT))
         pruned = self._connection.total_changes - before
         if surplus is None:
-            return pruned
+            return pruned, None
         if surplus > pruned:
             self._execute(delete, (NEVER, min(surplus - pruned, LIMIT)))
             pruned = self._connection.total_changes - before
@@ -671,7 +673,9 @@ class Tables:
             f" LIMIT {LIMIT})",
             (self.now,),
         )
-        return pruned
+        keys = self._connection.total_changes - before - pruned
+        left = max(0, surplus - pruned)
+        return pruned, left if left or keys == LIMIT else None
 
     # ---- steering
 
