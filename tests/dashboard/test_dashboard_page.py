@@ -160,12 +160,32 @@ async def test_workers_and_how_far_they_are():
         assert seen.complaints == []
 
 
+async def listens_to_the_announcer(page):
+    """Keep all that a screen reader is told: the next message takes the place of the last one."""
+    await page.evaluate(
+        """() => {
+            const announcer = document.querySelector("#announcer");
+            window.told = [];
+            new MutationObserver(() => window.told.push(announcer.textContent)).observe(
+                announcer, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+
+
+async def is_told(page, text):
+    """Wait until a screen reader was told this."""
+    async with asyncio.timeout(60):
+        while not any(text in one for one in await page.evaluate("() => window.told")):
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.asyncio
 async def test_actions_by_keyboard_alone():
     """Pause, resume and resize a queue, cancel a job: with keys, each asked about and told."""
     async with shop(actions=True) as at, browsing() as (page, seen):
         await page.goto(at.where)
         await is_live(page)
+        await listens_to_the_announcer(page)
         await page.get_by_role("button", name="Pause shop").focus()
         await page.keyboard.press("Enter")
         await page.get_by_text("Start no more jobs of queue shop?").wait_for()
@@ -174,14 +194,12 @@ async def test_actions_by_keyboard_alone():
         await page.keyboard.press("Enter")  # the focus is back where it was
         await page.get_by_role("button", name="Pause", exact=True).focus()
         await page.keyboard.press("Enter")
-        await page.locator("#announcer", has_text="Queue shop is paused.").wait_for(
-            state="attached"
-        )
+        await is_told(page, "Queue shop is paused.")
         assert at.supervisor.stats().queues["shop"].paused
         resume = page.get_by_role("button", name="Resume shop")
         await resume.focus()
         await page.keyboard.press("Enter")
-        await page.locator("#announcer", has_text="goes on").wait_for(state="attached")
+        await is_told(page, "goes on")
         assert not at.supervisor.stats().queues["shop"].paused
         await page.get_by_role("button", name="Resize shop").focus()
         await page.keyboard.press("Enter")

@@ -92,8 +92,8 @@ def wait_for_file(started: str, awaited: str, *_: Any) -> str:
 def run_on(started: str, *_: Any) -> None:
     """Run for ever; what it does when interrupted can be seen in a file."""
     path = Path(started)
-    path.write_text(str(os.getpid()))
     try:
+        path.write_text(str(os.getpid()))
         time.sleep(600)
     finally:
         path.with_suffix(".unwound").write_text("yes")

@@ -200,7 +200,7 @@ async def test_fault_S08_a_migration_that_is_cut_short_changes_nothing(path):
 
 async def test_fault_S08_two_migrators(path):
     """Stores that are opened at the same time make the tables once."""
-    stores = [SqliteStore(path) for _ in range(4)]
+    stores = [SqliteStore(path, busy=60) for _ in range(4)]
     await asyncio.gather(*(store.open({"f"}) for store in stores))
     await stores[0].submit([new(1)])
     assert await stores[3].get(["job-1"]) != [None]
