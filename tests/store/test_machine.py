@@ -83,6 +83,7 @@ class Machine(RuleBasedStateMachine):
         self.tokens = {}
         self.began = set()
         self.settled = set()
+        self.held = ([], [])  # the leases of each worker's present life
         for worker in range(2):
             self.both(
                 worker, lambda store: store.open(("f", "g") if store in self.pairs[0] else ("f",))
@@ -117,11 +118,14 @@ class Machine(RuleBasedStateMachine):
             assert lease.token > self.tokens.get(lease.seq, 0), "a token did not grow"
             self.tokens[lease.seq] = lease.token
             assert not (lease.once and lease.seq in self.began), "a once job was given out again"
+        self.held[worker].extend(real)
         return multiple(*[(worker, *pair) for pair in zip(real, model, strict=True)])
 
     @rule(lease=leases)
     def begin(self, lease):
         worker, real, model = lease
+        if real not in self.held[worker]:
+            return  # a process that opens the store anew has none of its former leases
         if self.tokens[real.seq] == real.token and real not in self.settled:
             self.pairs[worker][0].started(real)
             self.pairs[worker][1].started(model)
@@ -197,6 +201,7 @@ class Machine(RuleBasedStateMachine):
     def reopen(self, worker):
         self.both(worker, lambda store: store.close())
         self.both(worker, lambda store: store.open(("f",)))
+        self.held[worker].clear()
 
     @rule()
     def restart(self):
