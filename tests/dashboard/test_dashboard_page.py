@@ -290,9 +290,7 @@ async def test_the_address_with_the_token_works_in_a_tab_that_is_open_already():
         await page.get_by_label("Token").wait_for()
         for _ in range(2):
             await page.goto(token.url(at.where))
-            async with asyncio.timeout(60):  # the page's policy lets nobody evaluate text in it
-                while await page.evaluate("() => location.hash") != "#/":
-                    await asyncio.sleep(0.02)
+            await page.wait_for_url(lambda url: url.endswith("#/"))
             await is_live(page)
             assert token.secret not in page.url
 
