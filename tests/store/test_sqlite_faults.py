@@ -24,7 +24,7 @@ from asyncworkers.errors import (
 from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.clock import ManualClock
-from asyncworkers.store.sqlite import SqliteStore, schema
+from asyncworkers.store.sqlite import SqliteStore, place, schema
 from asyncworkers.store.sqlite.place import file_system
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
@@ -200,12 +200,36 @@ async def test_fault_S08_a_migration_that_is_cut_short_changes_nothing(path):
 
 async def test_fault_S08_two_migrators(path):
     """Stores that are opened at the same time make the tables once."""
-    stores = [SqliteStore(path, busy=60) for _ in range(4)]
+    stores = [SqliteStore(path) for _ in range(4)]
     await asyncio.gather(*(store.open({"f"}) for store in stores))
     await stores[0].submit([new(1)])
     assert await stores[3].get(["job-1"]) != [None]
     for store in stores:
         await store.close()
+
+
+async def test_fault_S08_a_new_file_that_somebody_else_is_making_is_asked_for_again(
+    path, monkeypatch
+):
+    """SQLite refuses at once, without its time-out, who turns on the log while another one does."""
+    refused = []
+    connect = sqlite3.connect
+
+    class Refused(sqlite3.Connection):
+        def execute(self, statement, *values):
+            if "journal_mode" in statement and not refused:
+                refused.append(statement)
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(statement, *values)
+
+    monkeypatch.setattr(
+        place.sqlite3, "connect", lambda *some, **more: connect(*some, factory=Refused, **more)
+    )
+    async with opened(path) as store:
+        assert await store.get(["none"]) == [None]
+    assert refused
 
 
 async def test_an_applications_own_tables_may_be_in_the_file(path):

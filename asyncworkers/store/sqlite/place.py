@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import stat
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,6 +28,9 @@ __all__ = ["Durability", "Place"]
 Durability: TypeAlias = Literal["power", "process"]
 
 MAGIC = b"SQLite format 3\x00"
+
+ASK_AGAIN = 0.01
+"""Seconds until a file that another program has for itself is asked for again."""
 
 MOUNTS = Path("/proc/self/mountinfo")
 """Where the kernel says which file systems there are; elsewhere than on Linux nobody tells."""
@@ -147,7 +151,7 @@ class Place:
     def _set_up(self, connection: sqlite3.Connection, reading: bool) -> None:
         connection.text_factory = bytes
         execute = connection.execute
-        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        mode = self._to_wal(connection)
         if mode != b"wal":
             raise self._unavailable("SQLite cannot keep a write-ahead log there")
         execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
@@ -156,6 +160,20 @@ class Place:
         execute("PRAGMA trusted_schema = OFF")
         if reading:
             execute("PRAGMA query_only = ON")
+
+    def _to_wal(self, connection: sqlite3.Connection) -> bytes:
+        """Have the file keep a write-ahead log. Of several that do so to a new file at once, all but
+        one are refused at once: SQLite does not wait here, whatever its time-out. So ask again.
+        """
+        ends = time.monotonic() + self.busy
+        while True:
+            try:
+                mode: bytes = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                return mode
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                    raise
+            time.sleep(ASK_AGAIN)  # in a thread of the store's
 
     def check_identity(self) -> None:
         """Raise StoreChanged if the path no longer leads to the file that was opened."""
