@@ -117,9 +117,10 @@ class Place:
             page = int.from_bytes(head[16:18], "big")
             page = 65_536 if page == 1 else page
             pages = int.from_bytes(head[28:32], "big")
-            if len(head) < 100 or about.st_size < page * pages:
+            size = os.fstat(found).st_size  # after the head: somebody may be making the file now
+            if len(head) < 100 or size < page * pages:
                 raise StoreDamaged(
-                    f"{self.name} is cut off: {about.st_size} bytes of {page * pages}; "
+                    f"{self.name} is cut off: {size} bytes of {page * pages}; "
                     "it was left as it is"
                 )
         self._identity = (about.st_dev, about.st_ino)
