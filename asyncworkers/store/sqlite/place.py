@@ -120,8 +120,7 @@ class Place:
             size = os.fstat(found).st_size  # after the head: somebody may be making the file now
             if len(head) < 100 or size < page * pages:
                 raise StoreDamaged(
-                    f"{self.name} is cut off: {size} bytes of {page * pages}; "
-                    "it was left as it is"
+                    f"{self.name} is cut off: {size} bytes of {page * pages}; it was left as it is"
                 )
         self._identity = (about.st_dev, about.st_ino)
 
