@@ -23,7 +23,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from asyncworkers.store import Settlement, Submission, Want, Where
-from asyncworkers.store.clock import new_id
+from asyncworkers.store.clock import Ids
 from asyncworkers.store.codec import FunctionCodec
 from asyncworkers.store.memory import MemoryStore
 from asyncworkers.store.sqlite import SqliteStore
@@ -55,7 +55,7 @@ class Bench:
 
     def __init__(self, kind: str, directory: str, jobs: int) -> None:
         self.kind, self.directory, self.jobs = kind, Path(directory), jobs
-        self.dice = random.Random(1)
+        self.ids = Ids(time.time, random.Random(1))
         self.codec = FunctionCodec(fetch, "fetch")
 
     def store(self) -> Any:
@@ -68,7 +68,7 @@ class Bench:
     def new(self, number: int) -> Any:
 
         args = self.codec.encode_arguments(("https://example.org/", number), {})
-        return Submission(new_id(time.time(), self.dice), "default", "fetch", args)
+        return Submission(self.ids.new(), "default", "fetch", args)
 
     async def measure(self, row: str) -> float:
         store = self.store()

@@ -62,14 +62,14 @@ def test_a_secret_comes_back_from_a_store_as_it_was():
     args = (Secret(CANARY), Secret(date(2026, 1, 2)))
     kwargs = {"login": Login("a", Secret("b"))}
     text = CODEC.encode_arguments(args, kwargs)
-    assert CODEC.decode_arguments(text) == ([*args], kwargs)
+    assert CODEC.decode_arguments(text) == (args, kwargs)
     assert json.loads(text)[0][0] == {"secret": CANARY}
     assert CODEC.decode_result(CODEC.encode_result(Secret(3))) == Secret(3)
 
 
 def test_a_secret_may_be_written_by_somebody_else():
     """What carries no mark is taken for the value, so that a form on a page need not know of it."""
-    assert CODEC.decode_arguments(json.dumps([["a"], {}])) == ([Secret("a")], {})
+    assert CODEC.decode_arguments(json.dumps([["a"], {}])) == ((Secret("a"),), {})
 
 
 @pytest.mark.parametrize(

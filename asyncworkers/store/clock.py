@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ManualClock", "StoreClock", "SystemClock", "new_id"]
+__all__ = ["Ids", "ManualClock", "StoreClock", "SystemClock"]
 
 
 class StoreClock(Protocol):
@@ -95,9 +96,19 @@ def _boot_id() -> str:
         return ""
 
 
-def new_id(wall: float, dice: random.Random) -> str:
-    """Make a job id: 128 bits in 32 hex digits, in order of time to the millisecond.
+class Ids:
+    """Makes job ids: 128 bits in 32 hex digits, in order of time to the millisecond.
 
     80 of the bits are chance, so that ids made anywhere do not meet.
     """
-    return f"{int(wall * 1000) << 80 | dice.getrandbits(80):032x}"
+
+    def __init__(self, wall: Callable[[], float], dice: random.Random) -> None:
+        self._wall, self._bits = wall, dice.getrandbits
+        self._moment, self._head = -1, ""
+
+    def new(self) -> str:
+        """The next id."""
+        moment = int(self._wall() * 1000)
+        if moment != self._moment:
+            self._moment, self._head = moment, f"{moment:012x}"
+        return f"{self._head}{self._bits(80):020x}"

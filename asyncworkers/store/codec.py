@@ -161,7 +161,7 @@ class FunctionCodec:
                     self._named[parameter.name] = slot
                 self._required += parameter.default is parameter.empty
 
-    def _decoder_of_all(self) -> Callable[[bytes], Any] | None:
+    def _decoder_of_all(self) -> Callable[[bytes | str], Any] | None:
         """What decodes the usual call at once: all of its arguments there, none of them by name."""
         slots = self._positional
         plain = self._simple and self._required == len(slots) and self._rest is None
@@ -182,6 +182,14 @@ class FunctionCodec:
         fits = self._simple and not kwargs and self._required <= len(args) <= len(self._positional)
         if not fits:
             self._signature.bind(*args, **kwargs)
+        elif self._rest is None:
+            for slot, value in zip(self._positional, args, strict=False):
+                if type(value) not in slot.exact:
+                    break
+            else:
+                text = _short((args, kwargs))
+                if text is not None:
+                    return text
         slots = [*zip(self._slots(len(args)), args, strict=False)]
         slots += [(self._slot_named(name), value) for name, value in kwargs.items()]
         raw = self._encode([args, kwargs], slots, LARGEST_ARGUMENTS)
@@ -190,22 +198,23 @@ class FunctionCodec:
                 self._check(slot, value)
         return raw.decode("utf-8")
 
-    def decode_arguments(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+    def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a call, of the annotated types.
 
         Raises ArgumentsMismatch if they are not what the function takes (now).
         """
         raw = self._bounded(text, LARGEST_ARGUMENTS)
         if self._whole is not None:
-            with contextlib.suppress(Exception):  # what is wrong with it is found out below
-                return list(self._whole(raw)[0]), {}
+            try:
+                return self._whole(raw)[0], {}
+            except Exception:  # noqa: S110  what is wrong with it is found out below
+                pass
         try:
             args, kwargs = _envelope(raw)
         except msgspec.MsgspecError as error:
             raise ArgumentsMismatch(f"the stored arguments of {self.name!r} are broken") from error
-        found = [
-            self._decode(slot, one) for slot, one in zip(self._slots(len(args)), args, strict=False)
-        ]
+        slots = zip(self._slots(len(args)), args, strict=False)
+        found = tuple(self._decode(slot, one) for slot, one in slots)
         named = {name: self._decode(self._slot_named(name), one) for name, one in kwargs.items()}
         if not self._simple or named or not self._required <= len(args) <= len(self._positional):
             try:
@@ -235,6 +244,10 @@ class FunctionCodec:
 
     def encode_result(self, value: Any) -> str:
         """What the function returned as text; raises NotSerializable."""
+        if type(value) in self._result.exact:
+            text = _short(value)
+            if text is not None:
+                return text
         raw = self._encode(value, [(self._result, value)], LARGEST_RESULT)
         if type(value) not in self._result.exact:
             self._check(self._result, value)
@@ -293,13 +306,15 @@ class FunctionCodec:
             f"{_article(value)}: {_checks.printable(cause)}{slot.trouble}"
         )
 
-    def _bounded(self, text: str, largest: int) -> bytes:
+    def _bounded(self, text: str, largest: int) -> bytes | str:
+        if len(text) <= DEEPEST:
+            return text
         raw = text.encode("utf-8", "surrogatepass")
         if len(raw) > largest or too_deep(raw):
             raise ArgumentsMismatch(f"what is stored for {self.name!r} is too large or too deep")
         return raw
 
-    def _decode(self, slot: _Slot, raw: bytes | msgspec.Raw) -> Any:
+    def _decode(self, slot: _Slot, raw: bytes | str | msgspec.Raw) -> Any:
         try:
             return slot.decode(raw)
         except Exception as error:  # also what a class of the user's raises
@@ -312,7 +327,7 @@ class FunctionCodec:
 _read_envelope = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw]])
 
 
-def _envelope(raw: bytes) -> tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]:
+def _envelope(raw: bytes | str) -> tuple[list[msgspec.Raw], dict[str, msgspec.Raw]]:
     return _read_envelope.decode(raw)
 
 
@@ -387,6 +402,15 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def _short(value: Any) -> str | None:
+    """A value of exact types as text, if that is too short to be too large or too deep."""
+    try:
+        raw = _encode(value)
+    except Exception:  # the long way finds out what is wrong with it
+        return None
+    return raw.decode("utf-8") if len(raw) <= DEEPEST else None
 
 
 _encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode

@@ -32,7 +32,7 @@ class PickledCodec(FunctionCodec):
         self._signature.bind(*args, **kwargs)
         return self._sealed("arguments", (args, dict(kwargs)), LARGEST_ARGUMENTS)
 
-    def decode_arguments(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+    def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments; raises ArgumentsMismatch."""
         args, kwargs = self._opened("arguments", text, LARGEST_ARGUMENTS)
         try:
@@ -41,7 +41,7 @@ class PickledCodec(FunctionCodec):
             raise ArgumentsMismatch(
                 f"the stored arguments do not fit {self.name!r} (any more): {error}"
             ) from error
-        return list(args), kwargs
+        return args, kwargs
 
     def encode_result(self, value: Any) -> str:
         """What the function returned as text; raises NotSerializable."""

@@ -185,7 +185,7 @@ class StoredJobs:
             self._pickled.add(one.id)
         self._all.append(
             Submitted(
-                *(one.id, one.name, one.queue, tuple(args), kwargs),
+                *(one.id, one.name, one.queue, args, kwargs),
                 *(one.delay, one.priority, one.tags),
             )
         )

@@ -22,7 +22,7 @@ from rich.console import Console
 from asyncworkers import Queue, Retry, Supervisor, job
 from asyncworkers.cli import top
 from asyncworkers.events import LoopStalled
-from asyncworkers.store.clock import ManualClock, new_id
+from asyncworkers.store.clock import Ids, ManualClock
 from asyncworkers.store.protocol import Settlement, Submission, Want, error_text
 from asyncworkers.store.sqlite import SqliteStore
 from asyncworkers.testing import simulate
@@ -59,12 +59,13 @@ FORMAT = """\
 
 async def frame(path: Path) -> top.Frame:
     """Fill a store, and look at it as `top` does."""
-    clock, dice = ManualClock(), random.Random(4)
+    clock = ManualClock()
+    new = Ids(clock.wall, random.Random(4))
     store = SqliteStore(path, clock=clock)
     await store.open({"send_mail", "fetch", "thumbnail"})
 
     async def submit(name: str, queue: str, number: int, **fields: float) -> None:
-        ids = [new_id(clock.wall(), dice) for _ in range(number)]
+        ids = [new.new() for _ in range(number)]
         await store.submit([Submission(one, queue, name, "[[],{}]", **fields) for one in ids])
 
     await submit("send_mail", "mail", 40)

@@ -7,7 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt
@@ -51,6 +51,9 @@ FIRST_LOOK, LAST_LOOK = 0.005, 0.25
 
 LAST_TRIES = 3
 """How often the store is asked to close."""
+
+Unbound: TypeAlias = tuple[Any, tuple[Any, ...], dict[str, Any], str | None]
+"""A call as function, arguments and the id it was given, if it was."""
 
 
 class Depot:
@@ -220,9 +223,10 @@ class Depot:
 
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None:
         """Have a settlement written, and committed with what the job wrote itself."""
-        held = cast("Held", job._rare)
-        transaction, held.transaction = held.transaction, None
+        held: Any = job._rare
+        transaction = held.transaction
         if transaction is not None:
+            held.transaction = None
             if settlement.verb == "complete":
                 self.settler.commit(transaction, settlement, job, queue)
                 return
@@ -346,6 +350,8 @@ class Depot:
         """
         if type(function) is Call:
             function = cast("Call[Any]", function).function
+        if function in self._forms:
+            return True
         policies: Policies
         if isinstance(function, JobFunction):
             policies = cast("JobFunction[..., Any]", function).policies
@@ -362,7 +368,7 @@ class Depot:
         stored is unknown.
         """
         unbound = [_unbound(*call) for call in calls]
-        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
+        written = self._written(unbound)
         if len(written) > LIMIT:
             raise ValueError(
                 f"a store takes at most {LIMIT:,} jobs at a time, not {len(written):,}"
@@ -377,23 +383,25 @@ class Depot:
             )
         batch = [submission for _, submission in written]
         views = self._views_of(written, unbound)
-        asked = self.link.start(lambda: self.store.submit(batch))
         for name in {form.queue for form, _ in written}:
             self.feeder.submitted(name)
-        receipts = await asked
-        return await self._received(written, views, receipts)
+        return await self._received(written, views, await self.store.submit(batch))
 
-    def _escorted(self, form: Form, new: Submission) -> tuple[Form, Submission]:
-        """The submission with the headers that the escort, if there is one, has it carry."""
-        escort = self.hub.escort
+    def _written(self, unbound: list[Unbound]) -> list[tuple[Form, Submission]]:
+        """The calls written down, with the headers that the escort, if there is one, has them carry."""
+        write, escort = self._forms.write, self.hub.escort
+        written = [write(*call) for call in unbound]
         if escort is None:
-            return form, new
-        return form, new._replace(extra=packed(escort.headers(new.id, new.name, new.queue)))
+            return written
+        return [
+            (form, new._replace(extra=packed(escort.headers(new.id, new.name, new.queue))))
+            for form, new in written
+        ]
 
     def _views_of(
         self,
         written: list[tuple[Form, Submission]],
-        unbound: list[tuple[Any, tuple[Any, ...], dict[str, Any], str | None]],
+        unbound: list[Unbound],
     ) -> list[Job[Any]]:
         return [
             self.views.make(
@@ -418,7 +426,7 @@ class Depot:
         a job's transaction writes; or with what the application has open on a connection of its own.
         """
         unbound = [_unbound(*call) for call in calls]
-        written = [self._escorted(*self._forms.write(*call)) for call in unbound]
+        written = self._written(unbound)
         batch = [submission for _, submission in written]
         views = self._views_of(written, unbound)
         if leader is not None:
@@ -477,12 +485,11 @@ class Depot:
         now = self.hub.clock.now()
         others: dict[int, str] = {}
         for place, ((form, new), receipt) in enumerate(zip(written, receipts, strict=True)):
-            if receipt.outcome == "rejected":
-                raise DuplicateJob(
-                    f"job {receipt.id} holds the unique key of {form.listed.name}", receipt.id
-                )
-            if receipt.id != new.id:
-                others[place] = receipt.id
+            ident, outcome = receipt
+            if outcome == "rejected":
+                raise DuplicateJob(f"job {ident} holds the unique key of {form.listed.name}", ident)
+            if ident != new.id:
+                others[place] = ident
             elif self.hub.listeners:
                 details = new.id, form.listed.name, form.queue, form.policies.tags
                 self.hub.listeners.emit(JobSubmitted(now, *details))

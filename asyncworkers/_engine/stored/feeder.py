@@ -66,10 +66,10 @@ class Feeder:
         self._task = self._link.hub.loop.create_task(self._watch(), context=Context())
 
     def submitted(self, queue: str) -> None:
-        """Something was just submitted here: ask for it, in the same turn of the loop."""
+        """Something is being submitted here: ask for it, in the same turn of the loop."""
         if queue in self._queues:
             self._wet.add(queue)
-            self.pull()
+            self._link.stir()
 
     def pull(self) -> None:
         """Ask for what is wanted, if anything is and it may be there."""
@@ -109,10 +109,11 @@ class Feeder:
         found: dict[str, list[tuple[Lease, Listed]]] = {name: [] for name in self._asked}
         unwanted: list[Lease] = []
         told: set[int] = set()
+        runs = self._link.runs
         for lease in future.result():
             listed = self._functions.get(lease.name)
             queue = self._queues.get(lease.queue)
-            if lease.seq in told or self._is_here(lease):
+            if lease.seq in told or (lease.id in runs and self._is_here(lease)):
                 continue  # a store may say a thing twice
             told.add(lease.seq)
             if self.closed or listed is None or queue is None or queue.crew.held:

@@ -12,7 +12,7 @@ from asyncworkers import _checks
 from asyncworkers.function import JobFunction, Policies
 from asyncworkers.job import Home, Order
 from asyncworkers.signed import SignedPickle
-from asyncworkers.store.clock import new_id
+from asyncworkers.store.clock import Ids
 from asyncworkers.store.codec import FunctionCodec
 from asyncworkers.store.protocol import CODEC, Submission, Unique
 
@@ -76,7 +76,7 @@ def listed(functions: Iterable[Any]) -> dict[str, Listed]:
 class Form:
     """What the submissions of one JobFunction have in common."""
 
-    __slots__ = ("listed", "order", "policies", "queue", "signed")
+    __slots__ = ("listed", "order", "ordinary", "policies", "queue", "signed")
 
     def __init__(
         self, known: Listed, policies: Policies, home: Home, signed: SignedPickle | None
@@ -86,25 +86,30 @@ class Form:
         self.policies = policies
         self.queue = home.name
         self.order = Order(home, policies, known.function)
+        self.ordinary = policies.simple and policies.for_stores is None and signed is None
 
     def fill(
-        self, ident: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], wall: float
+        self,
+        ident: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        wall: Callable[[], float],
     ) -> Submission:
         """A call, written down.
 
         Raises TypeError if the function does not take these arguments, NotSerializable if one of
         them cannot be stored, and what a function given as `unique` raises.
         """
-        policies = self.policies
-        known, codec = self.listed, CODEC
+        policies, known, codec = self.policies, self.listed, CODEC
+        if self.ordinary:
+            text = known.codec.encode_arguments(args, kwargs)
+            return Submission(ident, self.queue, known.name, text, tags=policies.tags)
         if self.signed is not None:
             known, codec = written_for(known, self.signed, self.queue, ident), "pickle/1"
         text = known.codec.encode_arguments(args, kwargs)
-        if codec is CODEC and policies.simple and policies.for_stores is None:
-            return Submission(ident, self.queue, self.listed.name, text, tags=policies.tags)
         delay, due = 0.0, None
         if isinstance(policies.delay, datetime):
-            due = max(policies.delay.timestamp(), wall)
+            due = max(policies.delay.timestamp(), wall())
         elif policies.delay is not None:
             delay = policies.delay
         unique = policies.unique
@@ -147,19 +152,27 @@ class Forms:
         self._by_function = {known.function: known for known in functions.values()}
         self._home_for = home_for
         self._wall = wall
-        self._dice = dice
+        self._ids = Ids(wall, dice)
+        self._last: tuple[object, Form | None] = (object(), None)
         self._forms: weakref.WeakKeyDictionary[JobFunction[..., Any], Form]
         self._forms = weakref.WeakKeyDictionary()
         self._plain: dict[Any, Form] = {}
+
+    def __contains__(self, function: Any) -> bool:
+        """Whether calls of this function were written before."""
+        return function is self._last[0] or (
+            type(function) is JobFunction and function in self._forms
+        )
 
     def write(
         self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ident: str | None
     ) -> tuple[Form, Submission]:
         """The form of a call, and the call written down, under a new id if it has none."""
-        form = self.form(function)
-        wall = self._wall()
-        ident = new_id(wall, self._dice) if ident is None else ident
-        return form, form.fill(ident, args, kwargs, wall)
+        last, form = self._last
+        if form is None or last is not function:
+            form = self.form(function)
+            self._last = function, form
+        return form, form.fill(ident or self._ids.new(), args, kwargs, self._wall)
 
     def form(self, function: Any) -> Form:
         """The form of a function. Raises ValueError for one that is not listed, or was given options

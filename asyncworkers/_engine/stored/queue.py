@@ -163,9 +163,9 @@ class StoredQueue(MemoryQueue):
     def feed(self, leases: list[tuple[Lease, Listed]]) -> None:
         """Put leased jobs in line."""
         assert self._desk is not None
-        link, now = self._desk.link, self.now()
-        wall = self.clock.wall()
-        fed = 0
+        desk, runs, line = self._desk, self._desk.link.runs, self.line
+        now, wall = self.now(), self.clock.wall()
+        offset, fed = now - wall, 0
         for lease, listed in leases:
             held = Held(lease, listed, now)
             order = listed.runs.get(self.name)
@@ -176,25 +176,25 @@ class StoredQueue(MemoryQueue):
             kwargs: dict[str, Any] | None = None
             try:
                 if lease.codec != CODEC:
-                    held.listed = listed = self._desk.listed_for(  # noqa: PLW2901
+                    held.listed = listed = desk.listed_for(  # noqa: PLW2901
                         listed, lease.queue, lease.id, lease.codec
                     )
-                found, named = listed.codec.decode_arguments(lease.args)
-                args, kwargs = tuple(found), named or None
+                args, named = listed.codec.decode_arguments(lease.args)
+                kwargs = named or None
             except Exception as trouble:
                 error = trouble
-            job: Job[Any] = Job(order, args, kwargs, None, now - (wall - lease.submitted))
+            job: Job[Any] = Job(order, args, kwargs, None, lease.submitted + offset)
             job._rare = held
-            held.due = now - (wall - lease.due)
-            link.runs[lease.id] = job
-            self._desk.began(held)
+            held.due = lease.due + offset
+            runs[held.id] = job
+            desk.began(held)
             if self.told:
                 self.hub.job_came()
             if error is not None:
                 self._refuse(job, held, error)
                 continue
             fed += 1
-            self.line.append(job)
+            line.append(job)
             if lease.expires is not None:
                 self._expiries.add(now + max(0.0, lease.expires - wall), job)
         if fed:
@@ -234,8 +234,8 @@ class StoredQueue(MemoryQueue):
             if desk is not None:
                 desk.link.stir()  # a worker has nothing to do
             raise
-        held: Any = getattr(entry, "_rare", None)
-        if held.__class__ is Held and entry._state == QUEUED and desk is not None:
+        held: Any = entry._rare if entry._state == QUEUED else None
+        if held.__class__ is Held and desk is not None:
             if not held.begun:
                 try:
                     if not desk.trusts():
@@ -378,9 +378,8 @@ class StoredQueue(MemoryQueue):
 
     @staticmethod
     def _completed(held: Held) -> Settlement:
-        if not held.follow:
-            return Settlement.complete(held.lease, held.text)
-        return Settlement.complete(held.lease, held.text, follow=held.follow)
+        seq, token, ident = held.lease[:3]
+        return Settlement(seq, token, ident, "complete", held.text, 0.0, held.follow)
 
     def uncommitted(self, job: Job[Any], error: Exception) -> None:
         """The job's own transaction could not be committed with its success: it has failed instead."""
@@ -414,7 +413,6 @@ class StoredQueue(MemoryQueue):
         if settlement.verb != "release":
             self._done += 1
         self._desk.write(settlement, job, self)
-        self._desk.link.stir()
         if self.told:
             self.hub.job_ended()
 
@@ -423,8 +421,9 @@ class StoredQueue(MemoryQueue):
         held = job._rare
         assert isinstance(held, Held)
         assert self._desk is not None
-        if self._desk.link.runs.get(held.id) is job:
-            del self._desk.link.runs[held.id]
+        runs = self._desk.link.runs
+        if runs.get(held.id) is job:
+            del runs[held.id]
         state: int | None = None
         if not accepted:
             log.warning(

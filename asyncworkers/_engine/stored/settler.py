@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from asyncworkers._engine.stored.link import EMPTY, Link
 from asyncworkers.job import Job
@@ -19,10 +19,7 @@ class Told(Protocol):
     def uncommitted(self, job: Job[Any], error: Exception) -> None: ...
 
 
-class _Entry(NamedTuple):
-    settlement: Settlement
-    job: Job[Any]
-    queue: Told
+_Entry: TypeAlias = tuple[Settlement, Job[Any], Told]
 
 
 class Settler:
@@ -48,9 +45,8 @@ class Settler:
 
     def add(self, settlement: Settlement, job: Job[Any], queue: Told) -> None:
         """Have this written; the queue is told."""
-        self._gathered.append(_Entry(settlement, job, queue))
-        if not self._under_way:
-            self._link.stir()
+        self._gathered.append((settlement, job, queue))
+        self._link.stir()
 
     def commit(
         self, transaction: Transaction, settlement: Settlement, job: Job[Any], queue: Told
@@ -78,7 +74,7 @@ class Settler:
             return
         batch, self._gathered = self._gathered[:LIMIT], self._gathered[LIMIT:]
         self._under_way = batch
-        settlements = [entry.settlement for entry in batch]
+        settlements = [settlement for settlement, _, _ in batch]
         future = self._link.start(lambda: self._link.store.settle(settlements))
         future.add_done_callback(self._answered, context=EMPTY)
 

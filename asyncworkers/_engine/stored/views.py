@@ -124,6 +124,15 @@ class JobView(Job[T_co]):
             rare.text = None
 
 
+class _ViewRef(weakref.ref[Job[Any]]):
+    """How a view is found by its id as long as anybody holds it. (A WeakValueDictionary does the
+    same for four times the price, which each job would pay.)
+    """
+
+    __slots__ = ("ident",)
+    ident: str
+
+
 class Shelf:
     """The home of the views of one queue."""
 
@@ -202,7 +211,7 @@ class Views:
         self.about_to_wait = about_to_wait
         self._functions = functions
         self._shelves: dict[str, Shelf] = {}
-        self._views: weakref.WeakValueDictionary[str, Job[Any]] = weakref.WeakValueDictionary()
+        self._views: dict[str, _ViewRef] = {}
         self._awaited: dict[str, Job[Any]] = {}
         self._newly: list[Job[Any]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -220,23 +229,34 @@ class Views:
 
     def find(self, ident: str) -> Job[Any] | None:
         """The view of this id, if anybody holds one."""
-        return self._views.get(ident)
+        known = self._views.get(ident)
+        return None if known is None else known()
+
+    def _keep(self, view: Job[Any], ident: str) -> None:
+        self._views[ident] = known = _ViewRef(view, self._dropped)
+        known.ident = ident
+
+    def _dropped(self, known: _ViewRef) -> None:
+        if self._views.get(known.ident) is known:
+            del self._views[known.ident]
 
     def make(
         self, order: Order, ident: str, listed: Listed, args: tuple[Any, ...], kwargs: Any
     ) -> Job[Any]:
         """The view of a job that is being submitted."""
         there = self._views.get(ident)
-        if there is not None and there._state < ENDED:
-            return there
+        if there is not None:
+            known = there()
+            if known is not None and known._state < ENDED:
+                return known
         view: Job[Any] = JobView(order, args, kwargs or None, None, self.link.hub.clock.now())
         view._rare = Seen(ident, listed)
-        self._views[ident] = view
+        self._keep(view, ident)
         return view
 
     def of(self, record: StoredJob) -> Job[Any]:
         """The view of a job as it was read."""
-        view = self._views.get(record.id)
+        view = self.find(record.id)
         if view is None:
             listed = self._functions.get(record.name)
             if listed is not None:
@@ -252,7 +272,7 @@ class Views:
             made: Job[Any] = JobView(order, *_arguments(listed, record), None, 0.0)
             view = made
             view._rare = Seen(record.id, listed)
-            self._views[record.id] = view
+            self._keep(view, record.id)
         self.refresh(view, record)
         run = self.link.runs.get(record.id)
         if run is not None and run._state < ENDED and view._state < ENDED:
@@ -499,7 +519,8 @@ class Views:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        for view in tuple(self._views.values()):
+        known, self._views = self._views, {}
+        for view in filter(None, [one() for one in known.values()]):
             rare = view._rare
             if not isinstance(rare, Seen):
                 continue
@@ -554,7 +575,7 @@ def _arguments(
         args, kwargs = listed.codec.decode_arguments(record.args)
     except Exception:  # what is stored does not fit any more
         return (), None
-    return tuple(args), kwargs or None
+    return args, kwargs or None
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> Any:

@@ -52,8 +52,8 @@ def checksum(
     ident: str, queue: str, name: str, codec: str, once: bool, tags: str, extra: str, args: str
 ) -> int:
     """The CRC-32 of what never changes in a job."""
-    text = f"{ident}\n{queue}\n{name}\n{codec}\n{once:d}\n{tags}\n{extra}\n{args}"
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    text = f"{ident}\n{queue}\n{name}\n{codec}\n{'1' if once else '0'}\n{tags}\n{extra}\n{args}"
+    return zlib.crc32(text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass"))
 
 
 # One row of JSON holds them all: each step of a statement lets go of the interpreter's lock and has

@@ -57,8 +57,8 @@ CHUNK = 512
 NEVER = 2**62
 """A date after all others."""
 
-COLUMNS = "id, kind, state, rank, due, submitted, expires, keep, once, crc, tags, extra, args"
-WIDTH = COLUMNS.count(",") + 1
+OWN = "id, crc, args"
+SHARED = "kind, state, rank, due, submitted, expires, keep, once, tags, extra"
 
 
 @dataclass(frozen=True)
@@ -160,39 +160,56 @@ class Tables:
         return receipts
 
     def _insert(self, batch: Sequence[Submission]) -> None:
-        now = self.now
-        rows: list[tuple[Any, ...]] = []
-        for one in batch:
-            due = now + milliseconds(one.delay)
-            if one.due is not None:
-                due = max(due, milliseconds(one.due))
-            tags = json.dumps(one.tags) if one.tags else "[]"
-            rows.append(
-                (
-                    one.id,
-                    self._kind(one.queue, one.name, one.codec),
-                    QUEUED if due <= now else SCHEDULED,
-                    -one.priority,
-                    due,
-                    now,
-                    None if one.expires is None else now + milliseconds(one.expires),
-                    None if one.keep is None else milliseconds(one.keep),
-                    int(one.once),
-                    checksum(
-                        one.id, one.queue, one.name, one.codec, one.once, tags, one.extra, one.args
-                    ),
-                    tags,
-                    one.extra,
-                    one.args,
-                )
-            )
+        """Write jobs, but for those whose id is there. What all have in common is bound but once."""
+        if not batch:
+            return
+        first = batch[0]
+        alike = all(one[1:3] == first[1:3] and one[4:] == first[4:] for one in batch)
+        if alike:
+            shared = self._shared(first)
+            rows = [self._own(one, shared) for one in batch]
+        else:
+            shared = ()
+            rows = [
+                (*self._own(one, fields), *fields)
+                for one, fields in [(one, self._shared(one)) for one in batch]
+            ]
         self._many(
-            f"INSERT INTO asyncworkers_jobs ({COLUMNS}) SELECT * FROM (VALUES {{}})"
-            " WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
+            f"WITH s AS (VALUES {{}}) INSERT INTO asyncworkers_jobs ({OWN}, {SHARED})"
+            f" SELECT *{', ?' * len(shared)} FROM s WHERE column1 IS NOT NULL"
+            " ON CONFLICT (id) DO NOTHING",
             rows,
-            WIDTH,
+            len(rows[0]),
+            *shared,
         )
-        self.news.ready = self.news.ready or bool(rows)
+        self.news.ready = True
+
+    @staticmethod
+    def _own(one: Submission, shared: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What distinguishes a job from others like it: the columns in `OWN`."""
+        ident, queue, name, args, codec = one[:5]
+        tags, extra = shared[-2:]
+        crc = checksum(ident, queue, name, codec, one.once, tags, extra, args)
+        return ident, crc, args
+
+    def _shared(self, one: Submission) -> tuple[Any, ...]:
+        """The columns in `SHARED`."""
+        now = self.now
+        due = now + milliseconds(one.delay)
+        if one.due is not None:
+            due = max(due, milliseconds(one.due))
+        return (
+            self._kind(one.queue, one.name, one.codec),
+            QUEUED if due <= now else SCHEDULED,
+            -one.priority,
+            due,
+            now,
+            None if one.expires is None else now + milliseconds(one.expires),
+            None if one.keep is None else milliseconds(one.keep),
+            int(one.once),
+            json.dumps(one.tags) if one.tags else "[]",
+            one.extra,
+        )
 
     def _many(self, sql: str, rows: Sequence[tuple[Any, ...]], width: int, *after: Any) -> None:
         """Run a statement over many rows; filled up with NULLs, so that it has few forms."""
