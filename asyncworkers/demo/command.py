@@ -25,6 +25,9 @@ __all__ = ["demo"]
 BATCHES = 8
 """Child processes in all, however many run at once: both kinds of run do the same."""
 
+STORED_BATCHES = 32
+"""With a store they are smaller: what a run that is killed had in hand is done again."""
+
 TITLE = "The standard library's pages: rendered, served, crawled and analyzed"
 """What is written over the timeline."""
 
@@ -180,7 +183,8 @@ def _work(run: Run, stream: TextIO) -> None:
     settings = run.settings
     modules = public_modules()[: settings.pages]
     run.stage("render").total = len(modules)
-    shares = batches(modules, settings.site, BATCHES)
+    count = BATCHES if settings.store is None else STORED_BATCHES
+    shares = batches(modules, settings.site, count)
     with watching(run, stream):
         if settings.sequential:
             work_sequentially(run, shares)
