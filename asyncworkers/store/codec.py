@@ -187,9 +187,12 @@ class FunctionCodec:
                 if type(value) not in slot.exact:
                     break
             else:
-                text = _short((args, kwargs))
-                if text is not None:
-                    return text
+                try:
+                    raw = _encode((args, kwargs))
+                    if len(raw) <= DEEPEST:  # too short to be too large or too deep
+                        return raw.decode()
+                except Exception:  # noqa: S110  what is wrong with it is found out below
+                    pass
         slots = [*zip(self._slots(len(args)), args, strict=False)]
         slots += [(self._slot_named(name), value) for name, value in kwargs.items()]
         raw = self._encode([args, kwargs], slots, LARGEST_ARGUMENTS)
@@ -203,7 +206,7 @@ class FunctionCodec:
 
         Raises ArgumentsMismatch if they are not what the function takes (now).
         """
-        raw = self._bounded(text, LARGEST_ARGUMENTS)
+        raw = text if len(text) <= DEEPEST else self._bounded(text, LARGEST_ARGUMENTS)
         if self._whole is not None:
             try:
                 return self._whole(raw)[0], {}
@@ -245,9 +248,12 @@ class FunctionCodec:
     def encode_result(self, value: Any) -> str:
         """What the function returned as text; raises NotSerializable."""
         if type(value) in self._result.exact:
-            text = _short(value)
-            if text is not None:
-                return text
+            try:
+                raw = _encode(value)
+                if len(raw) <= DEEPEST:
+                    return raw.decode()
+            except Exception:  # noqa: S110  as above
+                pass
         raw = self._encode(value, [(self._result, value)], LARGEST_RESULT)
         if type(value) not in self._result.exact:
             self._check(self._result, value)
@@ -307,7 +313,7 @@ class FunctionCodec:
         )
 
     def _bounded(self, text: str, largest: int) -> bytes | str:
-        if len(text) <= DEEPEST:
+        if len(text) <= DEEPEST:  # too short to be too large or too deep
             return text
         raw = text.encode("utf-8", "surrogatepass")
         if len(raw) > largest or too_deep(raw):
@@ -402,15 +408,6 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
-
-
-def _short(value: Any) -> str | None:
-    """A value of exact types as text, if that is too short to be too large or too deep."""
-    try:
-        raw = _encode(value)
-    except Exception:  # the long way finds out what is wrong with it
-        return None
-    return raw.decode("utf-8") if len(raw) <= DEEPEST else None
 
 
 _encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -85,6 +84,7 @@ class Depot:
             marked=self._marked,
             each_round=self._each_round,
         )
+        self.trusts = self.keeper.trusts  # whether what was leased is ours for certain
         self.feeder = Feeder(
             self.link,
             self.queues.values(),
@@ -203,10 +203,6 @@ class Depot:
             )
         return self.link.why
 
-    def trusts(self) -> bool:
-        """Whether what was leased is ours for certain."""
-        return self.keeper.trusts()
-
     def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed:
         """A listed function, as the values of this job are written.
 
@@ -240,17 +236,17 @@ class Depot:
 
     def began(self, held: Held) -> None:
         """A leased job stands in line here."""
-        view = self.views.find(held.id)
-        if view is not None:
-            held.view = weakref.ref(view)
+        held.view = self.views.here.get(held.id)
 
     def ended(self, job: Job[Any], held: Held, settlement: Settlement, state: int | None) -> None:
         """A leased job is over here; `state` is its end, None if it goes on in the store."""
         view = None if held.view is None else held.view()
-        if view is None:
+        if view is None and held.id in self.views.here:
             view = self.views.find(held.id)
-        for follower in held.followers:
-            self.views.decided(follower, state is not None and settlement.verb == "complete")
+        if held.followers:
+            stored = state is not None and settlement.verb == "complete"
+            for follower in held.followers:
+                self.views.decided(follower, stored)
         if state is not None:
             if view is not None:
                 self.views.ended(view, state, settlement.data, job._finished)
@@ -331,8 +327,9 @@ class Depot:
         view = None if held.view is None else held.view()
         if view is None:
             order = Order(self.views.shelf(run.queue), run._order.policies, run._order.function)
-            view = self.views.make(order, held.id, held.listed, run._args, run._kwargs)
-            view._created = run._created
+            view = self.views.make(
+                order, held.id, held.listed, run._args, run._kwargs, run._created
+            )
             self.views.join(view, run)
         return view
 
@@ -403,8 +400,9 @@ class Depot:
         written: list[tuple[Form, Submission]],
         unbound: list[Unbound],
     ) -> list[Job[Any]]:
+        make, now = self.views.make, self.hub.clock.now()
         return [
-            self.views.make(
+            make(
                 form.order,
                 new.id,
                 form.listed
@@ -412,6 +410,7 @@ class Depot:
                 else self.listed_for(form.listed, new.queue, new.id, new.codec),
                 args,
                 kwargs,
+                now,
             )
             for (form, new), (_, args, kwargs, _) in zip(written, unbound, strict=True)
         ]

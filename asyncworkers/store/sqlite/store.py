@@ -454,8 +454,8 @@ class _Open:
             _set(waiter)
 
     def _spread(self, news: News) -> None:
-        for seq, token in news.settled:
-            self.presence.end(seq, token)
+        for one in news.settled:
+            self.presence.end(one.seq, one.token)
         if news.ready:
             self._wake(READY)
         if news.ended:

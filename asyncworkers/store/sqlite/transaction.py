@@ -77,7 +77,7 @@ class News:
 
     ready: bool = False
     ended: bool = False
-    settled: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    settled: list[Settlement] = field(default_factory=list[Settlement])
 
 
 class Tables:
@@ -306,19 +306,17 @@ class Tables:
         """
         leading = self._held(worker, [one for one in batch if one.follow])
         before = self._connection.total_changes
-        verbs: dict[str, list[tuple[Any, ...]]] = {}
-        for seq, token, _, verb, data, delay, _ in batch:
-            row: tuple[Any, ...]
-            row = (seq, token, data, milliseconds(delay)) if delay else (seq, token, data, 0)
-            verbs.setdefault(verb, []).append(row)
-        for how, rows in verbs.items():
-            if how == "complete":
-                self._complete(worker, rows)
+        verbs: dict[str, list[Settlement]] = {}
+        for one in batch:
+            verbs.setdefault(one.verb, []).append(one)
+        for verb, settlements in verbs.items():
+            if verb == "complete":
+                self._complete(worker, [(one.seq, one.token, one.data) for one in settlements])
             else:
-                self._settle_otherwise(worker, how, rows)
+                self._settle_otherwise(worker, verb, settlements)
         self.news.ended = True
         self.news.ready = self.news.ready or len(verbs) > ("complete" in verbs)
-        self.news.settled.extend([(one.seq, one.token) for one in batch])
+        self.news.settled += batch
         if self._connection.total_changes - before == len(batch):
             accepted = [True] * len(batch)
         else:
@@ -352,7 +350,7 @@ class Tables:
             " until = ? + ifnull(keep, ?), result = s.data, error = NULL, cancelling = NULL"
             " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
             f" AND state = {RUNNING} AND asyncworkers_jobs.worker = ?",
-            [row[:3] for row in rows],
+            rows,
             3,
             self.now,
             self.now,
@@ -360,7 +358,7 @@ class Tables:
             worker,
         )
 
-    def _settle_otherwise(self, worker: int, verb: str, rows: list[tuple[Any, ...]]) -> None:
+    def _settle_otherwise(self, worker: int, verb: str, batch: list[Settlement]) -> None:
         """The same for every other verb; what a job becomes is decided where it stands."""
         back = verb in ("retry", "release", "interrupt")
         state = {"fail": str(FAILED), "cancel": str(CANCELLED)}.get(verb, str(QUEUED))
@@ -388,7 +386,7 @@ class Tables:
             f" until = iif({final}, ? + ?, NULL), result = NULL, cancelling = NULL"
             " FROM s WHERE asyncworkers_jobs.seq = s.seq AND asyncworkers_jobs.token = s.token"
             f" AND asyncworkers_jobs.state = {RUNNING} AND asyncworkers_jobs.worker = ?",
-            rows,
+            [(one.seq, one.token, one.data, milliseconds(one.delay)) for one in batch],
             4,
             self.now,
             self.now,
