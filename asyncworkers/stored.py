@@ -146,7 +146,8 @@ class Stored:
     ) -> int:
         """Run failed and cancelled jobs once more, as if they were new; how many there were.
 
-        Keys (`unique`) are not looked at: a job whose key another one holds meanwhile runs as well.
+        Each holds its `unique` key again, as if it had never ended; one whose key another job holds
+        meanwhile stays as it is.
         """
         return len(await self._depot.store.retry(self._some(jobs, queue, name, tag)))
 

@@ -11,7 +11,7 @@ import heapq
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from asyncworkers.errors import StoreUnavailable
 from asyncworkers.job import JobState
@@ -36,6 +36,7 @@ from asyncworkers.store.protocol import (
     StoredJob,
     Submission,
     Tally,
+    Unique,
     Want,
     Where,
     error_text,
@@ -122,6 +123,14 @@ class _Worker:
         self.started: set[tuple[int, int]] = set()
 
 
+class _Held(NamedTuple):
+    """Who holds a unique key: until a date, or else until the job has "started" or is "done"."""
+
+    job: _Job
+    until: str
+    date: float | None
+
+
 class MemoryData:
     """What several MemoryStores share. The settings are the same as those of other stores:
 
@@ -146,7 +155,7 @@ class MemoryData:
         self.history = history
         self.jobs: dict[int, _Job] = {}
         self.by_id: dict[str, _Job] = {}
-        self.keys: dict[str, tuple[str, float | None, str]] = {}  # holder's id, date, until what
+        self.keys: dict[str, _Held] = {}
         self.paused: set[str] = set()
         self.workers: set[_Worker] = set()
         self.last = 0
@@ -283,6 +292,7 @@ class MemoryStore:
             if number < surplus or (job.until is not None and job.until <= now):
                 self._forget(job)
                 done["pruned"] += 1
+        data.keys = {key: held for key, held in data.keys.items() if self._holder(key)}
         data.changed()
         return Maintained(**done)
 
@@ -370,16 +380,18 @@ class MemoryStore:
         """Put dead jobs back in line."""
 
         def work() -> list[str]:
-            again = [
-                job
-                for job in self._portion(where)
-                if job.state in (JobState.FAILED, JobState.CANCELLED)
-            ]
-            for job in again:
+            again: list[_Job] = []
+            dead = (JobState.FAILED, JobState.CANCELLED)
+            for job in self._matching(where):
+                if job.state not in dead or not self._takes_again(job):
+                    continue
+                again.append(job)
                 job.state, job.due = QUEUED, self._data.clock.wall()
                 job.token += 1
                 job.failures = job.losses = 0
                 job.ended = job.until = job.expires = job.error = job.cancelling = None
+                if len(again) == LIMIT:
+                    break
             return [job.submission.id for job in again]
 
         return self._do(work)
@@ -429,36 +441,57 @@ class MemoryStore:
     def _submit(self, new: Submission) -> Receipt:
         data, now, unique = self._data, self._data.clock.wall(), new.unique
         if new.id in data.by_id:
-            return Receipt(new.id, "created")
-        outcome = "created"
-        if unique is not None:
-            holder = self._holder(unique.key)
-            if holder is not None:
-                old = data.by_id.get(holder)
-                if unique.on_duplicate == "reject":
-                    return Receipt(holder, "rejected")
-                if unique.on_duplicate == "existing" or old is None or not old.untouched:
-                    return Receipt(holder, "existing")
-                self._end(
-                    old, JobState.CANCELLED, error_text("JobCancelled", f"replaced by {new.id}")
-                )
-                outcome = "replaced"
-            until = unique.until
-            date = None if isinstance(until, str) else now + until
-            data.keys[unique.key] = (new.id, date, until if isinstance(until, str) else "")
+            return Receipt(new.id, "existing")
+        old = None if unique is None else self._holder(unique.key)
+        if unique is not None and old is not None:
+            holder = old.submission.id
+            if unique.on_duplicate == "reject":
+                return Receipt(holder, "rejected")
+            if unique.on_duplicate == "existing" or not (self._is_there(old) and old.untouched):
+                return Receipt(holder, "existing")
+            self._end(old, JobState.CANCELLED, error_text("JobCancelled", f"replaced by {new.id}"))
         data.last += 1
-        data.jobs[data.last] = data.by_id[new.id] = _Job(data.last, new, now)
-        return Receipt(new.id, "replaced" if outcome == "replaced" else "created")
+        data.jobs[data.last] = data.by_id[new.id] = job = _Job(data.last, new, now)
+        if unique is not None:
+            data.keys[unique.key] = self._claim(job, unique)
+        return Receipt(new.id, "created" if old is None else "replaced")
 
-    def _holder(self, key: str) -> str | None:
-        """The id of the job that holds the key now."""
-        holder, date, until = self._data.keys.get(key, ("", 0.0, ""))
-        if date is not None:
-            return holder if self._data.clock.wall() < date else None
-        job = self._data.by_id.get(holder)
-        if job is None or job.over or (until == "started" and not job.untouched):
+    @staticmethod
+    def _claim(job: _Job, unique: Unique) -> _Held:
+        """How a job holds its key, if nobody else does."""
+        if isinstance(unique.until, str):
+            return _Held(job, unique.until, None)
+        return _Held(job, "", job.submitted + unique.until)
+
+    def _is_there(self, job: _Job) -> bool:
+        return self._data.jobs.get(job.seq) is job
+
+    def _holder(self, key: str) -> _Job | None:
+        """The job that holds the key now; it may be forgotten already if it does so until a date."""
+        held = self._data.keys.get(key)
+        if held is None:
             return None
-        return holder
+        job = held.job
+        if held.date is not None:
+            return job if self._data.clock.wall() < held.date else None
+        if not self._is_there(job) or job.over or (held.until == "started" and not job.untouched):
+            return None
+        return job
+
+    def _takes_again(self, job: _Job) -> bool:
+        """Let a dead job hold its key again, if it is to hold it when it waits; False if it cannot."""
+        unique = job.submission.unique
+        if unique is None:
+            return True
+        held = self._claim(job, unique)
+        if held.date is not None and held.date <= self._data.clock.wall():
+            return True
+        if held.until == "started" and job.attempt > 0:
+            return True
+        if self._holder(unique.key) not in (None, job):
+            return False
+        self._data.keys[unique.key] = held
+        return True
 
     def _leasable(self, queue: str) -> Iterator[_Job]:
         """The waiting jobs of the queue that could be leased here once they are due."""

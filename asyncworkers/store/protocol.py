@@ -56,6 +56,8 @@ What must hold
   died; a retry policy looks at `failures + 1`, never at losses. A job lost `LOSSES` times fails with
   an error of type `JobLost`. Whoever has not started is charged nothing.
 - A `once` job that began and did not report fails; it is never given out again by itself.
+- A key is held by a job, not by an id: who submits the id of a forgotten job anew does not hold what
+  that held. A dead job that is retried holds its key again as if it had never ended.
 - Order within a queue: higher priority, then earlier due, then earlier submitted.
 - Delays and `expires` become dates by the store's clock. Nothing starts before it is due.
 - Only jobs whose function is known here are leased; others are left, and seen in `counts`.
@@ -125,7 +127,8 @@ class Unique(NamedTuple):
     """At most one job may hold `key` at a time.
 
     - `until`: "started" (held while the job waits for its first attempt), "done" (until it has
-      ended) or seconds (for so long after its submission, whatever becomes of it).
+      ended) or seconds (for so long after its submission, whatever becomes of it: also when it is
+      forgotten, and then a submission of its own id is answered as "existing", too).
     - `on_duplicate`: what becomes of a second one: "existing" (nothing; the receipt names the job
       there is), "replace" (the one there is is cancelled, unless it has started: then as
       "existing"), "reject" (nothing, and the receipt says so).
@@ -166,8 +169,9 @@ class Submission(NamedTuple):
 class Receipt(NamedTuple):
     """What became of a submission: `id` is the job that stands for it now.
 
-    "created" also if this very id was there already; "existing" and "rejected": another job holds
-    the unique key, and `id` is that job's; "replaced": created, and the holder was cancelled.
+    "created"; "existing": this very id was there already, or another job holds the unique key and
+    `id` is that job's; "rejected": the same of a key, where it was to be refused; "replaced":
+    created, and the holder was cancelled.
     """
 
     id: str
@@ -469,7 +473,11 @@ class Store(Protocol):
         ...
 
     def retry(self, where: Where) -> Awaitable[list[str]]:
-        """Put failed and cancelled jobs back in line, due now, with nothing charged; their ids."""
+        """Put failed and cancelled jobs back in line, due now, with nothing charged; their ids.
+
+        One whose unique key another job holds stays as it is, if it would hold it itself again; of
+        several with one key the first is taken.
+        """
         ...
 
     def purge(self, where: Where) -> Awaitable[int]:

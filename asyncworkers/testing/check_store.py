@@ -206,14 +206,19 @@ async def _submitting_an_id_again_does_nothing(world: World) -> None:
     """A submission whose outcome is unknown can be repeated, before and after the job has ended."""
     store = await world.open()
     new = world.new(unique=Unique("key"))
-    for _ in range(3):
-        assert [tuple(one) for one in await store.submit([new, new])] == [(new.id, "created")] * 2
+    for outcome in ("created", "existing", "existing"):
+        receipts = [tuple(one) for one in await store.submit([new, new])]
+        assert receipts == [(new.id, outcome), (new.id, "existing")]
     lease = await _begin(store)
     await store.submit([new._replace(args="[[2],{}]")])
     assert await _take(store) == []
     await store.settle([Settlement.complete(lease, "1")])
-    await store.submit([new])
-    assert await _take(store) == []
+    plain = [world.new(), new._replace(unique=None), world.new()]
+    receipts = [tuple(one) for one in await store.submit([plain[0], *plain])]
+    outcomes = ("created", "existing", "existing", "created")
+    ids = (plain[0].id, plain[0].id, new.id, plain[2].id)
+    assert receipts == list(zip(ids, outcomes, strict=True))
+    assert await _take_ids(store) == [plain[0].id, plain[2].id]
     assert (await _record(store, new.id)).args == new.args
 
 
@@ -708,6 +713,113 @@ async def _unique_within_one_batch(world: World) -> None:
     assert receipts[4].id == batch[3].id
     assert await _take_ids(store) == [batch[2].id, batch[3].id]
     assert (await _record(store, batch[0].id)).state is JobState.CANCELLED
+
+
+@_check
+async def _a_key_is_the_jobs_and_not_its_ids(world: World) -> None:
+    """Once a job is forgotten, another one of its id does not hold what it held."""
+    store = await world.open()
+    for until in ("done", "started"):
+        for forget in (lambda: store.purge(Where()), store.maintain):
+            key = f"{until} {forget}"
+            await store.submit([old := world.new(unique=Unique(key, until), keep=0.0)])
+            await store.settle([Settlement.complete(await _begin(store), "1")])
+            await forget()
+            new = world.new(unique=Unique(key, "done", "reject"))
+            batch = [old._replace(unique=None), new]
+            assert [tuple(one) for one in await store.submit(batch[:1])] == [(old.id, "created")]
+            assert [tuple(one) for one in await store.submit(batch[1:])] == [(new.id, "created")]
+            await store.cancel(Where(), BY)
+            await store.purge(Where())
+
+
+@_check
+async def _a_key_for_a_time_outlives_its_job(world: World) -> None:
+    """It is held until its date, forgotten or not; a new job of that id is not taken for its holder."""
+    store = await world.open()
+    first = world.new(unique=Unique("k", 60.0))
+    await store.submit([first])
+    await store.settle([Settlement.complete(await _begin(store), "1")])
+    assert await store.purge(Where()) == 1
+    await store.maintain()
+    assert (await store.submit([first]))[0] == (first.id, "existing")
+    assert await store.get([first.id]) == [None]
+    await store.submit([first._replace(unique=None, delay=30.0)])
+    other = world.new(unique=Unique("k", 60.0, "replace"))
+    assert (await store.submit([other]))[0] == (first.id, "existing")
+    assert (await _record(store, first.id)).state is JobState.SCHEDULED
+    world.clock.advance(60)
+    store.renew()
+    assert (await store.submit([other]))[0] == (other.id, "created")
+    assert (await _record(store, first.id)).state is JobState.QUEUED
+
+
+@_check
+async def _a_dead_job_that_is_retried_holds_its_key(world: World) -> None:
+    """It holds it again from then on, if it is free; if another job holds it, it stays dead."""
+    store = await world.open()
+
+    async def outcome(key: str, until: Any = "done") -> str:
+        return (await store.submit([world.new(unique=Unique(key, until))]))[0].outcome
+
+    dead = [world.new(unique=Unique(key)) for key in ("free", "held", "kept")]
+    await store.submit(dead)
+    await store.settle([Settlement.fail(lease, ERROR) for lease in await _take(store)])
+    assert await outcome("held") == "created"
+    await store.maintain()
+    failed = Where(states=(JobState.FAILED,))
+    assert await store.retry(failed) == [dead[0].id, dead[2].id]
+    assert [await outcome(key) for key in ("free", "held", "kept")] == ["existing"] * 3
+    assert await store.retry(failed) == []
+    assert (await _record(store, dead[1].id)).state is JobState.FAILED
+    await store.cancel(Where(ids=(dead[0].id,)), BY)
+    assert await outcome("free") == "created"
+    await store.settle([Settlement.complete(lease, "1") for lease in await _take(store)])
+    assert await store.retry(failed) == [dead[1].id]
+
+
+@_check
+async def _of_dead_jobs_with_one_key_one_is_retried(world: World) -> None:
+    """The one submitted first; the others stay dead as long as it holds the key."""
+    store = await world.open()
+    dead = [world.new(unique=Unique("k")) for _ in range(3)]
+    for new in dead:
+        assert (await store.submit([new]))[0].outcome == "created"
+        await store.settle([Settlement.fail(await _begin(store), ERROR)])
+    for new in dead:
+        assert await store.retry(Where(states=(JobState.FAILED,))) == [new.id]
+        assert await store.retry(Where(states=(JobState.FAILED,))) == []
+        await store.settle([Settlement.complete(await _begin(store), "1")])
+
+
+@_check
+async def _a_retried_job_claims_what_is_not_over(world: World) -> None:
+    """A key that is held until a job has started, or for a time, is not held anew after that."""
+    store = await world.open()
+    begun = world.new(unique=Unique("w", "started"))
+    timed = world.new(unique=Unique("t", 60.0))
+    waited = world.new(unique=Unique("v", "started"), delay=1.0)
+    await store.submit([begun, timed, waited])
+    await store.settle([Settlement.fail(lease, ERROR) for lease in await _take(store)])
+    await store.cancel(Where(ids=(waited.id,)), BY)
+
+    def again(key: str, until: Any, **more: Any) -> Submission:
+        return world.new(unique=Unique(key, until), **more)
+
+    batch = [again("w", "started"), again("v", "started"), again("t", 60.0)]
+    outcomes = [receipt.outcome for receipt in await store.submit(batch)]
+    assert outcomes == ["created", "created", "existing"]
+    assert await store.retry(Where()) == [begun.id, timed.id]
+    await store.cancel(Where(), BY)
+    assert await store.retry(Where(ids=(waited.id,))) == [waited.id]
+    batch = [again("w", "started"), again("v", "started"), again("t", 60.0)]
+    outcomes = [receipt.outcome for receipt in await store.submit(batch)]
+    assert outcomes == ["created", "existing", "existing"]
+    await store.cancel(Where(), BY)
+    world.clock.advance(60)
+    store.renew()
+    assert (await store.submit([again("t", 60.0)]))[0].outcome == "created"
+    assert await store.retry(Where(ids=(timed.id,))) == [timed.id]
 
 
 # ---- waiting

@@ -37,6 +37,7 @@ from asyncworkers import (
     events,
     job,
 )
+from asyncworkers.events import Event, JobSubmitted
 from asyncworkers.store import Submission
 from asyncworkers.testing import EventRecorder, no_leaks
 
@@ -217,8 +218,10 @@ async def test_options_that_a_store_cannot_keep_are_refused(place):
 
 
 async def test_an_id_of_ones_own_is_submitted_once(place):
-    """To submit an id again does nothing, and answers with the job there is."""
+    """To submit an id again does nothing, and answers with the job there is, of which is told once."""
+    told: list[Event] = []
     async with place.supervisor() as supervisor:
+        supervisor.listen(told.append)
         call = double.bind(3).with_id("order-3")
         first, second = await supervisor.submit(call), await supervisor.submit(call)
         assert (await first, await second) == (6, 6)
@@ -226,6 +229,7 @@ async def test_an_id_of_ones_own_is_submitted_once(place):
         third = await supervisor.submit(call)
         assert await third == 6
         assert len([one async for one in supervisor.stored.jobs()]) == 1
+        assert [type(one) for one in told].count(JobSubmitted) == 1
 
 
 async def test_fault_J29_unique_keys(place):

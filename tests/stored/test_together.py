@@ -89,6 +89,19 @@ async def lead(number: int, how: str = "") -> str:
     return follower.id
 
 
+@job(unique=lambda number: f"double {number}")
+async def double_once(number: int) -> int:
+    """Return twice the number; no two of these may wait for one number."""
+    return 2 * number
+
+
+@job
+async def lead_twice(number: int) -> None:
+    """Submit two that follow, of one key."""
+    for _ in range(2):
+        FOLLOWERS.append(await HERE[0].using(current_job()).submit(double_once, number))
+
+
 @job
 async def lead_and_write(number: int, how: str = "") -> str:
     """Write a row and submit a job in one transaction."""
@@ -118,7 +131,7 @@ async def meddle(statement: str) -> None:
 FOLLOWERS: list = []
 ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
-    *(wait_for_itself, meddle, undone_by_a_conflict),
+    *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once),
 ]
 
 
@@ -293,6 +306,19 @@ async def test_a_follower_of_a_job_that_failed_never_was(path, function):
             await follower
         assert [found.name async for found in supervisor.stored.jobs()] == [function.name]
         assert rows(path) == []
+
+
+async def test_a_follower_whose_key_is_held_says_so(path, caplog):
+    """Of two followers with one key one is stored; the other is cancelled, and a warning says why."""
+    async with supervised(f"sqlite:///{path}") as supervisor:
+        await supervisor.call(lead_twice, 21)
+        ends = [str(end) for end in await asyncio.gather(*FOLLOWERS, return_exceptions=True)]
+        assert ends[0] == "42"
+        assert "was not stored: another job holds its unique key" in ends[1]
+        assert [found.name async for found in supervisor.stored.jobs(name="double_once")] == [
+            "double_once"
+        ]
+    assert "another job holds its unique key" in caplog.text
 
 
 async def test_followers_need_no_database():

@@ -51,6 +51,10 @@ FIRST_LOOK, LAST_LOOK = 0.005, 0.25
 LAST_TRIES = 3
 """How often the store is asked to close."""
 
+UNDONE = "what it was to be committed with was undone"
+TAKEN = "another job holds its unique key"
+"""Why a job was not stored with what it was to be committed with."""
+
 Unbound: TypeAlias = tuple[Any, tuple[Any, ...], dict[str, Any], str | None]
 """A call as function, arguments and the id it was given, if it was."""
 
@@ -244,9 +248,7 @@ class Depot:
         if view is None and held.id in self.views.here:
             view = self.views.find(held.id)
         if held.followers:
-            stored = state is not None and settlement.verb == "complete"
-            for follower in held.followers:
-                self.views.decided(follower, stored)
+            self._decide(held.followers, state is not None and settlement.verb == "complete")
         if state is not None:
             if view is not None:
                 self.views.ended(view, state, settlement.data, job._finished)
@@ -468,12 +470,31 @@ class Depot:
             found = await self.store.get([view.id for view in views])
             await cast("Transactional", self.store).committed()
             for view, record in zip(views, found, strict=True):
-                self.views.decided(view, record is not None)
+                self.views.decided(view, UNDONE if record is None else None)
 
         if not self.link.closed:
             self.link.see_to(ask)
             for view in views:
                 self.feeder.submitted(view.queue)
+
+    def _decide(self, followers: Iterable[Job[Any]], committed: bool) -> None:
+        """The leader's end is written: these are in the store, unless another job holds their key."""
+        keyed: list[Job[Any]] = []
+        for view in followers:
+            if committed and view._order.policies.unique is not None:
+                keyed.append(view)
+            else:
+                self.views.decided(view, None if committed else UNDONE)
+
+        async def ask() -> None:
+            found = await self.store.get([view.id for view in keyed])
+            for view, record in zip(keyed, found, strict=True):
+                if record is None:
+                    log.warning("job %s (%s) was not stored: %s", view.name, view.id, TAKEN)
+                self.views.decided(view, TAKEN if record is None else None)
+
+        if keyed and not self.link.closed:
+            self.link.see_to(ask)
 
     async def _received(
         self,
@@ -487,7 +508,7 @@ class Depot:
             ident, outcome = receipt
             if outcome == "rejected":
                 raise DuplicateJob(f"job {ident} holds the unique key of {form.listed.name}", ident)
-            if ident != new.id:
+            if outcome == "existing":
                 others[place] = ident
             elif self.hub.listeners:
                 details = new.id, form.listed.name, form.queue, form.policies.tags

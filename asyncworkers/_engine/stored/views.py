@@ -372,14 +372,16 @@ class Views:
         if view._waiters is not None:
             self.awaited(view)
 
-    def decided(self, view: Job[Any], stored: bool) -> None:
-        """It is known now whether the job was stored with what it was to be committed with."""
+    def decided(self, view: Job[Any], missing: str | None) -> None:
+        """It is known now whether the job was stored with what it was to be committed with: None, or
+        why it was not.
+        """
         rare = cast("Seen", view._uncommon())
         if rare.leader is None:
             return
         rare.leader = None
-        if not stored:
-            text = f"job {view.name} was not stored: what it was to be committed with was undone"
+        if missing is not None:
+            text = f"job {view.name} was not stored: {missing}"
             self._fail(view, CANCELLED, JobCancelled(text, "never stored"), unread=False)
         elif view._waiters is not None:
             self.awaited(view)

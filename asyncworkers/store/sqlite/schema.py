@@ -10,7 +10,7 @@ from asyncworkers.errors import StoreVersion
 
 __all__ = ["VERSION", "migrate", "version_of"]
 
-VERSION = 1
+VERSION = 2
 """The version of the schema that this code reads and writes: its newest file in `sql/`."""
 
 

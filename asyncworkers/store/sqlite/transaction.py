@@ -28,7 +28,6 @@ from asyncworkers.store.protocol import (
     Receipt,
     Settlement,
     Submission,
-    Unique,
     Want,
     Where,
     error_text,
@@ -59,6 +58,20 @@ NEVER = 2**62
 
 OWN = "id, crc, args"
 SHARED = "kind, state, rank, due, submitted, expires, keep, once, tags, extra"
+
+HELD = (
+    f"iif(k.date IS NULL, h.state < {ENDED}"
+    f" AND (k.until = 'done' OR (h.state < {RUNNING} AND h.attempt = 0)), k.date > :now)"
+)
+"""Whether a key, `k`, is held now; its holder is `h`, if that is not forgotten."""
+
+CLAIMS = (
+    "CASE json_extract(claim, '$[1]') WHEN 'done' THEN true WHEN 'started' THEN attempt = 0"
+    " ELSE json_extract(claim, '$[2]') > :now END"
+)
+"""Whether a dead job is to hold its key again when it waits again."""
+
+KEYS = "INSERT OR REPLACE INTO asyncworkers_keys (key, id, until, date, seq)"
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Tables:
         self._settings = settings
         self._kinds: dict[tuple[str, str, str], int] = {}
         self._newest_kind = -1
+        self._pruned_keys = ""  # up to this one they have been looked at
         self.news = News()
         self.now = 0
         self._decode = msgspec.json.Decoder(leases_type).decode
@@ -118,9 +132,9 @@ class Tables:
         row = self._execute(sql, values).fetchone()
         return None if row is None else row[0]
 
-    def _listed(self, sql: str, *values: Any) -> list[Any]:
+    def _listed(self, sql: str, *values: Any, **named: Any) -> list[Any]:
         """The rows of a statement that makes one JSON array of them all."""
-        found: list[Any] = json.loads(self._value(sql, *values) or "[]")
+        found: list[Any] = json.loads(self._execute(sql, named or values).fetchone()[0])
         return found
 
     # ---- kinds
@@ -150,19 +164,41 @@ class Tables:
     def submit(self, batch: Sequence[Submission]) -> list[Receipt]:
         """Store jobs, those first that hold no key."""
         if all(one.unique is None for one in batch):
-            self._insert(batch)
-            return [Receipt(one.id, "created") for one in batch]
-        receipts, chosen, replaced = self._choose(batch)
-        self._insert(chosen)
+            receipts = [Receipt(one.id, "created") for one in batch]
+            return self._told(batch, receipts, self._insert(batch))
+        receipts, chosen, claims, replaced = self._choose(batch)
+        created = self._insert(chosen)
+        self._hold(claims)
         for old, new in replaced.items():
             error = error_text("JobCancelled", f"replaced by {new}")
             self._end(f"id = ? AND state < {RUNNING}", [old], CANCELLED, error)
-        return receipts
+        return self._told(batch, receipts, created)
 
-    def _insert(self, batch: Sequence[Submission]) -> None:
-        """Write jobs, but for those whose id is there. What all have in common is bound but once."""
+    @staticmethod
+    def _told(
+        batch: Sequence[Submission], receipts: list[Receipt], created: set[str] | None
+    ) -> list[Receipt]:
+        """The receipts, once it is known which ids were there already; None: none was."""
+        if created is None:
+            return receipts
+        told: list[Receipt] = []
+        for one, receipt in zip(batch, receipts, strict=True):
+            stored = receipt.outcome in ("created", "replaced")
+            if stored and one.id not in created:
+                told.append(Receipt(one.id, "existing"))
+            else:
+                told.append(receipt)
+            if stored:
+                created.discard(one.id)
+        return told
+
+    def _insert(self, batch: Sequence[Submission]) -> set[str] | None:
+        """Store jobs whose ids are not there yet; the ids of those, None if that is all of them.
+
+        What all have in common is bound but once.
+        """
         if not batch:
-            return
+            return None
         first = batch[0]
         alike = all(one[1:3] == first[1:3] and one[4:] == first[4:] for one in batch)
         if alike:
@@ -174,6 +210,7 @@ class Tables:
                 (*self._own(one, fields), *fields)
                 for one, fields in [(one, self._shared(one)) for one in batch]
             ]
+        before = self._connection.total_changes
         self._many(
             f"WITH s AS (VALUES {{}}) INSERT INTO asyncworkers_jobs ({OWN}, {SHARED})"
             f" SELECT *{', ?' * len(shared)} FROM s WHERE column1 IS NOT NULL"
@@ -183,6 +220,18 @@ class Tables:
             *shared,
         )
         self.news.ready = True
+        created = self._connection.total_changes - before
+        if created == len(batch):
+            return None
+        # `seq` only grows, so of these jobs those that are new have the greatest.
+        return set(
+            self._listed(
+                "SELECT json_group_array(id) FROM (SELECT id FROM asyncworkers_jobs"
+                " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY seq DESC LIMIT ?)",
+                json.dumps([one.id for one in batch]),
+                created,
+            )
+        )
 
     @staticmethod
     def _own(one: Submission, shared: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -223,22 +272,21 @@ class Tables:
 
     def _choose(
         self, batch: Sequence[Submission]
-    ) -> tuple[list[Receipt], list[Submission], dict[str, str]]:
+    ) -> tuple[list[Receipt], list[Submission], list[tuple[Any, ...]], dict[str, str]]:
         """Let keys decide, one submission after the other: what each is answered, which are to be
-        stored, and who replaces whom.
+        stored, what these claim, and who replaces whom.
         """
         keyed = [one for one in batch if one.unique is not None]
         keys = json.dumps([one.unique.key for one in keyed if one.unique])
         holders: dict[str, list[Any]] = {
             key: [ident, held, untouched]
             for key, ident, held, untouched in self._listed(
-                "SELECT json_group_array(json_array(k.key, k.id, iif(k.date IS NULL,"
-                f" state < {ENDED} AND (k.until = 'done' OR (state < {RUNNING} AND attempt = 0)),"
-                f" k.date > ?), ifnull(state < {RUNNING} AND attempt = 0, 0)))"
-                " FROM asyncworkers_keys AS k LEFT JOIN asyncworkers_jobs AS j ON j.id = k.id"
-                " WHERE k.key IN (SELECT value FROM json_each(?))",
-                self.now,
-                keys,
+                f"SELECT json_group_array(json_array(k.key, k.id, {HELD},"
+                f" ifnull(h.state < {RUNNING} AND h.attempt = 0, 0)))"
+                " FROM asyncworkers_keys AS k LEFT JOIN asyncworkers_jobs AS h ON h.seq = k.seq"
+                " WHERE k.key IN (SELECT value FROM json_each(:keys))",
+                now=self.now,
+                keys=keys,
             )
         }
         there = set(
@@ -250,6 +298,7 @@ class Tables:
         )
         receipts: list[Receipt] = []
         chosen: list[Submission] = []
+        claims: list[tuple[Any, ...]] = []
         replaced: dict[str, str] = {}
         for one in batch:
             unique = one.unique
@@ -268,21 +317,32 @@ class Tables:
             receipts.append(Receipt(one.id, "replaced" if held else "created"))
             chosen.append(one)
             there.add(one.id)
-            holders[unique.key] = self._hold(unique, one.id)
-        return receipts, chosen, replaced
+            until, date = "", None
+            if isinstance(unique.until, str):
+                until = unique.until
+            else:
+                date = self.now + milliseconds(unique.until)
+            claims.append((one.id, unique.key, until, date))
+            holders[unique.key] = [one.id, date is None or date > self.now, True]
+        return receipts, chosen, claims, replaced
 
-    def _hold(self, unique: Unique, ident: str) -> list[Any]:
-        """Let a job hold a key; what the next one that asks for it will find."""
-        until, date = "", None
-        if isinstance(unique.until, str):
-            until = unique.until
-        else:
-            date = self.now + milliseconds(unique.until)
-        self._execute(
-            "INSERT OR REPLACE INTO asyncworkers_keys VALUES (?, ?, ?, ?)",
-            (unique.key, ident, until, date),
+    def _hold(self, claims: list[tuple[Any, ...]]) -> None:
+        """Let jobs hold keys; of several that claim the same one the last does."""
+        self._many(
+            "WITH s (id, key, until, date) AS (VALUES {})"
+            " UPDATE asyncworkers_jobs SET claim = json_array(s.key, s.until, s.date)"
+            " FROM s WHERE asyncworkers_jobs.id = s.id",
+            claims,
+            4,
         )
-        return [ident, date is None or date > self.now, True]
+        last = {claim[1]: claim for claim in claims}
+        self._many(
+            f"WITH s (id, key, until, date) AS (VALUES {{}}) {KEYS}"
+            " SELECT s.key, s.id, s.until, s.date, j.seq"
+            " FROM s CROSS JOIN asyncworkers_jobs AS j ON j.id = s.id",
+            list(last.values()),
+            4,
+        )
 
     def _end(self, which: str, values: list[Any], state: int, error: str) -> int:
         """End jobs without a worker having said so; how many."""
@@ -681,16 +741,26 @@ class Tables:
         if surplus > pruned:
             self._execute(delete, (NEVER, min(surplus - pruned, LIMIT)))
             pruned = self._connection.total_changes - before
-        self._execute(
-            "DELETE FROM asyncworkers_keys WHERE key IN (SELECT k.key FROM asyncworkers_keys AS k"
-            " LEFT JOIN asyncworkers_jobs AS j ON j.id = k.id"
-            f" WHERE iif(k.date IS NULL, j.seq IS NULL OR j.state >= {ENDED}, k.date <= ?)"
-            f" LIMIT {LIMIT})",
-            (self.now,),
-        )
-        keys = self._connection.total_changes - before - pruned
         left = max(0, surplus - pruned)
-        return pruned, left if left or keys == LIMIT else None
+        return pruned, left if self._prune_keys() or left else None
+
+    def _prune_keys(self) -> bool:
+        """Drop keys that nobody holds, as many as a call may look at; whether there are more of them."""
+        keys = self._listed(
+            f"SELECT json_group_array(json_array(key, held)) FROM (SELECT k.key, {HELD} AS held"
+            " FROM asyncworkers_keys AS k LEFT JOIN asyncworkers_jobs AS h ON h.seq = k.seq"
+            " WHERE k.key > :after ORDER BY k.key LIMIT :limit)",
+            now=self.now,
+            after=self._pruned_keys,
+            limit=LIMIT,
+        )
+        self._execute(
+            "DELETE FROM asyncworkers_keys WHERE key IN (SELECT value FROM json_each(?))",
+            (json.dumps([key for key, held in keys if not held]),),
+        )
+        more = len(keys) == LIMIT
+        self._pruned_keys = keys[-1][0] if more else ""
+        return more
 
     # ---- steering
 
@@ -718,7 +788,14 @@ class Tables:
 
     def retry(self, where: Where) -> list[str]:
         """Put dead jobs back in line."""
-        rows = self._portion(where, f"state IN ({FAILED}, {CANCELLED})")
+        refused = (
+            f"claim IS NOT NULL AND ({CLAIMS}) AND EXISTS (SELECT 1 FROM asyncworkers_keys AS k"
+            " LEFT JOIN asyncworkers_jobs AS h ON h.seq = k.seq"
+            " WHERE k.key = json_extract(asyncworkers_jobs.claim, '$[0]')"
+            f" AND k.seq IS NOT asyncworkers_jobs.seq AND {HELD})"
+        ).replace(":now", str(self.now))
+        rows = self._portion(where, f"state IN ({FAILED}, {CANCELLED}) AND NOT ({refused})")
+        rows = self._hold_again(rows)
         self._execute(
             f"UPDATE asyncworkers_jobs SET state = {QUEUED}, due = ?, token = token + 1,"
             " failures = 0, losses = 0, ended = NULL, until = NULL, expires = NULL, error = NULL,"
@@ -727,6 +804,27 @@ class Tables:
         )
         self.news.ready = self.news.ready or bool(rows)
         return [ident for _, ident, _ in rows]
+
+    def _hold_again(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """Let dead jobs hold their keys; those that can: of several with one key the first."""
+        claims = self._listed(
+            "SELECT json_group_array(json_array(seq, json_extract(claim, '$[0]')))"
+            " FROM asyncworkers_jobs WHERE seq IN (SELECT value FROM json_each(:seqs))"
+            f" AND claim IS NOT NULL AND {CLAIMS}",
+            now=self.now,
+            seqs=json.dumps([seq for seq, _, _ in rows]),
+        )
+        first: dict[str, int] = {}
+        for seq, key in sorted(claims):
+            first.setdefault(key, seq)
+        self._execute(
+            f"{KEYS} SELECT json_extract(claim, '$[0]'), id, json_extract(claim, '$[1]'),"
+            " json_extract(claim, '$[2]'), seq FROM asyncworkers_jobs"
+            " WHERE seq IN (SELECT value FROM json_each(?))",
+            (json.dumps([*first.values()]),),
+        )
+        refused = {seq for seq, key in claims if first[key] != seq}
+        return [row for row in rows if row[0] not in refused]
 
     def purge(self, where: Where) -> int:
         """Forget ended jobs."""
