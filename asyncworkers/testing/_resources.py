@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ __all__ = ["Resources"]
 
 PROC = Path("/proc/self")
 SHM = Path("/dev/shm")  # noqa: S108  # where Linux keeps shared memory, nothing of ours is put there
-_SHARED = re.compile(r"(/dev/shm/|/memfd:).*")
+_SHARED = re.compile(r"(?P<file>\d+) +(?P<name>(?:/dev/shm/|/memfd:).*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,18 @@ class Resources:
             yield from things.values()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for one of the threads or children to end; False if there is none to wait for."""
+        """Wait for one of the threads or children to end, or for whoever removes shared memory in
+        the name of a process that was killed; False if there is nothing to wait for.
+        """
         for thread in self.threads:
             thread.join(seconds)
             return True
         for child in self.children:
             if not _is_zombie(child):
                 return _wait_for_child(child, seconds)
+        if any(Path(name).exists() for name in self.memory):
+            time.sleep(seconds)
+            return True
         return False
 
 
@@ -185,15 +191,30 @@ def _memory() -> dict[str, str]:
     return found
 
 
-def _mapped(maps: str) -> set[str]:
-    return {match.group().removesuffix(" (deleted)") for match in _SHARED.finditer(maps)}
+def _mapped(maps: str) -> dict[str, int]:
+    """The shared memory among the lines of a `maps`, and the number of each one's file."""
+    return {
+        match["name"].removesuffix(" (deleted)"): int(match["file"])
+        for match in _SHARED.finditer(maps)
+    }
 
 
 def _used_elsewhere() -> set[str]:
-    """Shared memory that another process has mapped: it made it, or will remove it."""
-    found: set[str] = set()
+    """Shared memory that another process has mapped: it made it, or will remove it.
+
+    A semaphore is mapped under a name that it had only while it was made, so that only the number
+    of the file tells which one it is.
+    """
+    names: set[str] = set()
+    files: set[int] = set()
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             with suppress(OSError):  # another user's, or ended
-                found |= _mapped((process / "maps").read_text())
-    return found
+                mapped = _mapped((process / "maps").read_text())
+                names |= mapped.keys()
+                files |= {mapped[name] for name in mapped if name.startswith(str(SHM))}
+    for path in SHM.iterdir():
+        with suppress(OSError):  # it has just been removed
+            if path.stat().st_ino in files:
+                names.add(str(path))
+    return names

@@ -219,6 +219,22 @@ async def test_actions_by_keyboard_alone():
 
 
 @pytest.mark.asyncio
+async def test_a_question_asked_again_at_once_is_answered():
+    """What is asked before the browser has told of the dialog's last closing waits for its own answer."""
+    async with shop(actions=True) as at, browsing() as (page, seen):
+        await page.goto(at.where)
+        await is_live(page)
+        await page.get_by_role("button", name="Pause shop").click()
+        await page.get_by_role("button", name="Pause shop").evaluate(
+            "one => { document.querySelector('#dialog').close(); one.click(); }"
+        )
+        await page.get_by_role("button", name="Pause", exact=True).click()
+        await page.get_by_role("button", name="Resume shop").wait_for()
+        assert at.supervisor.stats().queues["shop"].paused
+        assert seen.complaints == []
+
+
+@pytest.mark.asyncio
 async def test_without_actions_there_is_nothing_to_press():
     """Read-only is the default, in the page and behind it."""
     async with shop() as at, browsing() as (page, _):

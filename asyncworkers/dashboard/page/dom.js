@@ -58,7 +58,10 @@ export function toast(text, kind = "good") {
   hiding = setTimeout(() => { box.hidden = true; }, 6000);
 }
 
+let answer = () => {};
+
 // Asks before something is done; with a number if one is given. Resolves to null, true or the number.
+// That a dialog was closed is told a moment later, when the next question may be open already.
 export function ask(text, { yes = "Do it", number } = {}) {
   const dialog = $("dialog");
   const field = $("dialog-number");
@@ -68,12 +71,15 @@ export function ask(text, { yes = "Do it", number } = {}) {
   field.required = number !== undefined;
   field.disabled = number === undefined;
   field.value = number ?? "";
+  answer(null);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
+    answer = resolve;
+    dialog.onclose = () => {
+      if (dialog.open) return;
       if (dialog.returnValue !== "yes") resolve(null);
       else resolve(number === undefined ? true : Number(field.value));
-    }, { once: true });
+    };
   });
 }
