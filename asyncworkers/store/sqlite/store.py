@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
@@ -298,6 +299,7 @@ class _Open:
         self._effects: sqlite3.Connection | None = None
         self._seeing: sqlite3.Connection | None = None
         self._waiters: tuple[set[asyncio.Future[None]], ...] = (set(), set())
+        self._untold: deque[News] = deque()  # committed, and not yet heard of on the loop
         self._broken: BaseException | None = None
         self._arriving: Presence | None = None
         self.writer: Batches
@@ -453,16 +455,20 @@ class _Open:
         for waiter in self._waiters[what]:
             _set(waiter)
 
-    def _spread(self, news: News) -> None:
-        for one in news.settled:
-            self.presence.end(one.seq, one.token)
-        if news.ready:
-            self._wake(READY)
-        if news.ended:
-            self._wake(ENDED)
+    def _spread(self) -> None:
+        """Hear what was committed."""
+        while self._untold:
+            news = self._untold.popleft()
+            for one in news.settled:
+                self.presence.end(one.seq, one.token)
+            if news.ready:
+                self._wake(READY)
+            if news.ended:
+                self._wake(ENDED)
 
     def _answer(self, asks: Sequence[Ask]) -> None:
-        """Hand out answers."""
+        """Hand out answers, after what was committed with them."""
+        self._spread()
         for ask in asks:
             future = ask.future
             if future is None:
@@ -554,7 +560,9 @@ class _Open:
         if self._broken is not None:
             raise self._broken
         worker = self.presence.worker
-        effect = Effect(self._place, self._place.busy / 2, worker, self.tables_on, self._tell)
+        effect = Effect(
+            self._place, self._place.busy / 2, worker, self.tables_on, self._tell_at_once
+        )
         self.writer.post("effect", effect)
         return effect
 
@@ -634,7 +642,7 @@ class _Open:
                 act()
             except OSError as error:  # what was committed must not be done again
                 log.failure("a file beside the store could not be tidied", error)
-        self._tell(tables.news)
+        self._tell(tables.news)  # the loop hears of it with the answers
 
     def _merged(self, asks: Sequence[Ask], do: Callable[[list[Any]], list[Any]]) -> None:
         """Do the items of several asks as one, and give each its part of the answers."""
@@ -678,9 +686,12 @@ class _Open:
                 self._board.ring(worker, ENDED)
         except OSError as error:  # it is committed, and whoever waits looks once a second anyway
             log.failure("the other workers of the store could not be woken", error)
-        if news.ready or news.ended or news.settled:
-            with contextlib.suppress(RuntimeError):  # the loop may have been closed under us
-                self.loop.call_soon_threadsafe(self._spread, news)
+        self._untold.append(news)
+
+    def _tell_at_once(self, news: News) -> None:
+        self._tell(news)
+        with contextlib.suppress(RuntimeError):  # the loop may have been closed under us
+            self.loop.call_soon_threadsafe(self._spread)
 
     # ---- in the reader's thread
 
