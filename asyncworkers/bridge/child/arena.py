@@ -52,8 +52,8 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from pickle import PickleBuffer
 
+from .pickling import PickleBuffer
 from .ring import fence
 from .space import Space
 

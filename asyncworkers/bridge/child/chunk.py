@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import reduce
 from time import monotonic_ns
-from typing import Any, TypeAlias
 
 from .trouble import describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 __all__ = ["CHUNKED", "UNREAD", "Chunk", "ChunkEnd", "unread"]
 
@@ -18,7 +21,7 @@ CHUNKED = 0
 UNREAD = -1
 """Instead of how many items are done: none was called, because not all could be unpickled."""
 
-ChunkEnd: TypeAlias = tuple[list[Any], int, int, bytes | None]
+ChunkEnd: TypeAlias = "tuple[list[Any], int, int, bytes | None]"
 """The values of the items up to the first that raised (or the one value they were reduced to), how
 many items that were, nanoseconds, and what that one raised."""
 

@@ -22,16 +22,21 @@ meanwhile arrives changed.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator
 from io import BytesIO
 from operator import itemgetter, methodcaller
-from pickle import PickleBuffer
 from struct import Struct
-from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from . import pickling as pickle
 from .arena import STEP, Block, Looker, Writer
+from .pickling import PickleBuffer
 from .trouble import AT_ONCE, Way, freely
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = [
     "BIG",
@@ -50,7 +55,6 @@ __all__ = [
     "unpack",
 ]
 
-T = TypeVar("T")
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 BIG = 64 << 10  # bytes; below it a copy costs less than a place in the arena
@@ -65,25 +69,32 @@ _head = Struct("<IQ")
 _place = Struct("<BxHxxxxQQ")  # what it becomes, slot, where in the arena, how many bytes
 
 
-class Piece(NamedTuple):
-    """Big data, and what is to become of it."""
-
-    becomes: int
-    data: memoryview
+Piece: TypeAlias = tuple[int, memoryview]
+"""What is to become of big data, and they themselves."""
 
 
-class Freight(NamedTuple):
+class Freight:
     """A pickled value, and the big data that is not in the pickle."""
 
-    stream: bytes
-    pieces: list[Piece]
+    __slots__ = ("pieces", "stream")
+
+    def __init__(self, stream: bytes, pieces: list[Piece]) -> None:
+        self.stream = stream
+        self.pieces = pieces
 
 
-class Arrived(NamedTuple):
+class Arrived:
     """A message whose data were found: what `unpack` makes the value of."""
 
-    stream: memoryview
-    buffers: list[Buffer]
+    __slots__ = ("buffers", "stream")
+
+    def __init__(self, stream: memoryview, buffers: list[Buffer]) -> None:
+        self.stream = stream
+        self.buffers = buffers
+
+    def __iter__(self) -> Iterator[Any]:
+        """What `unpack` takes, in order."""
+        return iter((self.stream, self.buffers))
 
 
 class _Apart:
@@ -142,7 +153,7 @@ class _Packing:
         if len(data) < BIG:
             return True
         becomes = next((becomes for noted, becomes in self._noted if noted is buffer), VIEW)
-        self.pieces.append(Piece(becomes, data))
+        self.pieces.append((becomes, data))
         return False
 
     def freight(self, value: Any, way: Way) -> Freight:
@@ -200,7 +211,7 @@ def pack_call(
 
 def unpack(stream: Buffer, buffers: list[Buffer]) -> Any:
     """Make the value again from what `open_steps` found."""
-    return pickle.loads(stream, buffers=buffers)  # noqa: S301  # from our own other side
+    return pickle.loads(stream, buffers=buffers)  # from our own other side
 
 
 def ship_steps(

@@ -17,7 +17,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 __all__ = ["Home", "tell_on_stderr"]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
 
+from . import pickling as pickle
 from .home import Home
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Served", "prepare"]
 
@@ -19,7 +22,7 @@ def prepare(setup: dict[str, Any], home: Home) -> None:
         os.nice(setup["nice"])
     home.settle_in(setup["prints"])
     if setup["initializer"] is not None:
-        initializer: Callable[[], object] = pickle.loads(setup["initializer"])  # noqa: S301
+        initializer: Callable[[], object] = pickle.loads(setup["initializer"])
         initializer()
 
 

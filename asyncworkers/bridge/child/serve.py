@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -13,10 +12,10 @@ from contextvars import Context, copy_context
 from select import select
 from time import monotonic_ns
 from types import FrameType
-from typing import Any, cast
 
+from . import pickling as pickle
 from .arena import Memory
-from .chunk import CHUNKED, Chunk, ChunkEnd, unread
+from .chunk import CHUNKED, Chunk, unread
 from .freight import (
     Arrived,
     Freight,
@@ -71,6 +70,10 @@ from .wire import (
     open_long,
 )
 from .wire import FREIGHT as FREIGHT_FRAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Interrupted", "Serving", "main"]
 
@@ -148,7 +151,7 @@ class Serving:
             if kind in (JOBS, FREIGHT_FRAME) and self._worn:
                 continue
             if kind == JOBS:
-                self._run_all(*pickle.loads(payload))  # noqa: S301  # from our parent
+                self._run_all(*pickle.loads(payload))  # from our parent
                 del payload, found
                 self._wake()
             elif kind == FREIGHT_FRAME:
@@ -159,10 +162,10 @@ class Serving:
                 self._run_all(job, entries)
                 self._wake()
             elif kind == DEFINE:
-                number, definition = pickle.loads(payload)  # noqa: S301
+                number, definition = pickle.loads(payload)
                 self.definitions[number] = definition
             elif kind == FORGET:
-                for number in pickle.loads(payload):  # noqa: S301
+                for number in pickle.loads(payload):
                     self.definitions.pop(number, None)
                     self.functions.pop(number, None)
             elif kind == TRIM:
@@ -212,7 +215,8 @@ class Serving:
             function = self.functions[self.number]
             if not isinstance(function, Chunk):
                 return ERROR, unpicklable(value, error)
-            freight = pack(function.shortened(cast("ChunkEnd", value), _trouble_with))
+            end: Any = value
+            freight = pack(function.shortened(end, _trouble_with))
         if not freight.pieces:
             return VALUE, freight.stream
         return self._ship(job, freight)
@@ -366,7 +370,7 @@ class Serving:
         try:
             while (found := self._next_frame()) is not None:
                 if found[0] == ANSWER:
-                    job, answer = pickle.loads(found[1])  # noqa: S301  # from our parent
+                    job, answer = pickle.loads(found[1])  # from our parent
                     if job == self.words[CURRENT]:
                         return answer
                 else:
@@ -462,7 +466,7 @@ def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
         if isinstance(packed, Arrived):
             args, kwargs, variables = unpack(*packed)
         else:
-            args, kwargs, variables = pickle.loads(packed)  # noqa: S301  # from our parent
+            args, kwargs, variables = pickle.loads(packed)  # from our parent
     except Exception as error:
         if isinstance(function, Chunk):
             return unread(error)
@@ -470,7 +474,7 @@ def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
     for (module, name), value in variables:
         try:
             __import__(module)
-            getattr(sys.modules[module], name).set(pickle.loads(value))  # noqa: S301
+            getattr(sys.modules[module], name).set(pickle.loads(value))
         except Exception:  # noqa: S112  # it cannot live here: best effort
             continue
     return function(*args, **kwargs)
@@ -478,7 +482,7 @@ def _call_packed(function: Callable[..., Any], packed: Any) -> Any:
 
 def _made(definition: Any) -> Callable[..., Any]:
     if isinstance(definition, bytes):
-        function: Callable[..., Any] = pickle.loads(definition)  # noqa: S301  # from our parent
+        function: Callable[..., Any] = pickle.loads(definition)  # from our parent
         return function
     first, *rest = definition
     return Chunk(*map(_made, rest)) if first == CHUNKED else _find(first, *rest)
@@ -510,9 +514,9 @@ def main(descriptor: int, memory: int, lifeline: int, arena: int) -> None:
     kind, payload = first
     if kind != SETUP:
         raise ProtocolError(f"a frame of kind {kind} came before the setup")
-    sys.path[:] = pickle.loads(payload)["path"]  # noqa: S301  # from our parent
+    sys.path[:] = pickle.loads(payload)["path"]  # from our parent
     _enable_fault_handler()
-    if serving.make_ready(pickle.loads(payload)):  # noqa: S301
+    if serving.make_ready(pickle.loads(payload)):
         serving.serve()
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from types import CodeType, SimpleNamespace
-from typing import Any
+
+from . import pickling as pickle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["AT_ONCE", "Described", "Way", "describe", "dumps_freely", "freely", "unpicklable"]
 
@@ -121,7 +125,7 @@ def _pickled(error: BaseException) -> bytes | None:
     """The pickled exception, if making it anew gives the same one."""
     try:
         data = dumps_freely(error)
-        again: Any = pickle.loads(data)  # noqa: S301  # our own, to see whether it can be done
+        again: Any = pickle.loads(data)  # our own, to see whether it can be done
         if type(again) is type(error) and _same(again.args, error.args):
             return data
     except BaseException:  # whatever it is, it would hit the parent as well

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import mmap
-import pickle
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+
+from . import pickling as pickle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "ANSWER",
@@ -94,7 +98,7 @@ def open_long(payload: bytes | memoryview) -> tuple[Any, memoryview]:
     """The facts and the long part of such a frame; it can be written to, for it may be somebody's data."""
     data = memoryview(bytearray(payload) if isinstance(payload, bytes) else payload)
     end = 8 + int.from_bytes(data[:8], "little")
-    return pickle.loads(data[8:end]), data[end:]  # noqa: S301  # from our own other side
+    return pickle.loads(data[8:end]), data[end:]  # from our own other side
 
 
 class FrameReader:
