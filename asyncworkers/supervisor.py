@@ -893,7 +893,10 @@ class Supervisor:
         `pip install 'asyncworkers[dashboard]'`. Raises TypeError or ValueError for what makes no
         sense, such as `hosts` without `auth`.
         """
-        from asyncworkers.dashboard import Dashboard, LiveSource  # a door, opened when it is wanted
+        from asyncworkers.dashboard import (  # an extra, imported when it is wanted
+            Dashboard,
+            LiveSource,
+        )
 
         return Dashboard(
             LiveSource(self),

@@ -3,7 +3,7 @@
 - `data` says what there is to show and in which words, `live` looks at a supervisor and what is in
   its store, `stored` at a store alone, `rates` counts what ends in a second;
 - `app` is the ASGI app: the page, what it asks for, and the stream of events, behind the guard of
-  `asyncworkers.http`; `ticker` makes one picture a second for all who look, and none for nobody;
+  `asyncworkers.web`; `ticker` makes one picture a second for all who look, and none for nobody;
 - `page/` is the page: HTML, CSS and JavaScript by hand, nothing that has to be built or fetched.
 
 The library it is built on is an extra, `asyncworkers[dashboard]`.

@@ -13,13 +13,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from asyncworkers import AsyncworkersError, JobState, _checks
+from asyncworkers import _checks
 from asyncworkers.dashboard.data import Action, Refusal, Source, Wanted, clean
 from asyncworkers.dashboard.ticker import Ticker
-from asyncworkers.http import EventStreams, Guard, Refused, Token, may_act
-from asyncworkers.http.answers import Json
-from asyncworkers.http.body import clamped, read_json
-from asyncworkers.http.guard import Auth, path_of
+from asyncworkers.errors import AsyncworkersError
+from asyncworkers.job import JobState
+from asyncworkers.web.answers import Json, Refused
+from asyncworkers.web.body import clamped, read_json
+from asyncworkers.web.events import EventStreams
+from asyncworkers.web.guard import Auth, Guard, may_act, path_of
+from asyncworkers.web.token import Token
 
 __all__ = ["Dashboard"]
 

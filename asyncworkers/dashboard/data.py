@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
-from asyncworkers import JobState, redact
+from asyncworkers import redact
+from asyncworkers.job import JobState
 from asyncworkers.store.codec import StoredError, stored_error
 from asyncworkers.store.protocol import CODEC, StoredJob
 

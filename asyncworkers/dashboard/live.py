@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
-from asyncworkers import Job, JobNotFound, JobState, QueueStats, Supervisor, redact
+from asyncworkers import redact
+from asyncworkers._engine.report import QueueStats, Stats, WorkerStats
 from asyncworkers.dashboard.data import ENDED, LONGEST_TEXT, SCAN, Action, Refusal, Wanted
 from asyncworkers.dashboard.rates import Rates
 from asyncworkers.dashboard.recent import Recent
 from asyncworkers.dashboard.stored import StoreSource
+from asyncworkers.errors import JobNotFound
+from asyncworkers.events import Listener
+from asyncworkers.job import Job, JobState
+from asyncworkers.queue import Queue
+from asyncworkers.store.protocol import Store
 
 __all__ = ["LiveSource"]
 
@@ -22,13 +28,42 @@ HERE: Final = "here-"
 """How the `after` of a page of jobs begins if the next one is of this process, not of the store."""
 
 
+class _HasStore(Protocol):
+    """What `supervisor.stored` is to a dashboard."""
+
+    @property
+    def store(self) -> Store: ...
+
+
+class _Watched(Protocol):
+    """What a dashboard needs of a supervisor, and all it knows of it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def queues(self) -> Sequence[Queue]: ...
+    @property
+    def stored(self) -> _HasStore: ...
+    def stats(self) -> Stats: ...
+    def workers(self, most: int) -> Sequence[WorkerStats]: ...
+    def get(self, job_id: str, /) -> Job[Any]: ...
+    def iter_jobs(self, queue: str | None) -> Iterator[Job[Any]]: ...
+    def listen(self, listener: Listener) -> Callable[[], None]: ...
+    def on_error(self, witness: Callable[[Job[Any], Exception], object]) -> Callable[[], None]: ...
+    def pause(self, queue: str) -> None: ...
+    def resume(self, queue: str) -> None: ...
+    def resize(self, queue: str, workers: int) -> None: ...
+
+
 class LiveSource:
     """A supervisor as a dashboard shows it. It may be made before the supervisor is entered.
 
     It listens from then on, so that it knows what has ended and how long that took.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: _Watched) -> None:
         self._supervisor = supervisor
         self._rates = Rates()
         self._totals: dict[str, int] = {}

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Final, NamedTuple
 
-from asyncworkers import Job, events, redact
+from asyncworkers import events, redact
 from asyncworkers.dashboard.data import failure, percentiles
+from asyncworkers.job import Job
 from asyncworkers.store.codec import encode_error, stored_error
 
 __all__ = ["Recent"]

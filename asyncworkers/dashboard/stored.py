@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from asyncworkers import JobState
 from asyncworkers.dashboard.data import (
     DEAD,
     ENDED,
@@ -19,6 +18,7 @@ from asyncworkers.dashboard.data import (
     percentiles,
 )
 from asyncworkers.dashboard.rates import Rates
+from asyncworkers.job import JobState
 from asyncworkers.store.protocol import QueueCounts, Store, StoredJob, Where, error_text
 
 __all__ = ["StoreSource"]

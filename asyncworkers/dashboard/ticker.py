@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from asyncworkers.dashboard.data import clean
-from asyncworkers.http import Feed
+from asyncworkers.web.events import Feed
 
 __all__ = ["Ticker"]
 

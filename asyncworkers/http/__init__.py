@@ -1,10 +1,8 @@
-"""Jobs over HTTP, and the guard that every HTTP face of a supervisor stands behind.
+"""Jobs over HTTP, behind the guard that every HTTP face of a supervisor has: see `asyncworkers.web`.
 
 - `jobs` is the face for programs: an ASGI app to mount, which submits the functions that were
   exposed, and tells and cancels what became of them; `calls` reads what they are called with,
-  `ledger` keeps what has ended, `listing` and `documents` tell of it, `openapi` describes it all;
-- `guard` decides who may ask, `token` is the usual way to know them;
-- `body` reads what comes in, `answers` says what goes out, `events` sends what happens; `first` waits.
+  `ledger` keeps what has ended, `listing` and `documents` tell of it, `openapi` describes it all.
 
 The library it is built on is an extra, `asyncworkers[web]`.
 """
@@ -16,10 +14,10 @@ import importlib.util
 if importlib.util.find_spec("starlette") is None:
     raise ImportError("asyncworkers.http needs a library: pip install 'asyncworkers[web]'")
 
-from asyncworkers.http.answers import Refused
-from asyncworkers.http.events import EventStreams, Feed
-from asyncworkers.http.guard import Guard, check_bind, may_act
 from asyncworkers.http.jobs import JobsApp
-from asyncworkers.http.token import Token
+from asyncworkers.web.answers import Refused
+from asyncworkers.web.events import EventStreams, Feed
+from asyncworkers.web.guard import Guard, check_bind, may_act
+from asyncworkers.web.token import Token
 
 __all__ = ["EventStreams", "Feed", "Guard", "JobsApp", "Refused", "Token", "check_bind", "may_act"]

@@ -13,8 +13,8 @@ import msgspec
 from asyncworkers import Job, JobFunction, Secret, Supervisor, _checks
 from asyncworkers.errors import SupervisorClosed
 from asyncworkers.function import Call
-from asyncworkers.http.answers import Refused
 from asyncworkers.store.codec import DEEPEST, FunctionCodec, Parameter, too_deep
+from asyncworkers.web.answers import Refused
 
 __all__ = ["Exposed", "exposed", "is_ours", "is_secret"]
 

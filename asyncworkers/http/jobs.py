@@ -26,16 +26,16 @@ from asyncworkers.errors import (
     SupervisorClosed,
     SupervisorFailed,
 )
-from asyncworkers.http.answers import Json, Refused
-from asyncworkers.http.body import clamped, read_json
 from asyncworkers.http.calls import Exposed, exposed, is_ours
 from asyncworkers.http.documents import ENDED, Known, end_of, status_of
-from asyncworkers.http.events import EventStreams, Feed
-from asyncworkers.http.first import first_of
-from asyncworkers.http.guard import Auth, Guard, path_of
 from asyncworkers.http.ledger import Ledger, new_id
 from asyncworkers.http.listing import Wanted, page
 from asyncworkers.http.openapi import describe
+from asyncworkers.web.answers import Json, Refused
+from asyncworkers.web.body import clamped, read_json
+from asyncworkers.web.events import EventStreams, Feed
+from asyncworkers.web.first import first_of
+from asyncworkers.web.guard import Auth, Guard, path_of
 
 __all__ = ["JobsApp"]
 

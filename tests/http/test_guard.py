@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from asyncworkers.http import Guard, Refused, Token, check_bind, may_act
-from asyncworkers.http.guard import HEADERS, path_of
+from asyncworkers.web.guard import HEADERS, path_of
 
 HERE = "http://127.0.0.1:8000"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -298,7 +298,7 @@ def test_fault_V08_a_program_with_an_old_token_does_not_lock_browsers_out() -> N
 
 def test_fault_V08_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses from very many addresses fill no memory."""
-    monkeypatch.setattr("asyncworkers.http.token.ADDRESSES", 5)
+    monkeypatch.setattr("asyncworkers.web.token.ADDRESSES", 5)
     token = Token(SECRET)
     app = Guard(echo, auth=token)
     for number in range(20):

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from asyncworkers import _checks
-from asyncworkers.http.answers import Refused
+from asyncworkers.web.answers import Refused
 
 __all__ = ["Token"]
 

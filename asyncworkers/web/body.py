@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
 from asyncworkers import _checks
-from asyncworkers.http.answers import Refused
 from asyncworkers.store.codec import DEEPEST, too_deep
+from asyncworkers.web.answers import Refused
 
 __all__ = ["clamped", "read_bounded", "read_json"]
 

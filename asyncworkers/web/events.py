@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from asyncworkers import _checks
-from asyncworkers.http.answers import Refused
-from asyncworkers.http.first import first_of
+from asyncworkers.web.answers import Refused
+from asyncworkers.web.first import first_of
 
 __all__ = ["EventStreams", "Feed", "Source"]
 

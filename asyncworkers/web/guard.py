@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asyncworkers import _checks
-from asyncworkers.http.answers import Refused
-from asyncworkers.http.body import read_bounded, read_json, replayed
-from asyncworkers.http.token import Token
+from asyncworkers.web.answers import Refused
+from asyncworkers.web.body import read_bounded, read_json, replayed
+from asyncworkers.web.token import Token
 
 __all__ = ["Answer", "Auth", "Guard", "check_bind", "may_act", "path_of"]
 
