@@ -14,6 +14,7 @@ from types import FrameType, MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from asyncworkers import _checks, _html
+from asyncworkers._arity import ANY, Arity
 from asyncworkers._log import log
 from asyncworkers._record import Record
 from asyncworkers.errors import JobCancelled, JobExpired, JobTimedOut
@@ -85,10 +86,14 @@ class Order:
     `plain` folds the questions on the way into the queue into one: true if a job is a coroutine
     function's, starts as soon as a worker is free, and takes the submitter's context as it is.
     `gate` is that of the intake which takes such jobs without another question. `pack` packs the
-    calls of functions whose jobs run in other processes.
+    calls of functions whose jobs run in other processes. `arity` knows what the function takes, and
+    `fewest` and `most` are its.
     """
 
-    __slots__ = ("_name", "function", "gate", "home", "pack", "plain", "policies", "timeout")
+    __slots__ = (
+        *("_name", "arity", "fewest", "function", "gate", "home", "most", "pack", "plain"),
+        *("policies", "timeout"),
+    )
 
     def __init__(self, home: Home, policies: Policies, function: Callable[..., Any]) -> None:
         self._name = policies.name
@@ -104,6 +109,11 @@ class Order:
         )
         self.gate: object = None
         self.pack: Callable[[Any, Any, Any, bool], Any] | None = None
+        self.takes(ANY)
+
+    def takes(self, arity: Arity) -> None:
+        """Say what the function takes; at first it is anything."""
+        self.arity, self.fewest, self.most = arity, arity.fewest, arity.most
 
     @property
     def name(self) -> str:

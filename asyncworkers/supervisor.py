@@ -549,7 +549,7 @@ class Supervisor:
         that takes long: do not change it before this returns. Raises SupervisorClosed if nothing
         is accepted, WrongLoop outside the supervisor's loop, WouldDeadlock if 1,000 jobs already
         wait for room from inside jobs, NotSerializable for what cannot be pickled, TypeError and
-        ValueError for what makes no job.
+        ValueError for what makes no job, arguments that the function does not take among it.
         """
         intake = self._intake or self._entered()
         job, heavy = intake.take_ordinary(function, args, kwargs), None
@@ -735,7 +735,7 @@ class Supervisor:
         if not isinstance(items, AsyncIterable):
             _checks.iterable("items", items, "an iterable or an async iterable")
         intake = self._entered()
-        intake.order(function)  # what makes no job is refused here, not when the stream is read
+        intake.check_mapped(function)  # what makes no job is refused here, not when it is read
         return Stream(lambda: intake.plan(function), items, ordered, window)
 
     @overload

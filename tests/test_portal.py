@@ -90,7 +90,7 @@ def test_errors_are_the_very_same(portal: Portal) -> None:
     with pytest.raises(ValueError, match="no") as caught:
         portal.result(failed)
     assert caught.value is error
-    with pytest.raises(TypeError, match="positional argument"):
+    with pytest.raises(TypeError, match="missing a required argument: 'number'"):
         portal.call(double)
     with pytest.raises(TypeError, match="items must be an iterable"):
         portal.map(double, 5)  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from asyncworkers import _checks
+from asyncworkers._arity import arity_of
 from asyncworkers._engine.crew import AT_ONCE
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.memory import MemoryQueue
@@ -94,6 +95,8 @@ class Intake:
         room, line = queue.room, queue.line
         if room.waiters or len(line) + room.promised >= room.limit:
             return None
+        if kwargs or not order.fewest <= len(args) <= order.most:
+            order.arity.check(order.name, args, kwargs)
         context = copy_context()
         if context and running in context:
             return None  # a job submits it, and that is to be known
@@ -121,6 +124,8 @@ class Intake:
         queue = cast("MemoryQueue", order.home)
         if here() != self.here or queue.ending or queue.is_full() or copy_context():
             return None
+        if kwargs or not order.fewest <= len(args) <= order.most:
+            order.arity.check(order.name, args, kwargs)
         job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
         job._value = order.pack(args, kwargs, None, light)
         queue.line.append(job)
@@ -153,6 +158,8 @@ class Intake:
                 )
             args, kwargs, function = call.args, call.kwargs, call.function
         order = self.order(function)
+        if kwargs or not order.fewest <= len(args) <= order.most:
+            order.arity.check(order.name, args, kwargs)
         context, parent = _surroundings()
         if not order.plain:
             context = _chosen(context, order.policies)
@@ -193,6 +200,12 @@ class Intake:
             raise SupervisorClosed(f"nothing is mapped any more: {queue.ending}")
         delay = self._delay(order.policies)
         return Plan(queue, order, _chosen(context, order.policies), delay, parent)
+
+    def check_mapped(self, function: Any) -> None:
+        """Raise what there is to say against jobs of this function and one argument each."""
+        order = self.order(function)
+        if not order.fewest <= 1 <= order.most:
+            order.arity.check(order.name, (None,), {})
 
     def order(self, function: Any) -> Order:
         """What the jobs of this function have in common here; remembered by a JobFunction."""
@@ -281,6 +294,7 @@ def _order(queue: MemoryQueue, policies: Policies, function: Callable[..., Any])
             f"{policies.for_stores}= is for jobs in a store, and queue {queue.name!r} is in memory"
         )
     order = Order(queue, policies, function)
+    order.takes(arity_of(function))
     if queue.kind == "processes" and not queue.clock.simulated:
         from asyncworkers.bridge.parcel import cargo_of
 

@@ -1,0 +1,79 @@
+"""Whether a function takes the arguments of a call: asked when a job is made of it, before it is accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ANY", "Arity", "arity_of"]
+
+SHAPES = 256
+"""Shapes of calls that are remembered of a function; then it is begun anew."""
+
+
+class Arity:
+    """What a function takes. `fewest` and `most` are how many arguments without names it takes if there
+    are no others; nothing fits between them if it needs some by name.
+    """
+
+    __slots__ = ("_fits", "_signature", "fewest", "most")
+
+    def __init__(self, signature: inspect.Signature | None) -> None:
+        self._signature = signature
+        self._fits: set[tuple[object, ...]] = set()
+        self.fewest, self.most = 0, sys.maxsize
+        if signature is None:
+            return
+        self.most = 0
+        for parameter in signature.parameters.values():
+            required = parameter.default is parameter.empty
+            match parameter.kind:
+                case parameter.VAR_POSITIONAL:
+                    self.most = sys.maxsize
+                case parameter.KEYWORD_ONLY:
+                    self.fewest = sys.maxsize if required else self.fewest
+                case parameter.VAR_KEYWORD:
+                    pass
+                case _:
+                    self.most += self.most < sys.maxsize
+                    self.fewest += required and self.fewest < sys.maxsize
+
+    def check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise TypeError, naming the function, if it does not take these. Of calls that are alike, as
+        many without names and the same names, only the first is looked at closely.
+        """
+        if self._signature is None:
+            return
+        shape = (len(args), *kwargs)
+        if shape in self._fits:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}{self._signature} cannot be called so: {error}") from None
+        if len(self._fits) >= SHAPES:
+            self._fits.clear()
+        self._fits.add(shape)
+
+
+ANY = Arity(None)
+"""That of a function which does not tell what it takes."""
+
+_known: weakref.WeakKeyDictionary[Any, Arity] = weakref.WeakKeyDictionary()
+
+
+def arity_of(function: Callable[..., Any]) -> Arity:
+    """What a function takes itself, whatever it wraps; ANY if that cannot be told."""
+    with contextlib.suppress(KeyError, TypeError):
+        return _known[function]
+    arity = ANY
+    if not hasattr(function, "__signature__"):  # somebody's word, which may be of something else
+        with contextlib.suppress(TypeError, ValueError):  # some that are built in do not tell
+            arity = Arity(inspect.signature(function, follow_wrapped=False))
+    with contextlib.suppress(TypeError):  # it cannot be remembered
+        _known[function] = arity
+    return arity

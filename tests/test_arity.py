@@ -1,0 +1,163 @@
+"""Wrong arguments are an error at the call, before there is a job; whatever fits is accepted."""
+
+import functools
+import operator
+
+import pytest
+import pytest_asyncio
+
+from asyncworkers import Queue, Supervisor, job
+
+pytestmark = pytest.mark.asyncio
+
+
+@job
+async def pair(first: int, second: int = 2, *, third: int = 3) -> tuple[int, int, int]:
+    """Take one or two by position, and one by name."""
+    return first, second, third
+
+
+@job
+async def named(*, key: int) -> int:
+    """Take one that must be named."""
+    return key
+
+
+@job
+async def any_number(*values: int, **others: int) -> int:
+    """Take anything."""
+    return sum(values) + sum(others.values())
+
+
+@job
+def in_thread(first: int, /) -> int:
+    """Take exactly one, without its name."""
+    return first
+
+
+@job(cpu=True)
+def in_process(first: int) -> int:
+    """Take exactly one."""
+    return first
+
+
+async def bare(first: int) -> int:
+    """Be no JobFunction."""
+    return first
+
+
+def wrapped(function):
+    """Wrap it so that only the wrapper knows what it takes."""
+
+    @functools.wraps(function)
+    async def wrapper(*args):
+        return await function(*args, 10)
+
+    return wrapper
+
+
+@wrapped
+async def given_one_more(first: int, second: int) -> int:
+    """Take two, of which the wrapper gives one."""
+    return first + second
+
+
+WRONG = [
+    (pair, (), {}, "missing a required argument: 'first'"),
+    (pair, (1, 2, 3), {}, "too many positional arguments"),
+    (pair, (1,), {"fourth": 4}, "unexpected keyword argument 'fourth'"),
+    (pair, (1,), {"first": 1}, "multiple values for argument 'first'"),
+    (named, (), {}, "missing a required.* argument: 'key'"),
+    (named, (1,), {}, "too many positional arguments"),
+    (in_thread, (), {"first": 1}, "first"),
+    (in_thread, (1, 2), {}, "too many positional arguments"),
+    (in_process, (), {}, "missing a required argument: 'first'"),
+    (in_process, (1, 2), {}, "too many positional arguments"),
+    (bare, (), {}, "missing a required argument: 'first'"),
+]
+RIGHT = [
+    (pair, (1,), {}, (1, 2, 3)),
+    (pair, (1, 5), {"third": 6}, (1, 5, 6)),
+    (pair, (), {"first": 1, "second": 4}, (1, 4, 3)),
+    (named, (), {"key": 7}, 7),
+    (any_number, (), {}, 0),
+    (any_number, (1, 2), {"more": 3}, 6),
+    (in_thread, (4,), {}, 4),
+    (in_process, (4,), {}, 4),
+    (in_process, (), {"first": 4}, 4),
+    (bare, (1,), {}, 1),
+    (given_one_more, (1,), {}, 11),
+]
+
+
+def name_of(case):
+    """Name a case in the report."""
+    return getattr(case, "__name__", None) or getattr(case, "name", None)
+
+
+@pytest_asyncio.fixture
+async def supervisor():
+    """Enter a supervisor."""
+    async with Supervisor(4, processes=1) as supervisor:
+        yield supervisor
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs", "why"), WRONG, ids=name_of)
+async def test_what_does_not_fit_makes_no_job(supervisor, function, args, kwargs, why):
+    """It is a TypeError of the call that names the function and what it takes, twice the same."""
+    name = getattr(function, "name", "bare")
+    for _ in range(2):
+        for submit in (supervisor.submit, supervisor.call):
+            with pytest.raises(TypeError, match=rf"{name}\(.* cannot be called so: .*{why}"):
+                await submit(function, *args, **kwargs)
+        with pytest.raises(TypeError, match=why):
+            supervisor.submit_nowait(function, *args, **kwargs)
+    if not kwargs:
+        with pytest.raises(TypeError, match=why):
+            await supervisor.submit(job(bare).bind() if function is bare else function.bind(*args))
+    assert supervisor.jobs() == []
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs", "value"), RIGHT, ids=name_of)
+async def test_what_fits_runs(supervisor, function, args, kwargs, value):
+    """Also the second time, when its shape is known."""
+    for _ in range(2):
+        assert await supervisor.call(function, *args, **kwargs) == value
+
+
+async def test_map_gives_one_argument(supervisor):
+    """A function that does not take exactly that is refused before an item is looked at."""
+    assert await supervisor.map(pair, [1]) == [(1, 2, 3)]
+    with pytest.raises(TypeError, match="cannot be called so"):
+        supervisor.map(named, [1])
+    with pytest.raises(TypeError, match="cannot be called so"):
+        supervisor.map(job(operator.pow), [1])
+    with pytest.raises(TypeError, match="cannot be called so"):
+        await supervisor.submit_many(named, [1])
+
+
+async def test_many_shapes_are_not_kept(supervisor):
+    """A function that is called in ever new shapes costs no memory for each."""
+    for number in range(600):
+        assert await supervisor.call(any_number, **{f"name_{number}": 1}) == 1
+    assert len(supervisor._intake.order(any_number).arity._fits) <= 256
+
+
+async def test_a_signature_that_somebody_wrote_is_no_ground_to_refuse(supervisor):
+    """It may be of something else than the function."""
+
+    async def one_more(first):
+        return first
+
+    one_more.__signature__ = "no signature"
+    assert await supervisor.call(one_more, 1) == 1
+
+
+async def test_in_memory_and_in_a_store_alike(tmp_path):
+    """Jobs that are stored are checked as well."""
+    queues = [Queue("default")]
+    async with Supervisor(
+        queues=queues, store=f"sqlite:///{tmp_path}/jobs.db", functions=[pair]
+    ) as supervisor:
+        with pytest.raises(TypeError, match="too many positional arguments"):
+            await supervisor.submit(pair, 1, 2, 3)
