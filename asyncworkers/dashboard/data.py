@@ -100,13 +100,13 @@ class Source(Protocol):
 
 
 def clean(value: Any, keep: str = "") -> Any:
-    """The same document with every text in it fit to be shown; only tracebacks keep their lines."""
+    """The same document with every text in it fit to be shown; tracebacks and logs keep their lines."""
     if isinstance(value, str):
         return redact.safe(value, keep=keep)
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {
-            redact.safe(name): clean(one, "\n" if name == "traceback" else keep)
+            redact.safe(name): clean(one, "\n" if name in ("traceback", "logs") else keep)
             for name, one in items
         }
     if isinstance(value, (list, tuple)):

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from asyncworkers import redact
 from asyncworkers._engine.report import QueueStats, Stats, WorkerStats
 from asyncworkers.dashboard.data import ENDED, LONGEST_TEXT, SCAN, Action, Refusal, Wanted
+from asyncworkers.dashboard.diary import Diary
 from asyncworkers.dashboard.rates import Rates
 from asyncworkers.dashboard.recent import Recent
 from asyncworkers.dashboard.stored import StoreSource
@@ -60,7 +61,7 @@ class _Watched(Protocol):
 class LiveSource:
     """A supervisor as a dashboard shows it. It may be made before the supervisor is entered.
 
-    It listens from then on, so that it knows what has ended and how long that took.
+    It listens from then on, so that it knows what has ended and how long that took, and what was logged.
     """
 
     def __init__(self, supervisor: _Watched) -> None:
@@ -69,7 +70,12 @@ class LiveSource:
         self._totals: dict[str, int] = {}
         self._store: StoreSource | None = None
         self._recent = Recent(lambda at: time.time() - time.monotonic() + at)
-        self._stops = [supervisor.listen(self._recent), supervisor.on_error(self._recent.failed)]
+        self._diary = Diary()
+        self._stops = [
+            supervisor.listen(self._recent),
+            supervisor.on_error(self._recent.failed),
+            self._diary.close,
+        ]
 
     def close(self) -> None:
         """Listen no more."""
@@ -239,6 +245,7 @@ class LiveSource:
             document["why"] = job.why
             document["args"] = redact.arguments(job.function, job.args, job.kwargs)
         document["attempts"] = self._recent.attempts(ident)
+        document["logs"] = self._diary.of(ident)
         if document["failure"] is None and document["state"] != "succeeded":
             document["failure"] = self._recent.error(ident)
         return document

@@ -177,7 +177,8 @@ class StoreSource:
         counts = {one.queue: one for one in await self.store.counts()}
         document = full_of_record(record)
         document["why"] = _why(record, counts.get(record.queue))
-        document["attempts"] = []
+        document["attempts"] = []  # they, and what they log, are known where they run
+        document["logs"] = {"lines": [], "more": 0}
         return document
 
     async def act(self, action: Action) -> str:

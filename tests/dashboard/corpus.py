@@ -191,6 +191,10 @@ class HostileSource:
                     "error": text,
                 }
             ],
+            "logs": {
+                "lines": [{"at": 1.0, "level": text, "logger": text, "text": text}],
+                "more": 1,
+            },
             "failures": text,
             "losses": text,
             "once": True,

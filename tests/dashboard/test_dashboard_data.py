@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import logging
+import time
 from types import SimpleNamespace
 
 import pytest
 from conversation import Conversation
 
 from asyncworkers import JobState, Queue, Retry, Supervisor, job
-from asyncworkers.dashboard import Dashboard, LiveSource, StoreSource
+from asyncworkers.dashboard import Dashboard, LiveSource, StoreSource, diary
 from asyncworkers.dashboard.data import SCAN, Action, Refusal, Wanted, clean, percentiles
 from asyncworkers.dashboard.rates import BARS, Rates
 from asyncworkers.dashboard.recent import WAITING, Recent
@@ -437,3 +439,101 @@ def test_what_makes_no_dashboard():
     with pytest.raises(ValueError, match="every"):
         supervisor.dashboard(auth=None, every=0)
     assert isinstance(supervisor.dashboard(auth=None), Dashboard)
+
+
+LOG = logging.getLogger("tests.dashboard.shop")
+
+
+@job
+async def tell(text: str, times: int = 1) -> None:
+    """Log it, so many times."""
+    for _ in range(times):
+        LOG.warning("on the loop: %s", text)
+    try:
+        raise ValueError("postgresql://ada:hunter2@db/x")
+    except ValueError:
+        LOG.exception("it went wrong")
+
+
+@job
+def tell_in_thread(text: str) -> None:
+    """Log it from a thread."""
+    LOG.warning("in a thread: %s", text)
+
+
+@job(cpu=True)
+def tell_in_process(text: str) -> None:
+    """Log it from a process."""
+    logging.getLogger("tests.dashboard.shop").warning("in a process: %s", text)
+
+
+async def logged(board, one):
+    """Return what the page of a job shows of its log."""
+    return (await ask(board, "/api/job", f"id={one.id}")).json["logs"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("function", [tell, tell_in_thread, tell_in_process], ids=lambda f: f.name)
+async def test_what_a_job_logs_is_shown_with_it(function, caplog):
+    """Of the loop, of threads, of processes; each record with the job that said it, and no other."""
+    async with Supervisor(2, processes=1) as supervisor:
+        before = await supervisor.submit(function, "before anybody looks")
+        await before
+        board = supervisor.dashboard(auth=None)
+        ones = [await supervisor.submit(function, text) for text in ("first", "<b>second</b>")]
+        for one in ones:
+            await one
+        LOG.warning("outside of jobs")
+        lines = [(await logged(board, one))["lines"] for one in ones]
+        for said, text in zip(lines, ("first", "<b>second</b>"), strict=True):
+            assert said[0]["text"].endswith(f": {text}")
+            assert (said[0]["level"], said[0]["logger"]) == ("WARNING", "tests.dashboard.shop")
+            assert abs(said[0]["at"] - time.time()) < 600
+        if function is tell:
+            assert lines[0][1]["text"] == "it went wrong\nValueError: postgresql://ada:***@db/x"
+            assert lines[0][1]["level"] == "ERROR"
+        assert (await ask(board, "/api/job", f"id={before.id}")).status == 404
+    assert "first" in caplog.text  # and wherever else it is to be shown
+
+
+@pytest.mark.asyncio
+async def test_of_a_job_that_logs_much_the_last_lines_are_kept(monkeypatch, caplog):
+    """And of many jobs those that logged last: what is kept is bounded."""
+    monkeypatch.setattr(diary, "ALL_LINES", 500)
+    async with Supervisor(2) as supervisor:
+        board = supervisor.dashboard(auth=None)
+        ones = [await supervisor.submit(tell, str(number), 250) for number in range(4)]
+        for one in ones:
+            await one
+        assert await logged(board, ones[0]) == {"lines": [], "more": 0}
+        last = await logged(board, ones[3])
+        assert (len(last["lines"]), last["more"]) == (200, 51)
+        assert last["lines"][-1]["level"] == "ERROR"
+
+
+@pytest.mark.asyncio
+async def test_listening_leaves_the_log_as_it_was(caplog):
+    """The handlers are the program's; two who listen hear of a record once each, one who is gone not at
+    all, and what cannot be written is the log's trouble.
+    """
+    handlers = logging.root.handlers[:]
+    async with Supervisor(1) as supervisor:
+        one, other = diary.Diary(), diary.Diary()
+        await supervisor.call(tell, "heard")
+        assert logging.root.handlers == handlers
+        assert [len(found._jobs) for found in (one, other)] == [1, 1]
+        assert [len(pages.lines) for pages in one._jobs.values()] == [2]
+        other.close()
+        before = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(lambda *args, **kwargs: before(*args, **kwargs))
+        try:
+            third = diary.Diary()  # which does not know that the program's own leads to the first
+            await supervisor.call(tell, "heard again")
+        finally:
+            logging.setLogRecordFactory(before)
+        assert [len(found._jobs) for found in (one, other, third)] == [2, 1, 1]
+        assert [len(pages.lines) for pages in third._jobs.values()] == [2]
+        for found in (one, third):
+            found.close()
+        await supervisor.call(tell, "not heard")
+        assert [len(found._jobs) for found in (one, other, third)] == [2, 1, 1]

@@ -214,8 +214,8 @@ async def run(world: World) -> None:
                 except StoreUnavailable:
                     await asyncio.sleep(0.1)
             submitted[named.job_id] = loop.time()
-            idle = not any(one.state is JobState.RUNNING for one in data.jobs.values())
-            if world.calm and idle:
+            others = (one for one in data.jobs.values() if one.submission.id != named.job_id)
+            if world.calm and all(one.over for one in others):  # every worker is free for it
                 loop.call_later(PROMPT, was_prompt, world, named.job_id)
         end = loop.time() + PATIENCE
         while any(not one.over for one in data.jobs.values()) and loop.time() < end:

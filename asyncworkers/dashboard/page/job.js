@@ -95,6 +95,7 @@ export class JobPage {
       job.result && panel("Result", h("pre", { tabindex: "0" }, value(job.result.value))),
       job.failure ? failure(job.failure, openTrace) : job.error && job.state !== "succeeded" ? panel("Error", h("pre", { class: "bad", tabindex: "0" }, job.error)) : null,
       panel("Attempts", attempts(job)),
+      panel("Logs", logs(job)),
     ].filter(Boolean));
     if (focused) $(focused)?.focus();
   }
@@ -146,8 +147,9 @@ function attempts(job) {
     return h("p", { class: "empty" }, job.state === "running" ? "The first one runs."
       : job.stored && job.attempt ? "They ran where this dashboard does not look." : "None has ended yet.");
   }
-  const head = (text, number) => h("th", { scope: "col", class: number ? "number" : null }, text);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { class: "plain" },
+  const elsewhere = job.stored && !job.attempts.some((one) => one.attempt === 1);
+  return [elsewhere && h("p", { class: "muted" }, "Earlier ones ran where, or when, this dashboard did not look."),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { class: "plain" },
     h("thead", {}, h("tr", {}, head("Attempt"), head("Outcome"), head("Then"), head("Worker", true), head("Started", true), head("Ran", true), head("Error"))),
     h("tbody", {}, job.attempts.map((one) => h("tr", {},
       h("th", { scope: "row" }, String(one.attempt)),
@@ -156,7 +158,24 @@ function attempts(job) {
       h("td", { class: "number" }, String(one.worker)),
       h("td", { class: "number" }, full(one.started)),
       h("td", { class: "number" }, span(one.seconds)),
-      h("td", { class: "text" }, one.error ?? NOTHING))))));
+      h("td", { class: "text" }, one.error ?? NOTHING))))))];
+}
+
+const head = (text, number) => h("th", { scope: "col", class: number ? "number" : null }, text);
+
+function logs(job) {
+  const { lines, more } = job.logs;
+  if (!lines.length) {
+    return h("p", { class: "empty" }, job.stored ? "It has logged nothing in this process; what it logs elsewhere is shown there." : "It has logged nothing.");
+  }
+  return [more > 0 && h("p", { class: "muted" }, `${count(more)} earlier ones are not kept.`),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Logs" }, h("table", { class: "plain" },
+      h("thead", {}, h("tr", {}, head("Time", true), head("Level"), head("Logger"), head("Message"))),
+      h("tbody", {}, lines.map((one) => h("tr", {},
+        h("td", { class: "number" }, full(one.at)),
+        h("td", { class: ["ERROR", "CRITICAL"].includes(one.level) ? "bad" : null }, one.level),
+        h("td", { class: "code" }, one.logger),
+        h("td", { class: "text lines" }, one.text))))))];
 }
 
 const words = (name) => String(name).replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
