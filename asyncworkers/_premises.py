@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,14 @@ from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._engine.worker import hire
 from asyncworkers.bridge import Bridge, InlineBridge, ThreadBridge
-from asyncworkers.bridge.terms import STARTUP, Terms, has_gil, kind_for_cpu, packed_initializer
+from asyncworkers.bridge.terms import (
+    STARTUP,
+    Terms,
+    has_gil,
+    kind_for_cpu,
+    packed_initializer,
+    usable_processors,
+)
 from asyncworkers.function import JobFunction
 from asyncworkers.queue import Queue
 
@@ -29,21 +37,38 @@ __all__ = [
     "memory_queue",
     "open_depot",
     "store_maker",
+    "usual",
 ]
 
 
-def declared(
-    workers: int, threads: int, processes: int, maxsize: int | None, more: Iterable[Queue]
+def usual(
+    workers: int, threads: int | None, processes: int | None, maxsize: int | None
 ) -> dict[str, Queue]:
-    """Every queue by name: the three that each supervisor has, and those that were given."""
-    usual = {"loop": 100, "threads": threads}  # for the other kinds as many as processes
-    declared = {
+    """The three queues that each supervisor has. Raises TypeError or ValueError for senseless numbers."""
+    _checks.whole("workers", workers, 0, 1_000_000)
+    if threads is None:
+        threads = min(32, (os.cpu_count() or 1) + 4)
+    _checks.whole("threads", threads, 0, 10_000)
+    if processes is None:
+        processes = usable_processors()
+    _checks.whole("processes", processes, 0, 10_000)
+    if maxsize is not None:
+        _checks.whole("maxsize", maxsize, 1, 2**63)
+    return {
         "default": Queue("default", workers, maxsize=maxsize),
         "threads": Queue("threads", threads, kind="threads", maxsize=maxsize),
         "processes": Queue(
             "processes", processes, kind=kind_for_cpu(gil=has_gil()), maxsize=maxsize
         ),
     }
+
+
+def declared(usual: dict[str, Queue], more: Iterable[Queue]) -> dict[str, Queue]:
+    """Every queue by name: the three that each supervisor has, and those that were given."""
+    # How many workers one has that does not say: of the other kinds as many as processes.
+    workers = {"loop": 100, "threads": cast("int", usual["threads"].workers)}
+    processes = usual["processes"].workers
+    declared = dict(usual)
     given: set[str] = set()
     for queue in more:
         if not isinstance(queue, Queue):
@@ -52,7 +77,7 @@ def declared(
             raise ValueError(f"queues declare {queue.name!r} twice")
         given.add(queue.name)
         if queue.workers is None:
-            queue = queue.replace(workers=usual.get(queue.kind, processes))  # noqa: PLW2901
+            queue = queue.replace(workers=workers.get(queue.kind, processes))  # noqa: PLW2901
         declared[queue.name] = queue
     return declared
 

@@ -60,7 +60,6 @@ from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._log import log
 from asyncworkers._notebook import in_notebook, keep_awake
 from asyncworkers.bridge.steps import Heavy
-from asyncworkers.bridge.terms import usable_processors
 from asyncworkers.embedding import living
 from asyncworkers.errors import (
     JobNotFound,
@@ -164,15 +163,7 @@ class Supervisor:
         record: bool | Chronicle = False,
         name: str | None = None,
     ) -> None:
-        _checks.whole("workers", workers, 0, 1_000_000)
-        if threads is None:
-            threads = min(32, (os.cpu_count() or 1) + 4)
-        _checks.whole("threads", threads, 0, 10_000)
-        if processes is None:
-            processes = usable_processors()
-        _checks.whole("processes", processes, 0, 10_000)
-        if maxsize is not None:
-            _checks.whole("maxsize", maxsize, 1, 2**63)
+        usual = _premises.usual(workers, threads, processes, maxsize)
         self._store = _premises.store_maker(store)
         self._functions = tuple(
             map(_premises.listed_function, _checks.iterable("functions", functions))
@@ -195,9 +186,7 @@ class Supervisor:
         self._listeners = Listeners([] if self._chronicle is None else [self._chronicle])
         for listener in _checks.iterable("listeners", listeners):
             self._listeners.add(listener)
-        self._declared = _premises.declared(
-            workers, threads, processes, maxsize, _checks.iterable("queues", queues)
-        )
+        self._declared = _premises.declared(usual, _checks.iterable("queues", queues))
         for queue in self._declared.values():
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")

@@ -536,7 +536,11 @@ class LineWorker(BridgedWorker):
         self.look()
 
     def _drain(self, *, at_once: bool = False) -> bool:
-        """Settle what has ended; whether anything has. Big results take steps, unless `at_once`."""
+        """Settle what has ended; whether anything has. Big results take steps, unless `at_once`.
+
+        This is the path of each job that comes back, so it is one function: what simply succeeded is
+        settled here in line, and what few jobs need is a call away behind one check.
+        """
         queue, sent = self.home, self.sent
         found = False
         said = 0

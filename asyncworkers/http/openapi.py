@@ -17,6 +17,7 @@ __all__ = ["describe"]
 REF: Final = "#/components/schemas/{name}"
 
 _TEXT: Final = {"type": "string"}
+_NUMBER: Final = {"type": "number", "minimum": 0}
 _DATE: Final = {"type": ["string", "null"], "format": "date-time"}
 
 JOB: Final[dict[str, Any]] = {
@@ -138,101 +139,97 @@ def _common(
     functions: list[Exposed], results: list[dict[str, Any]], max_wait: float
 ) -> dict[str, Any]:
     """What there is for the jobs of every function."""
-    job = _ref("asyncworkers.Job")
     ident = {"name": "id", "in": "path", "required": True, "schema": _TEXT}
+    return {
+        "/": {"get": _list(functions)},
+        "/{id}": {"parameters": [ident], "get": _status()},
+        "/{id}/result": {"parameters": [ident], "get": _result(results, max_wait)},
+        "/{id}/events": {"parameters": [ident], "get": _events()},
+        "/{id}/cancel": {"parameters": [ident], "post": _cancel()},
+    }
+
+
+def _list(functions: list[Exposed]) -> dict[str, Any]:
+    jobs = {"type": "array", "items": _ref("asyncworkers.Job")}
+    page = {
+        "type": "object",
+        "properties": {"jobs": jobs, "more": {"type": "boolean"}},
+        "required": ["jobs", "more"],
+    }
+    return {
+        "operationId": "list",
+        "summary": "The jobs there are, newest first",
+        "parameters": [
+            _query("function", {"enum": [one.name for one in functions]}),
+            _query("state", {"enum": list(map(str, JobState))}),
+            _query("tag", {"type": "string", "minLength": 1, "maxLength": 64}),
+            _query("limit", {**_NUMBER, "default": 50}, "At most 200."),
+            _query("offset", {**_NUMBER, "default": 0}, "At most 10,000."),
+        ],
+        "responses": {"200": _is("A page of jobs.", page), **_errors(*ALWAYS, 422)},
+    }
+
+
+def _status() -> dict[str, Any]:
+    return {
+        "operationId": "status",
+        "summary": "Where a job is on its way",
+        "responses": {"200": _is("The job.", _ref("asyncworkers.Job")), **_errors(*ALWAYS, 404)},
+    }
+
+
+def _result(results: list[dict[str, Any]], max_wait: float) -> dict[str, Any]:
     end = {
-        "allOf": [job],
+        "allOf": [_ref("asyncworkers.Job")],
         "properties": {
             "result": {"anyOf": [*results, {"type": "null"}]},
             "error": {"anyOf": [_ref("asyncworkers.Failure"), {"type": "null"}]},
         },
         "required": ["result", "error"],
     }
-    page = {
-        "type": "object",
-        "properties": {"jobs": {"type": "array", "items": job}, "more": {"type": "boolean"}},
-        "required": ["jobs", "more"],
-    }
-    number = {"type": "number", "minimum": 0}
+    seconds = f"Seconds to wait for it, at most {max_wait:g}."
     return {
-        "/": {
-            "get": {
-                "operationId": "list",
-                "summary": "The jobs there are, newest first",
-                "parameters": [
-                    _query("function", {"enum": [one.name for one in functions]}),
-                    _query("state", {"enum": list(map(str, JobState))}),
-                    _query("tag", {"type": "string", "minLength": 1, "maxLength": 64}),
-                    _query("limit", {**number, "default": 50}, "At most 200."),
-                    _query("offset", {**number, "default": 0}, "At most 10,000."),
-                ],
-                "responses": {"200": _is("A page of jobs.", page), **_errors(*ALWAYS, 422)},
-            }
+        "operationId": "result",
+        "summary": "The result of a job, or its error",
+        "parameters": [_query("wait", {**_NUMBER, "default": 0}, seconds)],
+        "responses": {
+            "200": _is("It has ended.", end),
+            "202": _is("It has not ended yet.", _ref("asyncworkers.Job")),
+            **_errors(*ALWAYS, 404, 422),
         },
-        "/{id}": {
-            "parameters": [ident],
-            "get": {
-                "operationId": "status",
-                "summary": "Where a job is on its way",
-                "responses": {"200": _is("The job.", job), **_errors(*ALWAYS, 404)},
+    }
+
+
+def _events() -> dict[str, Any]:
+    return {
+        "operationId": "events",
+        "summary": "The progress of a job, as server-sent events",
+        "description": "`job` whenever it has got on and `end` once it has ended, each with "
+        "the job; `dropped` for a client that reads too slowly.",
+        "responses": {
+            "200": {
+                "description": "A stream that ends with the job, or is to be asked for again.",
+                "content": {"text/event-stream": {"schema": _TEXT}},
             },
+            "204": {"description": "The end was seen (`Last-Event-ID: end`)."},
+            **_errors(*ALWAYS, 404),
         },
-        "/{id}/result": {
-            "parameters": [ident],
-            "get": {
-                "operationId": "result",
-                "summary": "The result of a job, or its error",
-                "parameters": [
-                    _query(
-                        "wait",
-                        {**number, "default": 0},
-                        f"Seconds to wait for it, at most {max_wait:g}.",
-                    )
-                ],
-                "responses": {
-                    "200": _is("It has ended.", end),
-                    "202": _is("It has not ended yet.", job),
-                    **_errors(*ALWAYS, 404, 422),
-                },
-            },
-        },
-        "/{id}/events": {
-            "parameters": [ident],
-            "get": {
-                "operationId": "events",
-                "summary": "The progress of a job, as server-sent events",
-                "description": "`job` whenever it has got on and `end` once it has ended, each with "
-                "the job; `dropped` for a client that reads too slowly.",
-                "responses": {
-                    "200": {
-                        "description": "A stream that ends with the job, or is to be asked for again.",
-                        "content": {"text/event-stream": {"schema": _TEXT}},
-                    },
-                    "204": {"description": "The end was seen (`Last-Event-ID: end`)."},
-                    **_errors(*ALWAYS, 404),
-                },
-            },
-        },
-        "/{id}/cancel": {
-            "parameters": [ident],
-            "post": {
-                "operationId": "cancel",
-                "summary": "Cancel a job",
-                "requestBody": {
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "properties": {"reason": {"type": "string", "maxLength": 200}},
-                            }
-                        }
-                    }
-                },
-                "responses": {
-                    "200": _is("`asked` is false for one that has ended already.", job),
-                    **_errors(*WITH_BODY, 404),
-                },
-            },
+    }
+
+
+def _cancel() -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "properties": {"reason": {"type": "string", "maxLength": 200}},
+    }
+    asked = "`asked` is false for one that has ended already."
+    return {
+        "operationId": "cancel",
+        "summary": "Cancel a job",
+        "requestBody": {"content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": _is(asked, _ref("asyncworkers.Job")),
+            **_errors(*WITH_BODY, 404),
         },
     }
 

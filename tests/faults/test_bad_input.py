@@ -1173,16 +1173,20 @@ async def test_fault_B05_a_coroutine_out_of_a_wrapper_is_told(caplog: Log) -> No
 
 @pytest.mark.asyncio
 async def test_fault_B05_wrong_arguments_for_the_function(caplog: Log) -> None:
-    """Arguments that the function does not take fail that job alone; `bind` says so at once."""
+    """Arguments that the function does not take are refused at the call, which names it, and at `bind`:
+    there is no job.
+    """
+    wrong = r"echo\(.*cannot be called so: (missing a required|too many positional)"
     async with trial(caplog) as t:
         for arguments in ((), (1, 2)):
             for function in (echo, job(echo)):
-                with pytest.raises(TypeError, match="positional argument"):
-                    await t.supervisor.call(function, *arguments)
+                with pytest.raises(TypeError, match=wrong):
+                    await t.supervisor.submit(function, *arguments)
             with pytest.raises(TypeError, match=r"missing a required|too many positional"):
                 job(echo).bind(*arguments)
-        with pytest.raises(TypeError, match="unexpected keyword"):
-            await t.supervisor.call(echo, 1, other=2)
+        with pytest.raises(TypeError, match=r"echo\(.*cannot be called so: .*unexpected keyword"):
+            await t.supervisor.submit(echo, 1, other=2)
+        assert t.supervisor.stats().submitted == 0
 
 
 ITEMS = {"None": None, "a number": 7, "a text": "abc", "bytes": b"abc", "a class": int}
