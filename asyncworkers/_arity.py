@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = ["ANY", "Arity", "arity_of"]
@@ -42,7 +42,7 @@ class Arity:
                     self.most += self.most < sys.maxsize
                     self.fewest += required and self.fewest < sys.maxsize
 
-    def check(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def check(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError, naming the function, if it does not take these. Of calls that are alike, as
         many without names and the same names, only the first is looked at closely.
         """

@@ -29,6 +29,7 @@ from uuid import UUID
 import msgspec
 
 from asyncworkers import _checks, errors
+from asyncworkers._arity import Arity
 from asyncworkers.errors import ArgumentsMismatch, JobFailed, NotSerializable
 from asyncworkers.secret import MASK, Secret
 from asyncworkers.store.protocol import CODEC
@@ -111,6 +112,7 @@ class FunctionCodec:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.name = name
         self._signature = inspect.signature(function)
+        self.arity = Arity(self._signature)
         hints = _hints(function)
         self._parameters: list[Parameter] = []
         self._positional: list[_Slot] = []
@@ -181,7 +183,7 @@ class FunctionCodec:
         """
         fits = self._simple and not kwargs and self._required <= len(args) <= len(self._positional)
         if not fits:
-            self._signature.bind(*args, **kwargs)
+            self.arity.check(self.name, args, kwargs)
         elif self._rest is None:
             for slot, value in zip(self._positional, args, strict=False):
                 if type(value) not in slot.exact:
