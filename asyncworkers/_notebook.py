@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any, cast
 
@@ -43,12 +43,16 @@ class LiveBar:
     """A count as a bar with its rate, and how long it will still take."""
 
     def __init__(
-        self, title: str, total: int | None, now: Callable[[], float], failed: Callable[[], int]
+        self,
+        title: str,
+        total: int | None,
+        now: Callable[[], float],
+        missed: Callable[[], Mapping[str, int]],
     ) -> None:
         self._title = title
         self._total = total
         self._now = now
-        self._failed = failed
+        self._missed = missed
         self._began = now()
         self._done = 0
         self._over = False
@@ -88,4 +92,4 @@ class LiveBar:
 
     def _said(self) -> str:
         lasted = self._now() - self._began
-        return how_far(self._done, self._total, self._failed(), lasted, over=self._over)
+        return how_far(self._done, self._total, lasted, **self._missed(), over=self._over)

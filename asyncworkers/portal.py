@@ -53,6 +53,7 @@ from asyncworkers import (
     _checks,
     run,
 )
+from asyncworkers.units import agreed, counted
 
 __all__ = ["Portal", "PortalStream"]
 
@@ -496,7 +497,8 @@ class _Home:
     def _cancel_all(self, reason: str, tell: bool = False) -> None:
         jobs = self.supervisor.jobs()
         if jobs and tell:
-            logger.warning("%r: %s; %d jobs are cancelled", self.supervisor, reason, len(jobs))
+            number, are = counted(len(jobs), "job"), agreed(len(jobs), "is", "are")
+            logger.warning("%r: %s; %s %s cancelled", self.supervisor, reason, number, are)
         self.supervisor.cancel_all(reason)
 
     def _hurry(self) -> None:

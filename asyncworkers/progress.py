@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from asyncworkers import _checks
@@ -39,18 +39,22 @@ class ProgressBar:
     def __init__(self, title: str | None, total: int | None) -> None:
         self._title = _checks.printable(title or "jobs")
         self._total = total
-        self.failed = 0  # of what ended, as far as it is known: counted by whoever knows
         self._display: Display | None = None
         self._count: Callable[[], int] = lambda: 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop, count: Callable[[], int]) -> None:
-        """Begin to show the count."""
+    def start(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        count: Callable[[], int],
+        missed: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Begin to show the count of what has ended, and of that what `failed` or was `cancelled`."""
         self._count = count
         if in_notebook():
-            self._display = LiveBar(self._title, self._total, loop.time, lambda: self.failed)
+            self._display = LiveBar(self._title, self._total, loop.time, missed)
         else:
-            gauge = Gauge(self._title, self._total, loop.time, lambda: self.failed)
+            gauge = Gauge(self._title, self._total, loop.time, missed)
             self._display = _terminal_display(gauge) if _is_terminal() else _Lines(gauge)
         self._look(loop, LINES if isinstance(self._display, _Lines) else REDRAW)
 
@@ -72,17 +76,22 @@ class Gauge:
     """Says how far something is: the count, what failed, the rate, and how long it will still take."""
 
     def __init__(
-        self, title: str, total: int | None, now: Callable[[], float], failed: Callable[[], int]
+        self,
+        title: str,
+        total: int | None,
+        now: Callable[[], float],
+        missed: Callable[[], Mapping[str, int]],
     ) -> None:
         self.title = title
         self.total = total
         self._now = now
-        self._failed = failed
+        self._missed = missed
         self._began = now()
 
     def said(self, done: int, *, over: bool = False) -> str:
         """All but the title."""
-        return how_far(done, self.total, self._failed(), self._now() - self._began, over=over)
+        lasted = self._now() - self._began
+        return how_far(done, self.total, lasted, **self._missed(), over=over)
 
     def line(self, done: int, *, over: bool = False) -> str:
         """All of it, with a bar of plain characters if the total is known."""

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from asyncworkers import _html
-from asyncworkers._engine.report import QueueStats, Stats
+from asyncworkers._engine.report import QueueStats, Stats, Totals
 from asyncworkers._record import Record
 from asyncworkers.chronicle import (
     Chronicle,
@@ -68,7 +68,7 @@ class QueueReport(Record):
         }
 
 
-class Report(Record):
+class Report(Totals):
     """What a supervisor has done in `seconds`; `str()` of it is a page of plain text.
 
     Counts, stalls and throughput are always there. If the supervisor recorded (`recorded`), so are
@@ -90,33 +90,8 @@ class Report(Record):
     throughput: Throughput | None
     dropped: dict[str, int]
 
-    def _sum(self, figure: str) -> int:
-        return sum(getattr(queue, figure) for queue in self.queues)
-
-    @property
-    def submitted(self) -> int:
-        """Jobs accepted."""
-        return self._sum("submitted")
-
-    @property
-    def succeeded(self) -> int:
-        """Jobs that returned a value."""
-        return self._sum("succeeded")
-
-    @property
-    def failed(self) -> int:
-        """Jobs that failed for good."""
-        return self._sum("failed")
-
-    @property
-    def cancelled(self) -> int:
-        """Jobs that were cancelled or expired."""
-        return self._sum("cancelled")
-
-    @property
-    def retried(self) -> int:
-        """Attempts that were, or will be, repeated."""
-        return self._sum("retried")
+    def _each(self) -> Iterable[QueueReport]:
+        return self.queues
 
     @property
     def unfinished(self) -> int:

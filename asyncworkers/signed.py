@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncworkers import _checks
 from asyncworkers.errors import ArgumentsMismatch
+from asyncworkers.units import counted
 
 __all__ = ["SignedPickle"]
 
@@ -79,7 +80,7 @@ class SignedPickle:
         return hmac.digest(key, len(owner).to_bytes(4, "big") + owner + raw, hashlib.sha256)
 
     def __repr__(self) -> str:
-        return f"<SignedPickle with {len(self._keys)} keys>"
+        return f"<SignedPickle with {counted(len(self._keys), 'key')}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a SignedPickle holds keys, and is not pickled")

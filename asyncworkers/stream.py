@@ -198,6 +198,7 @@ class _Reader:
         self._ordered = stream._ordered
         self._as_jobs = stream._as_jobs
         self._bar = stream._bar
+        self._missed = {JobState.FAILED: 0, JobState.CANCELLED: 0}
         self._results: list[Any] | None = [] if collect else None
         self._ready: dict[int, Any] = {}  # ends, by the number under which they are to be read
         self._come = 0  # how many have come
@@ -226,7 +227,7 @@ class _Reader:
         hub.readers[self] = None
         plan.queue.supplies[self.supply] = None
         if self._bar is not None:
-            self._bar.start(hub.loop, lambda: self.supply.ended)
+            self._bar.start(hub.loop, lambda: self.supply.ended, self._told_missed)
         if is_async:
             self._pump = hub.loop.create_task(self._pump_items(cast("AsyncIterable[Any]", items)))
             self._pump.add_done_callback(lambda _: self._wake())
@@ -238,6 +239,16 @@ class _Reader:
         """Where its jobs run."""
         return self._queue
 
+    # ---- what a bar is told of ends that are no values
+
+    def _count_missed(self, job: Job[Any]) -> None:
+        if job.state in self._missed:
+            self._missed[job.state] += 1
+
+    def _told_missed(self) -> dict[str, int]:
+        failed, cancelled = self._missed.values()
+        return {"failed": failed, "cancelled": cancelled + self.supply.skipped}
+
     # ---- ends that come from the workers
 
     def _deliver(self, index: int, value: Any) -> None:
@@ -247,8 +258,8 @@ class _Reader:
             self._wake()
 
     def _deliver_job(self, index: int, job: Job[Any]) -> None:
-        if self._bar is not None and job.state is JobState.FAILED:
-            self._bar.failed += 1
+        if self._bar is not None:
+            self._count_missed(job)
         if self._as_jobs:
             self._deliver(index, job)
             return

@@ -77,6 +77,7 @@ from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 from asyncworkers.subscription import Subscription
+from asyncworkers.units import agreed, counted
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
@@ -480,7 +481,7 @@ class Supervisor:
 
     def _failed(self) -> SupervisorFailed:
         return SupervisorFailed(
-            f"workers crashed more than {self._restarts} times in {self._period:g} s, "
+            f"workers crashed more than {counted(self._restarts, 'time')} in {self._period:g} s, "
             f"last with {_checks.shown(self._cause, 200)}"
         )
 
@@ -1100,7 +1101,8 @@ class Supervisor:
 
     def __repr__(self) -> str:
         figures = [
-            f"{queue.name}: {queue.running} running, {queue.queued} queued, {queue.crew.workers} workers"
+            f"{queue.name}: {queue.running} running, {queue.queued} queued, "
+            f"{counted(queue.crew.workers, 'worker')}"
             for queue in self._known_queues().values()
             if queue.submitted or queue.name == "default"
         ]
@@ -1150,7 +1152,8 @@ def _tell_what_is_lost() -> None:
         lost = [job for job in lost if not getattr(job._rare, "lease", None)]
         if lost:
             named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
-            log.warning("%r was never left; %d jobs are lost: %s", supervisor, len(lost), named)
+            number, are = counted(len(lost), "job"), agreed(len(lost), "is", "are")
+            log.warning("%r was never left; %s %s lost: %s", supervisor, number, are, named)
 
 
 def _state(value: JobState | str) -> JobState:

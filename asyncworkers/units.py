@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "how_far", "seconds", "size"]
+__all__ = ["agreed", "counted", "how_far", "seconds", "size"]
 
 
 def seconds(value: float) -> str:
@@ -25,22 +25,40 @@ def size(count: float) -> str:
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+    return f"{count:,} {agreed(count, noun, plural or noun + 's')}"
 
 
-def how_far(done: int, total: int | None, failed: int, lasted: float, *, over: bool = False) -> str:
-    """How many are done, of how many, how fast, and how long the others will take at that rate."""
-    parts = [f"{done:,}" if total is None else f"{done:,}/{total:,}"]
-    if failed:
-        parts.append(f"{failed:,} failed")
+def agreed(count: int, one: str, several: str) -> str:
+    """The word that agrees with the count: `agreed(1, "waits", "wait")`."""
+    return one if count == 1 else several
+
+
+def how_far(
+    ended: int,
+    total: int | None,
+    lasted: float,
+    *,
+    failed: int = 0,
+    cancelled: int = 0,
+    over: bool = False,
+) -> str:
+    """How many are done, of how many, how fast they end, and how long the others will take at that
+    rate. What ended otherwise is told apart.
+    """
+    missed = {"failed": failed, "cancelled": cancelled}
+    done = f"{ended - failed - cancelled:,}"
+    parts = [done if total is None else f"{done}/{total:,}"]
+    if any(missed.values()):
+        parts[0] += " done"
+        parts += [f"{count:,} {word}" for word, count in missed.items() if count]
     if over:
         parts.append(f"in {_while(lasted, 1)}")
-    if done and lasted > 0:
+    if ended and lasted > 0:
         parts.append(
-            f"{done / lasted:,.0f}/s" if done >= 100 * lasted else f"{done / lasted:.3g}/s"
+            f"{ended / lasted:,.0f}/s" if ended >= 100 * lasted else f"{ended / lasted:.3g}/s"
         )
         if total is not None and not over:
-            parts.append(f"{_while((total - done) * lasted / done)} left")
+            parts.append(f"{_while((total - ended) * lasted / ended)} left")
     return ", ".join(parts)
 
 

@@ -239,7 +239,7 @@ PLAIN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "SignedPickle": (
         lambda: asyncworkers.SignedPickle(b"SECRET" * 4),
-        shows("<SignedPickle with 1 keys>"),
+        shows("<SignedPickle with 1 key>"),
     ),
     "JobFunction": (lambda: job(echo), shows("<JobFunction echo on queue 'default'>")),
     "Call": (lambda: job(echo).bind("SECRET"), shows("<Call of echo>")),

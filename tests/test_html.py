@@ -136,9 +136,11 @@ def test_figures_of_queues() -> None:
 def test_a_drain_report() -> None:
     """How many came to which end, and some of those that did not come to a good one."""
     ids = tuple(f"a-{number}" for number in range(1000))
-    text = shown(DrainReport(ids, ids[:1], (), ids[:20], 1.234))
+    text = shown(DrainReport(ids, ids[:1], (), ids[:20], 1.234, ids[:3], ids[3:5]))
     assert text.startswith("Drained in 1.23 s")
-    assert "done 1,000" in text
+    assert "done 995" in text
+    assert "failed 3 a-0, a-1, a-2" in text
+    assert "withdrawn 2 a-3, a-4" in text
     assert "cancelled 1 a-0" in text
     assert "abandoned 20 a-0, a-1" in text
     assert "a-9, ..." in text
@@ -169,7 +171,7 @@ async def test_a_supervisor_and_its_jobs() -> None:
         assert text.startswith("Supervisor mine, open")
         assert "default 1 1 1 0" in text
         assert "mail" in text
-        assert "queued: all 1 workers of queue 'default' are busy" in text
+        assert "queued: the only worker of queue 'default' is busy" in text
         text = shown(running)
         assert "25% 1 of 4: <script>" in text
         assert "created" in text
@@ -328,7 +330,7 @@ def test_a_live_bar(handle: Handle) -> None:
     shown twice.
     """
     now, failed = 0.0, 0
-    bar = _notebook.LiveBar("<b>", 1000, lambda: now, lambda: failed)
+    bar = _notebook.LiveBar("<b>", 1000, lambda: now, lambda: {"failed": failed})
     bar.show(0)
     bar.show(0)
     now = 10.0
@@ -341,11 +343,11 @@ def test_a_live_bar(handle: Handle) -> None:
     assert handle.seen == [
         "<b>: 0/1,000",
         "<b>: 100/1,000, 10/s, 1:30 min left",
-        "<b>: 500/1,000, 3 failed, 5/s, 1:40 min left",
-        "<b>: 999/1,000, 3 failed, 0.137/s, 7 s left",
-        "<b>: 1,000/1,000, 3 failed, in 2:01 h, 0.137/s",
+        "<b>: 497/1,000 done, 3 failed, 5/s, 1:40 min left",
+        "<b>: 996/1,000 done, 3 failed, 0.137/s, 7 s left",
+        "<b>: 997/1,000 done, 3 failed, in 2:01 h, 0.137/s",
     ]
-    endless = _notebook.LiveBar("jobs", None, lambda: now, lambda: 0)
+    endless = _notebook.LiveBar("jobs", None, lambda: now, dict)
     now += 2.0
     endless.show(4)
     assert "<progress></progress>" in endless._repr_html_()

@@ -721,7 +721,7 @@ def test_one_that_is_never_closed_ends_with_the_process(loop: str) -> None:
     )
     assert code == 0
     assert said == "begun\ncleaned up\n"
-    assert "its portal was never closed, and the process ends; 1 jobs are cancelled" in error
+    assert "its portal was never closed, and the process ends; 1 job is cancelled" in error
     assert "Traceback" not in error
     assert "lost" not in error
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_several_bars_in_a_terminal(rich: bool) -> None:
         text = read(ours)
         assert process.wait(60) == 0
     stay = lines(text)
-    for said in (r"first.* 3/3, in ", r"third.* 3, in ", r"\[red\]pages.* 8/8, 1 failed, in "):
+    for said in (r"first.* 3/3, in ", r"third.* 3, in ", r"\[red\]pages.* 7/8 done, 1 failed, in "):
         assert (
             len([line for line in stay if re.search(said + r"\d+\.\d s(, [\d.,]+/s)?$", line)]) == 1
         )
@@ -134,7 +135,7 @@ def test_a_terminal_stays_sane(rich: bool, number: signal.Signals) -> None:
     assert code == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert text.rfind("\x1b[?25h") >= text.rfind("\x1b[?25l")
     if number == signal.SIGINT:
-        assert any(re.search(r"stuck.*/8, .*in \d", line) for line in lines(text))
+        assert any(re.search(r"stuck.*7/8 done, 1 cancelled, in \d", line) for line in lines(text))
 
 
 @pytest.mark.asyncio
@@ -156,18 +157,23 @@ async def test_a_log_that_nobody_reads_breaks_no_map(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((0, None, 0, 0.0), "0"),
-        ((0, 5, 0, 9.0), "0/5"),
-        ((1200, 5000, 3, 10.0), "1,200/5,000, 3 failed, 120/s, 32 s left"),
-        ((10, 100, 0, 60.0), "10/100, 0.167/s, 9:00 min left"),
-        ((1, 1000, 0, 30.0), "1/1,000, 0.0333/s, 8:19 h left"),
+        ((0, None, 0.0), "0"),
+        ((0, 5, 9.0), "0/5"),
+        ((1200, 5000, 10.0, 3), "1,197/5,000 done, 3 failed, 120/s, 32 s left"),
+        ((9, None, 9.0, 1, 2), "6 done, 1 failed, 2 cancelled, 1/s"),
+        ((10, 100, 60.0), "10/100, 0.167/s, 9:00 min left"),
+        ((1, 1000, 30.0), "1/1,000, 0.0333/s, 8:19 h left"),
     ],
 )
-def test_how_far_it_is(given: tuple[int, int | None, int, float], said: str) -> None:
-    """Count, total, failures, rate and the time left, as far as they are known."""
-    assert how_far(*given) == said
+def test_how_far_it_is(given: tuple[Any, ...], said: str) -> None:
+    """Count, total, what did not end well, rate and the time left, as far as they are known."""
+    ended, total, lasted, *missed = given
+    assert (
+        how_far(ended, total, lasted, **dict(zip(("failed", "cancelled"), missed, strict=False)))
+        == said
+    )
 
 
 def test_a_total_that_was_wrong() -> None:
     """More than was announced, as by a sequence that grew, is no reason to fail."""
-    assert how_far(6, 5, 0, 2.0, over=True) == "6/5, in 2.0 s, 3/s"
+    assert how_far(6, 5, 2.0, over=True) == "6/5, in 2.0 s, 3/s"

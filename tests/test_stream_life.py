@@ -807,7 +807,7 @@ async def test_progress_ends_with_its_map(
         assert (type(reading.exception()) is ValueError) if leaving == "failure" else True
     text = capsys.readouterr().err
     assert text.startswith("\rreading: ")
-    assert re.search(r"/10,[^\n]* in \d+\.\d s(, [\d.,]+/s)?\x1b\[K\n\Z", text)
+    assert re.search(r"/10[^\n]*, in \d+\.\d s(, [\d.,]+/s)?\x1b\[K\n\Z", text)
     assert ("1 failed" in text) is (leaving == "failure")
     assert text.count("\n") == 1
 
@@ -828,7 +828,37 @@ async def test_progress_and_outcomes_together(way: str, capsys: pytest.CaptureFi
         ):
             kinds = [one.exception() is None async for one in stream]
             assert kinds == [True, False] * 3
-            assert "] 6/6, 3 failed, in " in capsys.readouterr().err.splitlines()[-1]
+            assert "] 3/6 done, 3 failed, in " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_progress_tells_what_was_cancelled(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Items that a drain cancels are not counted as done."""
+
+    async def first_only(number: int) -> int:
+        if number:
+            await asyncio.Event().wait()
+        return number
+
+    async with supervisor_of(way) as supervisor:
+        stream = supervisor.map(first_only, range(4), window=4).progress("first").outcomes()
+        jobs = []
+
+        async def read() -> None:
+            async for one in stream:
+                jobs.append(one)
+
+        reading = asyncio.create_task(read())
+        while supervisor.stats().succeeded < 1 or supervisor.stats().running < 3:
+            await asyncio.sleep(0)
+        await supervisor.drain(0)
+        await asyncio.wait([reading])
+        reading.exception()
+        for one in jobs:
+            one.exception()
+    assert "] 1/4 done, 3 cancelled, in " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("way", WAYS)

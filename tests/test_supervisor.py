@@ -294,6 +294,25 @@ async def test_drain_that_has_enough_time_cancels_nothing() -> None:
         assert set(report.done) == {one.id for one in jobs}
         assert (report.cancelled, report.not_started, report.abandoned) == ((), (), ())
         assert isinstance(jobs[-1].exception(), ValueError)
+        assert "5 done, 1 failed, 0 cancelled" in str(report)
+        assert report.failed == (jobs[-1].id,)
+
+
+async def test_a_drain_tells_what_others_cancelled_meanwhile() -> None:
+    """It is done with, and yet not counted as done; nor as cancelled, for the grace was not over."""
+    gate = asyncio.Event()
+    async with Supervisor(2) as supervisor:
+        given_up = await supervisor.submit(for_ever)
+        other = await supervisor.submit(gate.wait)
+        draining = asyncio.create_task(supervisor.drain())
+        await turns()
+        given_up.cancel("the user left")
+        gate.set()
+        report = await draining
+        assert set(report.done) == {given_up.id, other.id}
+        assert (report.withdrawn, report.cancelled) == ((given_up.id,), ())
+        assert "1 done, 1 withdrawn, 0 cancelled" in str(report)
+        given_up.exception()
 
 
 async def test_drain_from_inside_a_job() -> None:
@@ -420,7 +439,7 @@ async def test_more_crashes_than_that_fail_it(caplog: Log) -> None:
     be entered again.
     """
     supervisor = Supervisor(restarts=1, listeners=[EventRecorder()])
-    with pytest.raises(SupervisorFailed, match="more than 1 times in 5 s") as caught:
+    with pytest.raises(SupervisorFailed, match="more than 1 time in 5 s") as caught:
         async with supervisor:
             held = await supervisor.submit(for_ever)
             await turns()
@@ -704,10 +723,10 @@ async def test_explain_says_what_everything_waits_for() -> None:
         gate.set()
     lines = text.splitlines()
     assert lines[0].startswith("Supervisor open")
-    assert "default: 1 of 1 workers busy, 1 jobs queued" in text
+    assert "default: 1 of 1 worker busy, 1 job queued" in text
     assert any("holds" in line and "running: attempt 1" in line for line in lines)
     assert any(
-        "waits" in line and "all 1 workers of queue 'default' are busy" in line for line in lines
+        "waits" in line and "the only worker of queue 'default' is busy" in line for line in lines
     )
     assert "threads: 0 of" in text
 

@@ -277,7 +277,7 @@ async def test_polling_is_no_abandonment(how: str, caplog: Log) -> None:
         await asyncio.sleep(0)
         assert waiting.state == "queued"  # the slot is taken until it has ended
         assert "still runs what was told to stop: " in waiting.why
-        assert "1 threads still run what was told to stop: " in supervisor.explain()
+        assert "1 thread still runs what was told to stop: " in supervisor.explain()
         stats = supervisor.stats().queues["threads"]
         assert (stats.abandoned, stats.held_threads, stats.running) == (0, 0, 0)
         may_end.set()
@@ -307,7 +307,7 @@ async def test_abandoned_after_its_unwind(unwind: float, caplog: Log, held: Held
         assert (
             "every thread of queue 'threads' is held by an abandoned attempt of deaf" in waiting.why
         )
-        assert "1 threads held by abandoned attempts of deaf" in supervisor.explain()
+        assert "1 thread held by abandoned attempts of deaf" in supervisor.explain()
         stats = supervisor.stats().queues["threads"]
         assert (stats.abandoned, stats.held_threads, stats.zombies) == (1, 1, 0)
         held.gate.set()

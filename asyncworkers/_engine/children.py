@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncworkers._record import Record
+from asyncworkers.units import counted
 
 __all__ = ["ChildStats", "in_bytes"]
 
@@ -30,7 +31,8 @@ class ChildStats(Record):
         if self.job_name is not None:
             doing = f"runs {self.job_name} {self.job_id}"
         ahead = f", {self.sent} more sent" if self.sent else ""
-        return f"child {self.worker} (pid {self.pid}{memory}, {self.jobs} jobs done) {doing}{ahead}"
+        done = f"{counted(self.jobs, 'job')} done"
+        return f"child {self.worker} (pid {self.pid}{memory}, {done}) {doing}{ahead}"
 
 
 def in_bytes(number: int) -> str:

@@ -9,6 +9,7 @@ from asyncworkers import _checks
 from asyncworkers._engine.children import ChildStats
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
+from asyncworkers.units import agreed, counted
 
 __all__ = ["Explained", "explain_job", "explain_queue"]
 
@@ -85,9 +86,12 @@ def _why_queued(queue: Explained) -> str:
         return f"queue {queue.name!r} has no workers"
     if delays and busy >= queue.crew.workers:
         return f"queue {queue.name!r}: {delays[0]}"
+    wait = f"{counted(queue.queued, 'job')} {agreed(queue.queued, 'waits', 'wait')}"
     if busy >= queue.crew.workers:
-        return f"all {queue.crew.workers} workers of queue {queue.name!r} are busy, {queue.queued} jobs wait"
-    return f"a worker of queue {queue.name!r} is about to take it, {queue.queued} jobs wait"
+        workers = queue.crew.workers
+        all_of_them = agreed(workers, "the only worker", f"all {workers:,} workers")
+        return f"{all_of_them} of queue {queue.name!r} {agreed(workers, 'is', 'are')} busy, {wait}"
+    return f"a worker of queue {queue.name!r} is about to take it, {wait}"
 
 
 def _why_running(job: Job[Any], queue: Explained) -> str:
@@ -108,17 +112,24 @@ def _why_running(job: Job[Any], queue: Explained) -> str:
 def explain_queue(queue: Explained) -> str:
     """One line: what the queue does, and what keeps its jobs waiting."""
     busy = max(0, len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent)
-    facts = [f"{busy} of {queue.crew.workers} workers busy", f"{queue.queued} jobs queued"]
+    facts = [
+        f"{busy:,} of {counted(queue.crew.workers, 'worker')} busy",
+        f"{counted(queue.queued, 'job')} queued",
+    ]
     if queue.crew.lent:
-        facts.append(f"{queue.crew.lent} slots lent by jobs that await jobs")
+        facts.append(f"{counted(queue.crew.lent, 'slot')} lent by jobs that await jobs")
     if queue.paused:
         facts.append("paused")
     held = queue.held_threads
     if held:
-        facts.append(f"{len(held)} threads held by abandoned attempts of {_listed(held)}")
+        facts.append(
+            f"{counted(len(held), 'thread')} held by abandoned attempts of {_listed(held)}"
+        )
     ending = queue.ending_threads
     if ending:
-        facts.append(f"{len(ending)} threads still run what was told to stop: {_listed(ending)}")
+        run = agreed(len(ending), "runs", "run")
+        threads = counted(len(ending), "thread")
+        facts.append(f"{threads} still {run} what was told to stop: {_listed(ending)}")
     children = [f"\n    {child}" for child in queue.children]
     return f"{queue.name}: {', '.join(facts)}{''.join(children)}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from asyncworkers import _html
 from asyncworkers._engine.children import ChildStats, in_bytes
@@ -23,6 +23,7 @@ __all__ = [
     "DrainReport",
     "QueueStats",
     "Stats",
+    "Totals",
     "WorkerStats",
     "backlog_everywhere",
     "backlog_here",
@@ -70,21 +71,15 @@ class QueueStats(Record):
         return _html.block(f"queue {self.name}", _table([self]), _children([self]))
 
 
-class Stats(Record):
-    """The figures of all queues of a supervisor at one moment; sums are properties."""
+class Totals(Record):
+    """What was done on several queues: each figure is the sum of theirs."""
 
-    queues: dict[str, QueueStats]
-
-    def _repr_html_(self) -> str:
-        return _html.block("Queues", self._tables())
-
-    def _tables(self) -> str:
-        """The figures of all queues, for a notebook."""
-        queues = list(self.queues.values())
-        return _table(queues) + _children(queues)
+    def _each(self) -> Iterable[Any]:
+        """The figures of each queue."""
+        raise NotImplementedError
 
     def _sum(self, figure: str) -> int:
-        return sum(getattr(queue, figure) for queue in self.queues.values())
+        return sum(getattr(queue, figure) for queue in self._each())
 
     @property
     def submitted(self) -> int:
@@ -110,6 +105,23 @@ class Stats(Record):
     def retried(self) -> int:
         """Attempts that were, or will be, repeated."""
         return self._sum("retried")
+
+
+class Stats(Totals):
+    """The figures of all queues of a supervisor at one moment; sums are properties."""
+
+    queues: dict[str, QueueStats]
+
+    def _repr_html_(self) -> str:
+        return _html.block("Queues", self._tables())
+
+    def _tables(self) -> str:
+        """The figures of all queues, for a notebook."""
+        queues = list(self.queues.values())
+        return _table(queues) + _children(queues)
+
+    def _each(self) -> Iterable[QueueStats]:
+        return self.queues.values()
 
     @property
     def running(self) -> int:
@@ -273,7 +285,8 @@ class DrainReport(Record):
     Each field holds the jobs' ids: `done` ended by themselves while it waited (well or not),
     `cancelled` were running when the grace ended and were cancelled, `not_started` were waiting
     then and were cancelled without an attempt, and `abandoned` did not end when cancelled: their
-    tasks or threads may still run. `seconds` is how long all of it took.
+    tasks or threads may still run. `seconds` is how long all of it took. Of those that are done
+    `failed` tells which failed, and `withdrawn` which others than the drain cancelled, or expired.
     """
 
     done: tuple[str, ...]
@@ -281,22 +294,34 @@ class DrainReport(Record):
     not_started: tuple[str, ...]
     abandoned: tuple[str, ...]
     seconds: float
+    failed: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+
+    def _well(self) -> int:
+        """How many of those that are done have succeeded."""
+        return len(self.done) - len(self.failed) - len(self.withdrawn)
 
     def __str__(self) -> str:
+        rare = {"failed": self.failed, "withdrawn": self.withdrawn}
+        told = "".join([f", {len(ids)} {word}" for word, ids in rare.items() if ids])
         counts = (
-            f"{len(self.done)} done, {len(self.cancelled)} cancelled, "
+            f"{self._well()} done{told}, {len(self.cancelled)} cancelled, "
             f"{len(self.not_started)} not started, {len(self.abandoned)} abandoned"
         )
         return f"drained in {self.seconds:.2f} s: {counts}" + _named("abandoned", self.abandoned)
 
     def _repr_html_(self) -> str:
+        rare = {"failed": self.failed, "withdrawn": self.withdrawn}
         ends = {
-            "done": self.done,
+            **{end: ids for end, ids in rare.items() if ids},
             "cancelled": self.cancelled,
             "not started": self.not_started,
             "abandoned": self.abandoned,
         }
-        lines = [(end, len(ids), "" if end == "done" else _some(ids)) for end, ids in ends.items()]
+        lines = [
+            ("done", self._well(), ""),
+            *((end, len(ids), _some(ids)) for end, ids in ends.items()),
+        ]
         table = _html.rows(("became of", "jobs", "which"), lines)
         return _html.block(f"Drained in {self.seconds:.2f} s", table)
 

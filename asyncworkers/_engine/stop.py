@@ -13,7 +13,8 @@ from asyncworkers._engine.origin import Origin, Strays, origin_of
 from asyncworkers._engine.report import DrainReport
 from asyncworkers._log import log
 from asyncworkers.events import TasksLeaked
-from asyncworkers.job import CANCELLED, RUNNING, SUCCEEDED, Job
+from asyncworkers.job import CANCELLED, FAILED, RUNNING, SUCCEEDED, Job
+from asyncworkers.units import agreed, counted
 
 __all__ = ["close", "end_if_still", "finish", "forget", "give_up", "stop"]
 
@@ -61,11 +62,17 @@ def _report(
 ) -> DrainReport:
     """Sort the jobs by what became of them; perhaps it was somebody else who stopped them."""
     ends: dict[str, list[str]] = {}
+    failed: list[str] = []
+    withdrawn: list[str] = []
     for job in jobs:
         if job in abandoned and job._state != SUCCEEDED:  # else a later attempt made up for it
             end = "abandoned"
         elif hub.stopping is None or job._state != CANCELLED:
             end = "done"
+            if job._state == FAILED:
+                failed.append(job.id)
+            elif job._state == CANCELLED:
+                withdrawn.append(job.id)
         elif job in waiting or not job.attempt:
             end = "not_started"
         else:
@@ -74,7 +81,10 @@ def _report(
     done, cancelled, not_started, abandoned_ids = (
         tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned")
     )
-    return DrainReport(done, cancelled, not_started, abandoned_ids, hub.clock.now() - began)
+    seconds = hub.clock.now() - began
+    return DrainReport(
+        *(done, cancelled, not_started, abandoned_ids, seconds, tuple(failed), tuple(withdrawn))
+    )
 
 
 def stop(hub: Hub, reason: str) -> None:
@@ -161,7 +171,8 @@ def _cancel_leaked_tasks(hub: Hub) -> list[asyncio.Task[Any]]:
         if origin is not None and origin.hub is hub:
             found.setdefault(origin, []).append(task)
     for origin, tasks in found.items():
-        log.warning("%s left %d tasks behind, which are cancelled now", origin, len(tasks))
+        number, are = counted(len(tasks), "task"), agreed(len(tasks), "is", "are")
+        log.warning("%s left %s behind, which %s cancelled now", origin, number, are)
         if hub.listeners:
             event = TasksLeaked(hub.clock.now(), origin.job_id, origin.name, len(tasks))
             hub.listeners.emit(event)

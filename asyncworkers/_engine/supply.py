@@ -99,6 +99,7 @@ class Supply:
         self.pulled = self.taken = self.ended = 0  # items got, started, and done with
         self.read = 0  # items whose end the reader has taken away, if there is one
         self.with_job = 0  # of those that ended, how many had a Job, which its queue has counted
+        self.skipped = 0  # of those that ended, how many a chunk that ended early did not come to
         self.exhausted = False
         self._plan = plan
         self._iterator = iterator
@@ -303,6 +304,7 @@ class Supply:
         self.with_job += left
         if left:
             self.queue.cancelled += left - 1  # but for the one that is given as a job
+            self.skipped += left - 1
         if self._reducer is not None:
             if values:
                 self._deliver(index, Partial(values[0], done))

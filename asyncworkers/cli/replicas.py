@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from asyncworkers.units import agreed, counted
+
 __all__ = ["LIFELINE", "Replicas"]
 
 log = logging.getLogger("asyncworkers.run")
@@ -139,7 +141,11 @@ class Replicas:
         self._asked = number
         name = signal.Signals(number).name
         if self._signals == 1:
-            log.warning("%s: %d replicas are told to drain", name, len(self._alive))
+            number, are = (
+                counted(len(self._alive), "replica"),
+                agreed(len(self._alive), "is", "are"),
+            )
+            log.warning("%s: %s %s told to drain", name, number, are)
             self._end(self._grace + LATE)
         elif self._signals == 2:
             log.warning("%s again: they are told to cancel", name)

@@ -19,6 +19,7 @@ from asyncworkers.events import Listener
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.store.protocol import Store
+from asyncworkers.units import counted
 
 __all__ = ["LiveSource"]
 
@@ -267,7 +268,7 @@ class LiveSource:
             raise Refusal(f"There is no queue {target} here.", missing=True)
         if action.verb == "resize":
             supervisor.resize(target, action.workers)
-            return f"Queue {target} may now run {action.workers} jobs at a time."
+            return f"Queue {target} may now run {counted(action.workers, 'job')} at a time."
         store = self._opened_store()
         if store is not None and target in self._stored_queues():
             return await store.act(action)

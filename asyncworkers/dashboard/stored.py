@@ -20,6 +20,7 @@ from asyncworkers.dashboard.data import (
 from asyncworkers.dashboard.rates import Rates
 from asyncworkers.job import JobState
 from asyncworkers.store.protocol import QueueCounts, Store, StoredJob, Where, error_text
+from asyncworkers.units import agreed, counted
 
 __all__ = ["StoreSource"]
 
@@ -260,7 +261,6 @@ def _why(job: StoredJob, counts: QueueCounts | None) -> str:
     if job.due > now:
         cause = f", because attempt {job.attempt} failed" if job.error else ": its delay"
         return f"scheduled: due in {job.due - now:.3g} s{cause}"
-    ahead = 0 if counts is None else counts.queued
-    return (
-        f"queued: {ahead} jobs wait on queue {job.queue!r}, {counts.running if counts else 0} run"
-    )
+    ahead, running = (0, 0) if counts is None else (counts.queued, counts.running)
+    wait, run = agreed(ahead, "waits", "wait"), agreed(running, "runs", "run")
+    return f"queued: {counted(ahead, 'job')} {wait} on queue {job.queue!r}, {running:,} {run}"

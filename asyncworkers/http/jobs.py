@@ -31,6 +31,7 @@ from asyncworkers.http.documents import ENDED, Known, end_of, status_of
 from asyncworkers.http.ledger import Ledger, new_id
 from asyncworkers.http.listing import Wanted, page
 from asyncworkers.http.openapi import describe
+from asyncworkers.integrations.refusal import RETRY_AFTER, reason
 from asyncworkers.web.answers import Json, Refused
 from asyncworkers.web.body import clamped, read_json
 from asyncworkers.web.events import EventStreams, Feed
@@ -135,7 +136,7 @@ class JobsApp:
         try:
             answer = await self._answer(request)
         except (SupervisorClosed, SupervisorFailed, StoreUnavailable) as error:
-            raise _later(type(error).__name__, _checks.printable(str(error))) from error
+            raise _later(error) from error
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -171,7 +172,7 @@ class JobsApp:
             else:
                 known, is_new = self._take(function, call, key, body)
         except QueueFull as error:
-            raise _later("QueueFull", str(error)) from error
+            raise _later(error) from error
         except DuplicateJob as error:
             message = _checks.printable(str(error))
             raise Refused(409, "DuplicateJob", message, id=error.job_id) from error
@@ -292,7 +293,7 @@ class JobsApp:
             return Response(status_code=204)  # which tells a browser not to ask again
         known = await self._find(ident)
         if self._supervisor.state == "new":
-            raise _later("SupervisorClosed", "the supervisor has not started")
+            raise _later(SupervisorClosed("the supervisor has not started"))
 
         async def follow(feed: Feed) -> None:
             now, last = known, None
@@ -354,8 +355,10 @@ def _other_call() -> Refused:
     )
 
 
-def _later(kind: str, message: str) -> Refused:
-    return Refused(503, kind, message, {"Retry-After": "5"})
+def _later(error: Exception) -> Refused:
+    """The answer that a `SupervisorMiddleware` would give, or in the same form what it has none for."""
+    message = reason(error) or _checks.printable(str(error))
+    return Refused(503, type(error).__name__, message, {"Retry-After": str(RETRY_AFTER)})
 
 
 def _wanted(request: Request, functions: Mapping[str, Exposed]) -> Wanted:

@@ -19,8 +19,9 @@ RETRY_AFTER = 5
 class Refusal(NamedTuple):
     """The answer: what Flask and Quart take as it is, and others take apart.
 
-    `body` is a JSON object: `error` is a word for programs, one of `queue_full`, `draining` and `failed`,
-    `detail` a sentence for people. It says nothing about what is inside.
+    `body` is what every face over HTTP answers with: `{"error": {"type": ..., "message": ...}}`. The
+    type is a word for programs, one of `QueueFull`, `SupervisorClosed` and `SupervisorFailed`, the
+    message a sentence for people. It says nothing about what is inside.
     """
 
     body: str
@@ -36,16 +37,23 @@ def refusal(error: BaseException, *, retry_after: int = RETRY_AFTER) -> Refusal:
     `retry_after` is no number of seconds.
     """
     checked_retry_after(retry_after)
-    if isinstance(error, QueueFull):
-        word, sentence = "queue_full", "Too many jobs are waiting. Try again later."
-    elif isinstance(error, SupervisorClosed) and error.state != "new":
-        word, sentence = "draining", "The service is about to stop. Try again."
-    elif isinstance(error, SupervisorFailed):
-        word, sentence = "failed", "The service is out of order. Try again later."
-    else:
+    why = reason(error)
+    if why is None:
         raise error
     headers = {"Content-Type": "application/json", "Retry-After": str(retry_after)}
-    return Refusal(json.dumps({"error": word, "detail": sentence}), 503, headers)
+    told = {"type": type(error).__name__, "message": why}
+    return Refusal(json.dumps({"error": told}, separators=(",", ":")), 503, headers)
+
+
+def reason(error: BaseException) -> str | None:
+    """Why the service takes no job, as clients are told; None if that is not what the error says."""
+    if isinstance(error, QueueFull):
+        return "Too many jobs are waiting. Try again later."
+    if isinstance(error, SupervisorClosed) and error.state != "new":
+        return "The service is about to stop. Try again."
+    if isinstance(error, SupervisorFailed):
+        return "The service is out of order. Try again later."
+    return None
 
 
 def checked_retry_after(seconds: int) -> int:

@@ -141,7 +141,7 @@ async def test_one_job_with_all_there_is_to_know():
         assert "card_token\n***" in told.replace("\n\n", "\n")
         assert "secret-4711" not in await page.content()
         await page.goto(f"{at.where}#/job/{at.waiting.id}")
-        await about.get_by_text("all 1 workers of queue 'shop' are busy").wait_for()
+        await about.get_by_text("the only worker of queue 'shop' is busy").wait_for()
         assert '"second"' in await about.inner_text()
         at.gate.set()
         await about.get_by_text("It has succeeded.").wait_for()

@@ -243,7 +243,7 @@ def test_fault_X05_a_request_in_flight_hears_that_nothing_is_accepted(
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split(b"\r\n")[0].split()[1] == b"503"
         assert b"retry-after: 5" in head.lower()
-        assert b'"error": "draining"' in body
+        assert b'"type":"SupervisorClosed"' in body
         server.ends()
 
 

@@ -15,8 +15,10 @@ import msgspec
 import pytest
 
 from asyncworkers import Queue, Secret, Supervisor, Unique, current_job, job
+from asyncworkers.errors import QueueFull, SupervisorClosed
 from asyncworkers.http import JobsApp, Token
 from asyncworkers.http.ledger import Ledger
+from asyncworkers.integrations.refusal import refusal
 
 HERE = "http://127.0.0.1"
 OURS = {"Origin": HERE}
@@ -850,6 +852,8 @@ async def test_a_full_queue_is_503() -> None:
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
         assert answer.json()["error"]["type"] == "QueueFull"
+        # Also where an application answers by itself: byte by byte the same.
+        assert answer.text == refusal(QueueFull()).body
 
 
 @PLACES
@@ -863,7 +867,7 @@ async def test_a_draining_supervisor_is_503(place: str, tmp_path: Path) -> None:
         await face.supervisor.wait_draining()
         answer = await face.post("/submit/add", {"left": 1})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert answer.json()["error"]["type"] == "SupervisorClosed"
+        assert answer.text == refusal(SupervisorClosed("", "draining")).body
         assert (await face.get(f"/{ident}")).json()["state"] == "running"
         GATES[asyncio.get_running_loop()].set()
         await drain

@@ -277,7 +277,7 @@ def test_progress_is_shown_in_place(execute: Execute) -> None:
     assert said[2].count("three") == 1
     assert "&lt;b&gt;three&lt;/b&gt;" in said.html[2]
     assert "3/3, in " in said.html[2]
-    assert "4/4, 2 failed, in " in said.html[3]
+    assert "2/4 done, 2 failed, in " in said.html[3]
     assert 'value="1.0000"' in said.html[3]
     assert "1 failed" in said.html[4]
     assert said[4].endswith("ZeroDivisionError: division by zero\n")

@@ -81,7 +81,7 @@ async def test_fastapi_has_a_dependency() -> None:
         assert (await client.connect("/talk")).sent[1]["text"] == "hello"
         assert (await client.get("/held")).status == 200
         refused = await client.get("/held")
-        assert (refused.status, refused.json["error"]) == (503, "queue_full")
+        assert (refused.status, refused.json["error"]["type"]) == (503, "QueueFull")
     assert supervisor.state == "closed"
 
 
@@ -158,7 +158,7 @@ async def test_litestar_has_a_plugin() -> None:
         refused = await client.get("/held")
         assert (refused.status, refused.headers["retry-after"]) == (503, "9")
         assert refused.headers["content-type"] == "application/json"
-        assert refused.json["error"] == "queue_full"
+        assert refused.json["error"]["type"] == "QueueFull"
     assert first.state == second.state == "closed"
 
 
@@ -194,7 +194,7 @@ async def test_aiohttp_has_a_typed_key() -> None:
         async with client.get("/held") as response:
             assert (response.status, response.headers["Retry-After"]) == (503, "3")
             assert response.content_type == "application/json"
-            assert (await response.json())["error"] == "queue_full"
+            assert (await response.json())["error"]["type"] == "QueueFull"
     assert supervisor.state == "closed"
 
 

@@ -39,6 +39,7 @@ from asyncworkers.store.protocol import (
     Transactional,
     Where,
 )
+from asyncworkers.units import agreed, counted
 
 __all__ = ["Depot"]
 
@@ -147,9 +148,10 @@ class Depot:
         try:
             await self.feeder.close()
             if not await self.settler.written(LAST_WRITES):
+                number = self.settler.backlog
+                jobs, they = counted(number, "job"), agreed(number, "it", "they")
                 log.error(
-                    "%d jobs ended and the store could not be told: they will be run again",
-                    self.settler.backlog,
+                    "%s ended and the store could not be told: %s will be run again", jobs, they
                 )
         finally:
             self.link.close()

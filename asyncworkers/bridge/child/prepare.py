@@ -39,7 +39,8 @@ class Served:
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
-                return f"it has run {self._max_jobs} jobs, its max_jobs"
+                jobs = "job" if self._max_jobs == 1 else "jobs"
+                return f"it has run {self._max_jobs} {jobs}, its max_jobs"
         if self._max_memory is not None:
             used = memory()
             if used > self._max_memory:
