@@ -554,12 +554,13 @@ def test_in_a_forked_child(portal: Portal) -> None:
 def script(text: str) -> str:
     """A program that uses a portal, and says when it waits."""
     head = """
-        import asyncio, signal, threading
+        import asyncio, signal, sys, threading
         from asyncworkers import Supervisor, current_job, job
         from asyncworkers.portal import Portal
 
         def say(*words):
-            print(*words, flush=True)
+            sys.stdout.write(" ".join(map(str, words)) + "\\n")  # at once: threads say things, too
+            sys.stdout.flush()
 
         async def on_the_loop(*_):
             say("waiting")
