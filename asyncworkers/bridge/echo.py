@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._overheard import overheard
 
 __all__ = ["levels", "say"]
 
@@ -39,6 +40,7 @@ def say(record: bytes, origin: dict[str, Any]) -> None:
         made.levelname = logging.getLevelName(made.levelno)
         logger = logging.getLogger(made.name)
         if logger.isEnabledFor(made.levelno):
+            overheard.tell(made)
             logger.handle(made)
     except Exception as error:
         log.warning("a log record of a child could not be logged: %s", _checks.shown(error, 200))

@@ -141,11 +141,9 @@ class Replicas:
         self._asked = number
         name = signal.Signals(number).name
         if self._signals == 1:
-            number, are = (
-                counted(len(self._alive), "replica"),
-                agreed(len(self._alive), "is", "are"),
-            )
-            log.warning("%s: %s %s told to drain", name, number, are)
+            alive = len(self._alive)
+            replicas, are = counted(alive, "replica"), agreed(alive, "is", "are")
+            log.warning("%s: %s %s told to drain", name, replicas, are)
             self._end(self._grace + LATE)
         elif self._signals == 2:
             log.warning("%s again: they are told to cancel", name)

@@ -191,6 +191,22 @@ class HostileSource:
                     "error": text,
                 }
             ],
+            "attempts_note": text,
+            "log": {
+                "lines": [
+                    {
+                        "number": 1,
+                        "at": 1.0,
+                        "level": text,
+                        "logger": text,
+                        "logged": text,
+                        "traceback": text,
+                        "attempt": text,
+                    }
+                ],
+                "dropped": text,
+            },
+            "log_note": text,
             "failures": text,
             "losses": text,
             "once": True,
