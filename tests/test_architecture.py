@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 # The package itself (its __init__, the promise) stands between the rooms and the doors.
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
-    **dict.fromkeys(("_html", "_notebook", "units"), 0),
+    **dict.fromkeys(("_html", "_notebook", "_overheard", "units"), 0),
     **dict.fromkeys(("secret", "redact", "health"), 0),
     **dict.fromkeys(("_arity", "function", "host", "signed", "subscription"), 1),
     "job": 2,

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncworkers import Retry, Supervisor, current_job, job
-from asyncworkers.chronicle import ACCURACY, OTHERS, Chronicle, Histogram
+from asyncworkers.chronicle import Chronicle, Histogram
+from asyncworkers.chronicle.book import OTHERS
+from asyncworkers.chronicle.histogram import ACCURACY
 from asyncworkers.events import (
     AttemptAbandoned,
     AttemptEnded,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import marshal
-from collections.abc import Callable
 from typing import Any
 
 from asyncworkers import _checks
 from asyncworkers._log import log
+from asyncworkers._overheard import overheard
 
-__all__ = ["levels", "say", "told"]
-
-told: list[Callable[[logging.LogRecord], None]] = []
-"""Who else hears of what children log."""
+__all__ = ["levels", "say"]
 
 
 def levels() -> dict[str, int]:
@@ -43,8 +40,7 @@ def say(record: bytes, origin: dict[str, Any]) -> None:
         made.levelname = logging.getLevelName(made.levelno)
         logger = logging.getLogger(made.name)
         if logger.isEnabledFor(made.levelno):
-            for listener in told:
-                listener(made)
+            overheard.tell(made)
             logger.handle(made)
     except Exception as error:
         log.warning("a log record of a child could not be logged: %s", _checks.shown(error, 200))

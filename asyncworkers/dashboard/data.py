@@ -100,19 +100,23 @@ class Source(Protocol):
 
 
 def clean(value: Any, keep: str = "") -> Any:
-    """The same document with every text in it fit to be shown; tracebacks and logs keep their lines."""
+    """The same document with every text in it fit to be shown; only what has lines keeps them:
+    tracebacks, and what was logged.
+    """
     if isinstance(value, str):
         return redact.safe(value, keep=keep)
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {
-            redact.safe(name): clean(one, "\n" if name in ("traceback", "logs") else keep)
+            redact.safe(name): clean(one, "\n\t" if name in _WITH_LINES else keep)
             for name, one in items
         }
     if isinstance(value, (list, tuple)):
         return [clean(one, keep) for one in cast("Iterable[Any]", value)]
     return value
 
+
+_WITH_LINES = ("traceback", "logged")
 
 # ---- figures
 

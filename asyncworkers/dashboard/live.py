@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol
 
 from asyncworkers import redact
 from asyncworkers._engine.report import QueueStats, Stats, WorkerStats
+from asyncworkers.chronicle import Chronicle
 from asyncworkers.dashboard.data import ENDED, LONGEST_TEXT, SCAN, Action, Refusal, Wanted
-from asyncworkers.dashboard.diary import Diary
-from asyncworkers.dashboard.rates import Rates
-from asyncworkers.dashboard.recent import Recent
+from asyncworkers.dashboard.history import tell_history
+from asyncworkers.dashboard.recent import Recent, new_chronicle
 from asyncworkers.dashboard.stored import StoreSource
 from asyncworkers.errors import JobNotFound
 from asyncworkers.events import Listener
@@ -52,6 +52,8 @@ class _Watched(Protocol):
     def workers(self, most: int) -> Sequence[WorkerStats]: ...
     def get(self, job_id: str, /) -> Job[Any]: ...
     def iter_jobs(self, queue: str | None) -> Iterator[Job[Any]]: ...
+    @property
+    def chronicle(self) -> Chronicle | None: ...
     def listen(self, listener: Listener) -> Callable[[], None]: ...
     def on_error(self, witness: Callable[[Job[Any], Exception], object]) -> Callable[[], None]: ...
     def pause(self, queue: str) -> None: ...
@@ -62,21 +64,20 @@ class _Watched(Protocol):
 class LiveSource:
     """A supervisor as a dashboard shows it. It may be made before the supervisor is entered.
 
-    It listens from then on, so that it knows what has ended and how long that took, and what was logged.
+    What has ended, and how long that took, it reads in the supervisor's chronicle, or, if that does not
+    record, in a smaller one that listens from now on.
     """
 
     def __init__(self, supervisor: _Watched) -> None:
         self._supervisor = supervisor
-        self._rates = Rates()
-        self._totals: dict[str, int] = {}
         self._store: StoreSource | None = None
-        self._recent = Recent(lambda at: time.time() - time.monotonic() + at)
-        self._diary = Diary()
-        self._stops = [
-            supervisor.listen(self._recent),
-            supervisor.on_error(self._recent.failed),
-            self._diary.close,
-        ]
+        chronicle = supervisor.chronicle
+        self._recent = Recent(new_chronicle() if chronicle is None else chronicle)
+        self._stops = [supervisor.on_error(self._recent.failed)]
+        if chronicle is None:
+            self._stops += [supervisor.listen(self._recent.chronicle), self._recent.chronicle.rest]
+            if self.is_open():
+                self._recent.chronicle.hear_log()
 
     def close(self) -> None:
         """Listen no more."""
@@ -93,7 +94,6 @@ class LiveSource:
         """How everything stands at this moment."""
         supervisor = self._supervisor
         stats = supervisor.stats().queues
-        self._count(stats)
         store = self._opened_store()
         queues = {name: self._queue(one) for name, one in stats.items()}
         failures = list(itertools.islice(self._recent.failures(), 10))
@@ -118,12 +118,6 @@ class LiveSource:
             "stalls": self._recent.stalls(),
             "failures": failures,
         }
-
-    def _count(self, stats: dict[str, QueueStats]) -> None:
-        totals = {name: one.succeeded + one.failed + one.cancelled for name, one in stats.items()}
-        before, self._totals = self._totals, totals
-        ended = {name: number - before.get(name, number) for name, number in totals.items()}
-        self._rates.add(ended, time.monotonic())
 
     def _opened_store(self) -> StoreSource | None:
         """What is in the store, if there is one and the supervisor is in it."""
@@ -150,8 +144,7 @@ class LiveSource:
             "waiting": waiting,
             "dead": None,
             "unknown": {},
-            **self._rates.of(stats.name),
-            **self._recent.times(stats.name),
+            **self._recent.figures(stats.name),
         }
 
     def _worker(self, worker: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +238,12 @@ class LiveSource:
         if job is not None and not job.done():
             document["why"] = job.why
             document["args"] = redact.arguments(job.function, job.args, job.kwargs)
-        document["attempts"] = self._recent.attempts(ident)
-        document["logs"] = self._diary.of(ident)
         if document["failure"] is None and document["state"] != "succeeded":
             document["failure"] = self._recent.error(ident)
-        return document
+        here = job is not None and job.state is JobState.RUNNING
+        return tell_history(
+            document, self._recent.attempts(ident), self._recent.log(ident), here=here
+        )
 
     def _find(self, ident: str) -> Job[Any] | None:
         try:

@@ -1,12 +1,12 @@
-"""How many jobs of each queue end in a second, from totals that are looked at again and again."""
+"""How many jobs of each queue of a store end in a second, from totals that are looked at again and again."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-__all__ = ["BARS", "Rates"]
+__all__ = ["BARS", "Rates", "rates_shown"]
 
 BARS: Final = 60
 """Looks that are remembered: what a sparkline shows."""
@@ -34,8 +34,14 @@ class Rates:
 
     def of(self, queue: str) -> dict[str, Any]:
         """The rate now, over the last few looks, and those before it."""
-        rates = self._rates.get(queue)
-        if rates is None:
-            return {"rate": 0.0, "history": []}
-        last = list(rates)[-5:]
-        return {"rate": sum(last) / len(last), "history": [round(one, 2) for one in rates]}
+        return rates_shown(self._rates.get(queue, ()))
+
+
+def rates_shown(rates: Iterable[float]) -> dict[str, Any]:
+    """The rate now, the mean of the last five, and those before it; of none nothing."""
+    history = list(rates)
+    last = history[-5:]
+    return {
+        "rate": sum(last) / len(last) if last else 0.0,
+        "history": [round(one, 2) for one in history],
+    }

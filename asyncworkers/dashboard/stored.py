@@ -17,6 +17,7 @@ from asyncworkers.dashboard.data import (
     full_of_record,
     percentiles,
 )
+from asyncworkers.dashboard.history import tell_history
 from asyncworkers.dashboard.rates import Rates
 from asyncworkers.job import JobState
 from asyncworkers.store.protocol import QueueCounts, Store, StoredJob, Where, error_text
@@ -178,9 +179,7 @@ class StoreSource:
         counts = {one.queue: one for one in await self.store.counts()}
         document = full_of_record(record)
         document["why"] = _why(record, counts.get(record.queue))
-        document["attempts"] = []  # they, and what they log, are known where they run
-        document["logs"] = {"lines": [], "more": 0}
-        return document
+        return tell_history(document, [], None)
 
     async def act(self, action: Action) -> str:
         """Do it and say what was done."""

@@ -191,10 +191,22 @@ class HostileSource:
                     "error": text,
                 }
             ],
-            "logs": {
-                "lines": [{"at": 1.0, "level": text, "logger": text, "text": text}],
-                "more": 1,
+            "attempts_note": text,
+            "log": {
+                "lines": [
+                    {
+                        "number": 1,
+                        "at": 1.0,
+                        "level": text,
+                        "logger": text,
+                        "logged": text,
+                        "traceback": text,
+                        "attempt": text,
+                    }
+                ],
+                "dropped": text,
             },
+            "log_note": text,
             "failures": text,
             "losses": text,
             "once": True,

@@ -2,6 +2,7 @@
 
 import asyncio
 import linecache
+import logging
 import random
 import time
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from asyncworkers import Queue, Retry, Supervisor, current_job, job
 
 dice = random.Random(7)
+
+log = logging.getLogger("shop.payments")
+log.setLevel(logging.INFO)
 
 SHOWN_FILE = "/srv/shop/jobs.py"
 linecache.cache[SHOWN_FILE] = (1, None, Path(__file__).read_text("utf-8").splitlines(True), "")
@@ -39,12 +43,20 @@ async def fetch_page(url: str) -> int:
     return len(url)
 
 
-@job(queue="payments", tags=("orders",))
+@job(queue="payments", tags=("orders",), retry=Retry(attempts=3, on=(ConnectionError,), delay=0.2))
 @of_the_shop
 async def charge_card(order: dict, card_token: str) -> None:
     """Fails where it matters."""
+    log.info("order %d: %d %s", order["id"], order["amount"], order["currency"])
     await asyncio.sleep(0.05)
+    if order["amount"] > 900 and current_job().attempt == 1:
+        try:
+            raise ConnectionError("pay.example.com closed the connection")
+        except ConnectionError:
+            log.warning("the provider did not answer", exc_info=True)
+            raise
     if order["amount"] > 900:
+        log.error("declined: limit exceeded")
         raise PaymentDeclined(f"order {order['id']} was declined: limit exceeded")
 
 

@@ -3,21 +3,29 @@
 import asyncio
 import json
 import logging
-import time
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from conversation import Conversation
 
-from asyncworkers import JobState, Queue, Retry, Supervisor, job
-from asyncworkers.dashboard import Dashboard, LiveSource, StoreSource, diary
+sys.path.insert(0, str(Path(__file__).parents[1] / "bridge"))
+import life_jobs
+
+from asyncworkers import JobState, Queue, Retry, Supervisor, current_job, job
+from asyncworkers.chronicle import Chronicle
+from asyncworkers.dashboard import Dashboard, LiveSource, StoreSource
 from asyncworkers.dashboard.data import SCAN, Action, Refusal, Wanted, clean, percentiles
+from asyncworkers.dashboard.history import tell_history
 from asyncworkers.dashboard.rates import BARS, Rates
-from asyncworkers.dashboard.recent import WAITING, Recent
+from asyncworkers.dashboard.recent import Recent, new_chronicle
 from asyncworkers.events import AttemptStarted, JobSettled, JobSubmitted
 from asyncworkers.secret import Secret
 from asyncworkers.store.protocol import Submission
 from asyncworkers.store.sqlite import SqliteStore
+
+LOG = logging.getLogger("tests.dashboard")
 
 
 @job(tags=("red",))
@@ -131,23 +139,202 @@ def test_jobs_that_end_elsewhere_do_not_crowd_out_the_others():
     """Of jobs that are submitted here and end in another process nothing more is heard: what is
     remembered of them is bounded, and those that come after them are known all the same.
     """
-    recent = Recent(lambda at: at)
-    for number in range(2 * WAITING):
-        recent(JobSubmitted(float(number), f"far-{number}", "far", "stored", ()))
-    assert len(recent._submitted) <= WAITING
-    recent(JobSubmitted(50_000.0, "here", "add", "default", ()))
-    recent(JobSettled(50_001.0, "here", "add", "default", (), 1, "succeeded"))
+    chronicle = new_chronicle()
+    recent = Recent(chronicle)
+    for number in range(20_000):
+        chronicle(JobSubmitted(float(number), f"far-{number}", "far", "stored", ()))
+    assert len(chronicle._came) <= 10_000
+    chronicle(JobSubmitted(50_000.0, "here", "add", "default", ()))
+    chronicle(JobSettled(50_001.0, "here", "add", "default", (), 1, "succeeded"))
     (ended,) = recent.ended()
-    assert ended["submitted"] == 50_000.0
+    assert ended["ended"] - ended["submitted"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_delay_is_no_wait():
     """How long jobs waited is how long they could have run and did not, in every attempt."""
-    recent = Recent(lambda at: at)
-    recent(JobSubmitted(0.0, "one", "add", "default", ()))
-    recent(AttemptStarted(60.5, "one", "add", "default", (), 1, 1, 0.5))
-    recent(AttemptStarted(99.0, "one", "add", "default", (), 2, 1, 0.25))
-    assert recent.times("default")["wait"] == {"p50": 0.25, "p95": 0.5, "p99": 0.5}
+    chronicle = new_chronicle()
+    chronicle(JobSubmitted(0.0, "one", "add", "default", ()))
+    chronicle(AttemptStarted(60.5, "one", "add", "default", (), 1, 1, 0.5))
+    chronicle(AttemptStarted(99.0, "one", "add", "default", (), 2, 1, 0.25))
+    shown = Recent(chronicle).figures("default")
+    assert shown["wait"] == {"p50": 0.25, "p95": 0.5, "p99": 0.5}
+    assert Recent(chronicle).figures("nowhere")["run"] is None
+
+
+def test_what_went_wrong_is_remembered_for_longer():
+    """However many jobs succeed after one that failed, it is listed, once, after the last of those."""
+    chronicle = Chronicle(jobs=3)
+    recent = Recent(chronicle)
+    for number, state in enumerate(["failed", "cancelled", *["succeeded"] * 2, "failed"]):
+        chronicle(JobSettled(float(number), f"job-{number}", "add", "default", (), 1, state))
+    listed = [one["id"] for one in recent.ended()]
+    assert listed == ["job-4", "job-3", "job-2", "job-1", "job-0"]
+    assert [one["id"] for one in recent.failures()] == ["job-4", "job-0"]
+    assert recent.job("job-0")["why"].startswith("It has failed")
+    assert recent.job("job-9") is None
+
+
+@pytest.mark.asyncio
+async def test_one_chronicle_serves_report_and_dashboard():
+    """Of a supervisor that records, the dashboard reads the record: nothing is listened to twice."""
+    async with Supervisor(1, record=True) as supervisor:
+        listeners = len(supervisor._listeners._listeners)
+        source = LiveSource(supervisor)
+        assert len(supervisor._listeners._listeners) == listeners
+        done = await supervisor.submit(add, 1)
+        await done
+        (ended,) = (await source.jobs(Wanted()))["jobs"]
+        assert ended["id"] == done.id
+        source.close()
+        await (await supervisor.submit(add, 2))
+        assert len(supervisor.chronicle.jobs()) == 2  # it is the supervisor's, and goes on
+
+
+# ---- what a job's page says
+
+
+@job(retry=Retry(attempts=2, on=ValueError, delay=0))
+async def talks() -> None:
+    """Log in the job, in a task and in a thread of it, and fail once."""
+
+    def in_thread() -> None:
+        LOG.warning("in a thread, at postgresql://ada:hunter2@db/x")
+
+    LOG.info("attempt %d with %s", current_job().attempt, Secret("hunter2"))
+    await asyncio.create_task(in_task())
+    await asyncio.to_thread(in_thread)
+    if current_job().attempt == 1:
+        try:
+            raise ValueError("not yet")
+        except ValueError:
+            LOG.exception("two\nlines")
+            raise
+
+
+async def in_task() -> None:
+    """Log in a task that the job has started."""
+    LOG.debug("is not said at this level")
+    LOG.info("in a task")
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The log lets through what is information or more."""
+    monkeypatch.setattr(LOG, "level", logging.INFO)
+    LOG.manager._clear_cache()
+    yield
+    LOG.manager._clear_cache()
+
+
+@pytest.mark.asyncio
+async def test_the_log_of_a_job(said):
+    """Whatever its code says in tasks, threads and both attempts, that and no more; no secret in it."""
+    before = logging.getLogRecordFactory()
+    async with Supervisor(1) as supervisor:
+        source = LiveSource(supervisor)
+        talking = await supervisor.submit(talks)
+        quiet = await supervisor.submit(add, 1)
+        await talking
+        await quiet
+        LOG.info("outside of all jobs")
+        document = clean(await source.job(talking.id))
+        lines = document["log"]["lines"]
+        told = [(one["level"], one["logged"], one["attempt"]) for one in lines]
+        url = "postgresql://ada:***@db/x"
+        assert told == [
+            ("INFO", "attempt 1 with Secret(***)", 1),
+            ("INFO", "in a task", 1),
+            ("WARNING", f"in a thread, at {url}", 1),
+            ("ERROR", "two\nlines", 1),
+            ("INFO", "attempt 2 with Secret(***)", 2),
+            ("INFO", "in a task", 2),
+            ("WARNING", f"in a thread, at {url}", 2),
+        ]
+        assert [one["number"] for one in lines] == list(range(1, 8))
+        assert {one["logger"] for one in lines} == {LOG.name}
+        assert lines[3]["traceback"].splitlines()[-1] == "ValueError: not yet"
+        assert (document["log_note"], document["attempts_note"]) == (None, None)
+        assert (await source.job(quiet.id))["log"] == {"lines": [], "dropped": 0}
+        assert logging.getLogRecordFactory() is not before
+    assert logging.getLogRecordFactory() is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="children need socket pairs")
+@pytest.mark.asyncio
+async def test_the_log_of_a_job_in_a_process(said):
+    """Its records come home and are kept with the job that said them, the earlier ones of many dropped."""
+    async with Supervisor(processes=1, record=True) as supervisor:
+        source = LiveSource(supervisor)
+        one = await supervisor.submit(job(life_jobs.log, cpu=True), LOG.name, 30, "hello")
+        await one
+        document = await source.job(one.id)
+        assert [line["logged"] for line in document["log"]["lines"]] == ["hello"]
+        assert document["log"]["lines"][0]["attempt"] == 1
+
+
+@pytest.mark.asyncio
+async def test_attempts_and_logs_of_a_stored_job_are_told_or_said_to_be_unknown(tmp_path, said):
+    """Here with worker and log, as it ran in this process; where it did not, the page says so."""
+    functions = [talks]
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with Supervisor(1, store=url, functions=functions) as first:
+        source = LiveSource(first)
+        one = await first.submit(talks)
+        await one.wait()
+        document = await source.job(one.id)
+        assert [(a["attempt"], a["outcome"]) for a in document["attempts"]] == [
+            (1, "Failed"),
+            (2, "Succeeded"),
+        ]
+        assert len(document["log"]["lines"]) == 7
+        assert (document["attempts_note"], document["log_note"]) == (None, None)
+        assert (document["attempt"], document["failures"], document["losses"]) == (2, 1, 0)
+    async with Supervisor(1, store=url, functions=functions) as second:
+        for other in (LiveSource(second), StoreSource(second.stored.store, "jobs.db", alive=False)):
+            document = await other.job(one.id)
+            (last,) = document["attempts"]
+            assert (last["attempt"], last["worker"], last["outcome"]) == (2, None, "Succeeded")
+            assert last["seconds"] == document["ended"] - document["started"]
+            assert document["attempts_note"].startswith("Attempt 1 is not known here: it ran in")
+            assert document["log"]["lines"] == []
+            assert "not known" in document["log_note"] or "not to the store" in document["log_note"]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "state", "known", "said"),
+    [
+        (0, "queued", [], None),
+        (1, "running", [], None),
+        (3, "running", [1, 2], None),
+        (
+            5,
+            "running",
+            [3],
+            "Attempts 1 to 2 and 4 are not known here: they ran in another process",
+        ),
+        (9, "scheduled", [2, 4, 6, 8], "Attempts 1, 3, 5 and others are not known here"),
+        (2, "succeeded", [], "Attempt 1 is not known here"),
+    ],
+)
+def test_attempts_that_are_not_known(attempt, state, known, said):
+    """Which ones, and why; of those that run nothing is missing yet."""
+    document = {"stored": True, "state": state, "attempt": attempt, "error": None}
+    document |= {"started": 1.0, "ended": 3.0}
+    told = tell_history(
+        document, [{"attempt": number} for number in known], {"lines": [], "dropped": 0}, here=True
+    )
+    assert (told["attempts_note"] or "").startswith(said or "")
+    assert (told["attempts_note"] is None) is (said is None)
+
+
+@pytest.mark.asyncio
+async def test_what_runs_elsewhere_logs_elsewhere():
+    """A stored job that runs in another process is said to, and not to have logged nothing."""
+    document = {"stored": True, "state": "running", "attempt": 1, "error": None}
+    document |= {"started": 1.0, "ended": None}
+    nothing = {"lines": [], "dropped": 0}
+    assert "in another process" in tell_history(dict(document), [], nothing)["log_note"]
+    assert tell_history(dict(document), [], nothing, here=True)["log_note"] is None
 
 
 @pytest.mark.asyncio
@@ -439,101 +626,3 @@ def test_what_makes_no_dashboard():
     with pytest.raises(ValueError, match="every"):
         supervisor.dashboard(auth=None, every=0)
     assert isinstance(supervisor.dashboard(auth=None), Dashboard)
-
-
-LOG = logging.getLogger("tests.dashboard.shop")
-
-
-@job
-async def tell(text: str, times: int = 1) -> None:
-    """Log it, so many times."""
-    for _ in range(times):
-        LOG.warning("on the loop: %s", text)
-    try:
-        raise ValueError("postgresql://ada:hunter2@db/x")
-    except ValueError:
-        LOG.exception("it went wrong")
-
-
-@job
-def tell_in_thread(text: str) -> None:
-    """Log it from a thread."""
-    LOG.warning("in a thread: %s", text)
-
-
-@job(cpu=True)
-def tell_in_process(text: str) -> None:
-    """Log it from a process."""
-    logging.getLogger("tests.dashboard.shop").warning("in a process: %s", text)
-
-
-async def logged(board, one):
-    """Return what the page of a job shows of its log."""
-    return (await ask(board, "/api/job", f"id={one.id}")).json["logs"]
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("function", [tell, tell_in_thread, tell_in_process], ids=lambda f: f.name)
-async def test_what_a_job_logs_is_shown_with_it(function, caplog):
-    """Of the loop, of threads, of processes; each record with the job that said it, and no other."""
-    async with Supervisor(2, processes=1) as supervisor:
-        before = await supervisor.submit(function, "before anybody looks")
-        await before
-        board = supervisor.dashboard(auth=None)
-        ones = [await supervisor.submit(function, text) for text in ("first", "<b>second</b>")]
-        for one in ones:
-            await one
-        LOG.warning("outside of jobs")
-        lines = [(await logged(board, one))["lines"] for one in ones]
-        for said, text in zip(lines, ("first", "<b>second</b>"), strict=True):
-            assert said[0]["text"].endswith(f": {text}")
-            assert (said[0]["level"], said[0]["logger"]) == ("WARNING", "tests.dashboard.shop")
-            assert abs(said[0]["at"] - time.time()) < 600
-        if function is tell:
-            assert lines[0][1]["text"] == "it went wrong\nValueError: postgresql://ada:***@db/x"
-            assert lines[0][1]["level"] == "ERROR"
-        assert (await ask(board, "/api/job", f"id={before.id}")).status == 404
-    assert "first" in caplog.text  # and wherever else it is to be shown
-
-
-@pytest.mark.asyncio
-async def test_of_a_job_that_logs_much_the_last_lines_are_kept(monkeypatch, caplog):
-    """And of many jobs those that logged last: what is kept is bounded."""
-    monkeypatch.setattr(diary, "ALL_LINES", 500)
-    async with Supervisor(2) as supervisor:
-        board = supervisor.dashboard(auth=None)
-        ones = [await supervisor.submit(tell, str(number), 250) for number in range(4)]
-        for one in ones:
-            await one
-        assert await logged(board, ones[0]) == {"lines": [], "more": 0}
-        last = await logged(board, ones[3])
-        assert (len(last["lines"]), last["more"]) == (200, 51)
-        assert last["lines"][-1]["level"] == "ERROR"
-
-
-@pytest.mark.asyncio
-async def test_listening_leaves_the_log_as_it_was(caplog):
-    """The handlers are the program's; two who listen hear of a record once each, one who is gone not at
-    all, and what cannot be written is the log's trouble.
-    """
-    handlers = logging.root.handlers[:]
-    async with Supervisor(1) as supervisor:
-        one, other = diary.Diary(), diary.Diary()
-        await supervisor.call(tell, "heard")
-        assert logging.root.handlers == handlers
-        assert [len(found._jobs) for found in (one, other)] == [1, 1]
-        assert [len(pages.lines) for pages in one._jobs.values()] == [2]
-        other.close()
-        before = logging.getLogRecordFactory()
-        logging.setLogRecordFactory(lambda *args, **kwargs: before(*args, **kwargs))
-        try:
-            third = diary.Diary()  # which does not know that the program's own leads to the first
-            await supervisor.call(tell, "heard again")
-        finally:
-            logging.setLogRecordFactory(before)
-        assert [len(found._jobs) for found in (one, other, third)] == [2, 1, 1]
-        assert [len(pages.lines) for pages in third._jobs.values()] == [2]
-        for found in (one, third):
-            found.close()
-        await supervisor.call(tell, "not heard")
-        assert [len(found._jobs) for found in (one, other, third)] == [2, 1, 1]

@@ -1,6 +1,7 @@
 """The page in a real browser: what it shows, that it is live, what it lets one do, and how."""
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from asyncworkers.dashboard.app import ASSETS
 from asyncworkers.http import Token
 from asyncworkers.store.protocol import Settlement, Submission, Want, error_text
 from asyncworkers.store.sqlite import SqliteStore
+
+LOG = logging.getLogger("tests.dashboard.page")
 
 
 @job(queue="shop", tags=("orders",))
@@ -147,6 +150,69 @@ async def test_one_job_with_all_there_is_to_know():
         await about.get_by_text("It has succeeded.").wait_for()
         await about.get_by_text("Succeeded").first.wait_for()
         assert seen.complaints == []
+
+
+@pytest.mark.asyncio
+async def test_the_log_of_a_job_grows_before_ones_eyes():
+    """Lines come below as they are said, and the ones before are left alone; what is not kept is told.
+    Who has scrolled up to read stays there; the last words are shown though the job has ended.
+    """
+    says, lines = asyncio.Event(), iter(["first <b>", "second", *map(str, range(300))])
+
+    @job(queue="talk")
+    async def talk() -> None:
+        while line := next(lines, None):
+            await says.wait()
+            LOG.warning(line, exc_info=line == "second")
+            if line in ("first <b>", "second"):
+                says.clear()
+
+    async with shop() as at, browsing() as (page, seen):
+        talking = await at.supervisor.submit(talk.options(queue="default"))
+        await page.goto(f"{at.where}#/job/{talking.id}")
+        about = page.locator("#job")
+        await about.get_by_text("Nothing was logged that is known here.").wait_for()
+        says.set()
+        rows = about.locator(".log li")
+        await about.get_by_text("first <b>", exact=True).wait_for()
+        assert await rows.count() == 1
+        await rows.first.evaluate("row => { row.dataset.seen = 'yes'; }")
+        says.set()
+        await about.get_by_text("second", exact=True).wait_for()
+        assert await rows.first.get_attribute("data-seen") == "yes"
+        assert "WARNING" in await rows.nth(1).inner_text()
+        says.set()
+        await talking
+        await about.get_by_text("102 earlier records are not kept.").wait_for()
+        assert await rows.count() == 200
+        await rows.last.get_by_text("299", exact=True).wait_for()
+        assert await rows.first.locator("pre").inner_text() == "100"
+        box = about.get_by_role("region", name="Log")
+        assert await box.evaluate("one => one.scrollTop > 0")
+        assert seen.complaints == []
+
+
+@pytest.mark.asyncio
+async def test_what_another_process_has_seen_is_said_to_be_unknown(tmp_path):
+    """Of a stored job, as a store alone knows it: counts and the last attempt, and where to look."""
+    store = SqliteStore(tmp_path / "jobs.db")
+    await store.open({"send"})
+    try:
+        await store.submit([Submission("one", "mail", "send", "[[],{}]")])
+        (lease,) = await store.lease([Want("mail", 1)])
+        store.started(lease)
+        await store.settle([Settlement.fail(lease, error_text("OSError", "no route"))])
+        board = Dashboard(StoreSource(store, "jobs.db"), auth=None, every=0.1)
+        async with serving(board) as where, browsing() as (page, seen):
+            await page.goto(f"{where}#/job/one")
+            about = page.locator("#job")
+            await about.get_by_text("the dashboard of its supervisor shows it").wait_for()
+            (attempt,) = await about.locator("table tbody tr").all_inner_texts()
+            assert attempt.split("\t")[:2] == ["1", "failed"]
+            assert "OSError: no route" in attempt
+            assert seen.complaints == []
+    finally:
+        await store.close()
 
 
 @pytest.mark.asyncio

@@ -43,7 +43,8 @@ async def look(where: str, seconds: float) -> None:
         await asyncio.sleep(1)
         await photograph(page, "jobs")
         await page.goto(f"{where}{href}")
-        await page.locator("#job h2").first.wait_for()
+        await page.locator("#job .log li").first.wait_for()
+        await page.set_viewport_size({"width": 1280, "height": 1320})
         await photograph(page, "job")
     async with browsing(viewport=DESKTOP, color_scheme="dark") as (page, _):
         await page.goto(where)

@@ -37,6 +37,9 @@ export function bytes(number) {
   return number >= 1e9 ? `${(number / 1e9).toFixed(2)} GB` : `${(number / 1e6).toFixed(1)} MB`;
 }
 
+const finest = new Intl.DateTimeFormat("en-GB", {
+  hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+});
 const clockForm = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const dateForm = new Intl.DateTimeFormat("en-CA", { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
 
@@ -46,6 +49,12 @@ export function moment(at) {
   const date = new Date(at * 1000);
   if (Number.isNaN(date.getTime())) return String(at);
   return date.toDateString() === new Date().toDateString() ? clockForm.format(date) : full(at);
+}
+
+// The time of day, with milliseconds.
+export function clock(at) {
+  const date = new Date(at * 1000);
+  return Number.isNaN(date.getTime()) ? String(at) : finest.format(date);
 }
 
 export function full(at) {

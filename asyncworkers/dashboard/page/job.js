@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { $, announce, h, s, setText } from "./dom.js";
-import { NOTHING, count, full, progress, span, value } from "./format.js";
+import { NOTHING, clock, count, full, plural, progress, span, value } from "./format.js";
 import { showState, steer, verbOf } from "./jobs.js";
 
 const OUTCOMES = { Succeeded: "succeeded", Failed: "failed", TimedOut: "failed", Cancelled: "cancelled", Lost: "failed" };
@@ -13,19 +13,26 @@ export class JobPage {
     this.ident = null;
     this.shown = "";
     this.state = null;
+    this.after = 0;
+    this.log = new Log();
   }
 
   async open(ident) {
     this.ident = ident;
     this.shown = "";
     this.state = null;
+    this.after = 0;
+    this.log = new Log();
     $("job").replaceChildren(h("p", { class: "empty" }, "Looking it up …"));
     await this.refresh();
   }
 
-  // With each picture, until it has ended.
+  // With each picture, until it has ended; and a little longer, for the last words of the log.
   tick() {
-    if (!document.hidden && !["succeeded", "failed", "cancelled", "gone"].includes(this.state)) this.refresh();
+    if (document.hidden) return;
+    if (!["succeeded", "failed", "cancelled", "gone"].includes(this.state)) this.after = 3;
+    else if (this.after-- <= 0) return;
+    this.refresh();
   }
 
   async refresh() {
@@ -45,7 +52,7 @@ export class JobPage {
     }
     if (ident !== this.ident) return;
     this.show(job);
-    const { why, progress: far, ...lasting } = job;
+    const { why, progress: far, log, ...lasting } = job;
     const said = JSON.stringify(lasting);
     if (said === this.shown) return;
     if (this.state !== null && this.state !== job.state) announce(`The job is ${job.state}`);
@@ -70,12 +77,14 @@ export class JobPage {
       setText(text, progress(job.progress));
     }
     $("job-timeline").replaceChildren(...[timeline(job)].filter(Boolean));
+    this.log.show(job.log);
   }
 
   draw(job) {
     const home = $("job");
     const focused = home.contains(document.activeElement) ? document.activeElement.id : null;
     const openTrace = $("traceback-box")?.open ?? true;
+    const { scrollTop } = this.log.box;  // which is lost when it is taken out and put back
     const badge = h("span", { class: "in-line" });
     showState(badge, job);
     const verb = this.about.actions ? verbOf(job) : null;
@@ -94,11 +103,60 @@ export class JobPage {
         panel("Arguments", values(job.args))),
       job.result && panel("Result", h("pre", { tabindex: "0" }, value(job.result.value))),
       job.failure ? failure(job.failure, openTrace) : job.error && job.state !== "succeeded" ? panel("Error", h("pre", { class: "bad", tabindex: "0" }, job.error)) : null,
-      panel("Attempts", attempts(job)),
-      panel("Logs", logs(job)),
+      panel("Attempts", attempts(job), note(job.attempts_note)),
+      panel("Log", this.log.element, note(job.log_note)),
     ].filter(Boolean));
+    this.log.box.scrollTop = scrollTop;
     if (focused) $(focused)?.focus();
   }
+}
+
+const note = (text) => text && h("p", { class: "notice" }, text);
+
+const LEVELS = { DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error", CRITICAL: "error" };
+
+// What the job said: lines are added below and taken away above, the others are left alone.
+class Log {
+  constructor() {
+    this.first = 0;
+    this.last = 0;
+    this.empty = h("p", { class: "empty" }, "Nothing was logged that is known here.");
+    this.dropped = h("p", { class: "notice" });
+    this.list = h("ol", {});
+    this.box = h("div", { class: "log", tabindex: "0", role: "region", "aria-label": "Log" }, this.list);
+    this.element = h("div", {}, this.empty, this.dropped, this.box);
+  }
+
+  show({ lines, dropped }) {
+    this.empty.hidden = lines.length + dropped > 0;
+    this.box.hidden = lines.length === 0;
+    this.dropped.hidden = dropped === 0;
+    setText(this.dropped, `${plural(dropped, "earlier record")} ${dropped === 1 ? "is" : "are"} not kept.`);
+    if (lines.length === 0) this.list.replaceChildren();
+    else {
+      while (this.list.firstElementChild && this.first < lines[0].number) {
+        this.list.firstElementChild.remove();
+        this.first += 1;
+      }
+      // Who has scrolled up to read stays where they are; who has not sees the end.
+      const atEnd = this.box.scrollTop + this.box.clientHeight >= this.box.scrollHeight - 8;
+      for (const line of lines) {
+        if (line.number <= this.last) continue;
+        if (!this.list.firstElementChild) this.first = line.number;
+        this.list.append(said(line));
+        this.last = line.number;
+      }
+      if (atEnd) this.box.scrollTop = this.box.scrollHeight;
+    }
+  }
+}
+
+function said(line) {
+  return h("li", { class: LEVELS[line.level] ?? null },
+    h("span", { class: "when", title: full(line.at) }, clock(line.at)),
+    h("span", { class: "level" }, line.level),
+    h("span", { class: "what" }, h("span", { class: "by" }, line.logger, line.attempt > 1 && `, attempt ${line.attempt}`),
+      h("pre", {}, line.logged), line.traceback && h("pre", { class: "bad" }, line.traceback)));
 }
 
 const panel = (head, ...inside) => h("div", { class: "panel" }, h("h2", {}, head), inside);
@@ -142,40 +200,27 @@ function failure(failed, open) {
       h("pre", { class: "traceback", tabindex: "0" }, failed.traceback)));
 }
 
+const ATTEMPT = ["Attempt", "Outcome", "Then", "Worker", "Started", "Ran", "Error"];
+const KINDS = ["title", null, null, "number", "number", "number", "text wide"];
+
 function attempts(job) {
   if (!job.attempts.length) {
-    return h("p", { class: "empty" }, job.state === "running" ? "The first one runs."
-      : job.stored && job.attempt ? "They ran where this dashboard does not look." : "None has ended yet.");
+    return h("p", { class: "empty" }, job.attempts_note ? "None is known here."
+      : job.state === "running" ? "The first one runs." : "None has ended yet.");
   }
-  const elsewhere = job.stored && !job.attempts.some((one) => one.attempt === 1);
-  return [elsewhere && h("p", { class: "muted" }, "Earlier ones ran where, or when, this dashboard did not look."),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { class: "plain" },
-    h("thead", {}, h("tr", {}, head("Attempt"), head("Outcome"), head("Then"), head("Worker", true), head("Started", true), head("Ran", true), head("Error"))),
-    h("tbody", {}, job.attempts.map((one) => h("tr", {},
-      h("th", { scope: "row" }, String(one.attempt)),
-      h("td", {}, h("span", { class: `state ${OUTCOMES[one.outcome] ?? ""}` }, words(one.outcome))),
-      h("td", {}, words(one.decision)),
-      h("td", { class: "number" }, String(one.worker)),
-      h("td", { class: "number" }, full(one.started)),
-      h("td", { class: "number" }, span(one.seconds)),
-      h("td", { class: "text" }, one.error ?? NOTHING))))))];
-}
-
-const head = (text, number) => h("th", { scope: "col", class: number ? "number" : null }, text);
-
-function logs(job) {
-  const { lines, more } = job.logs;
-  if (!lines.length) {
-    return h("p", { class: "empty" }, job.stored ? "It has logged nothing in this process; what it logs elsewhere is shown there." : "It has logged nothing.");
-  }
-  return [more > 0 && h("p", { class: "muted" }, `${count(more)} earlier ones are not kept.`),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Logs" }, h("table", { class: "plain" },
-      h("thead", {}, h("tr", {}, head("Time", true), head("Level"), head("Logger"), head("Message"))),
-      h("tbody", {}, lines.map((one) => h("tr", {},
-        h("td", { class: "number" }, full(one.at)),
-        h("td", { class: ["ERROR", "CRITICAL"].includes(one.level) ? "bad" : null }, one.level),
-        h("td", { class: "code" }, one.logger),
-        h("td", { class: "text lines" }, one.text))))))];
+  // Roles are said again, for on a narrow screen rows are drawn as cards.
+  const row = (cells) => h("tr", { role: "row" }, cells);
+  const head = (name, index) => h("th", { role: "columnheader", scope: "col", class: KINDS[index] === "number" && "number" }, name);
+  const cell = (inside, index) => h(index ? "td" : "th", {
+    role: index ? "cell" : "rowheader", scope: index ? null : "row", class: KINDS[index], "data-label": ATTEMPT[index],
+  }, inside);
+  const cells = (one) => [
+    String(one.attempt), h("span", { class: `state ${OUTCOMES[one.outcome] ?? ""}` }, words(one.outcome)), words(one.decision),
+    String(one.worker ?? NOTHING), full(one.started), span(one.seconds), one.error ?? NOTHING,
+  ].map(cell);
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { role: "table" },
+    h("thead", { role: "rowgroup" }, row(ATTEMPT.map(head))),
+    h("tbody", { role: "rowgroup" }, job.attempts.map((one) => row(cells(one))))));
 }
 
 const words = (name) => String(name).replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
