@@ -246,7 +246,7 @@ async def test_fault_V17_no_path_leads_out_of_the_table_of_files():
 @pytest.mark.asyncio
 async def test_fault_V12_nothing_in_a_document_or_a_log_line_can_repaint_or_reorder(caplog):
     """Controls, escapes, marks of direction and of no width are escaped in all that is sent to the page,
-    tracebacks keep their lines alone; and an action cannot forge a line of the log.
+    tracebacks and what was logged keep their lines alone; and an action cannot forge a line of the log.
     """
     source = HostileSource()
     board = Dashboard(source, auth=None, actions=True)
@@ -262,7 +262,8 @@ async def test_fault_V12_nothing_in_a_document_or_a_log_line_can_repaint_or_reor
         texts = list(_texts(json.loads(talk.body)))
         assert texts
         for name, text in texts:
-            left = text.replace("\n", "") if name == "traceback" else text
+            lined = name in ("traceback", "logged")
+            left = text.translate({ord("\n"): None, ord("\t"): None}) if lined else text
             assert left.isprintable(), (name, text)
     body = json.dumps({"action": "cancel", "target": "x\nINFO forged"}).encode()
     talk = Conversation(
