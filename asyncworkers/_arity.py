@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, cast
 
 __all__ = ["ANY", "Arity", "arity_of"]
 
 SHAPES = 256
 """Shapes of calls that are remembered of a function; then it is begun anew."""
+
+
+DEEPEST = 10
+"""How far it is followed what a callable calls."""
 
 
 class Arity:
@@ -67,13 +73,35 @@ _known: weakref.WeakKeyDictionary[Any, Arity] = weakref.WeakKeyDictionary()
 
 
 def arity_of(function: Callable[..., Any]) -> Arity:
-    """What a function takes itself, whatever it wraps; ANY if that cannot be told."""
-    with contextlib.suppress(KeyError, TypeError):
-        return _known[function]
+    """What a function takes itself, whatever it wraps; ANY if that cannot be told.
+
+    Never raises: to ask an object anything may run code of its own.
+    """
+    known = function.__func__ if isinstance(function, MethodType) else function
+    with contextlib.suppress(Exception):
+        return _known[known]
     arity = ANY
-    if not hasattr(function, "__signature__"):  # somebody's word, which may be of something else
-        with contextlib.suppress(TypeError, ValueError):  # some that are built in do not tell
+    with contextlib.suppress(Exception):  # some that are built in do not tell
+        if not _says_otherwise(function):
             arity = Arity(inspect.signature(function, follow_wrapped=False))
-    with contextlib.suppress(TypeError):  # it cannot be remembered
-        _known[function] = arity
+    with contextlib.suppress(Exception):  # it cannot be remembered
+        _known[known] = arity
     return arity
+
+
+def _says_otherwise(function: Any) -> bool:
+    """Whether somebody has written down a signature for it, or for what it calls: that may be the one
+    of something else.
+    """
+    for _ in range(DEEPEST):
+        if hasattr(function, "__signature__"):
+            return True
+        if isinstance(function, functools.partial):
+            function = cast("Any", function).func
+        elif isinstance(function, MethodType):
+            function = function.__func__
+        elif isinstance(function, (FunctionType, BuiltinFunctionType, type)):
+            return False
+        else:
+            function = type(function).__call__
+    return True

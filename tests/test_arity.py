@@ -1,12 +1,14 @@
 """Wrong arguments are an error at the call, before there is a job; whatever fits is accepted."""
 
 import functools
+import inspect
 import operator
 
 import pytest
 import pytest_asyncio
 
 from asyncworkers import Queue, Supervisor, job
+from asyncworkers._arity import arity_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -161,3 +163,66 @@ async def test_in_memory_and_in_a_store_alike(tmp_path):
     ) as supervisor:
         with pytest.raises(TypeError, match=r"pair\(.*cannot be called so: too many positional"):
             await supervisor.submit(pair, 1, 2, 3)
+
+
+def signed(function):
+    """Write down another signature than the function has, as what injects arguments does."""
+    function.__signature__ = inspect.signature(lambda first, database: None)
+    return function
+
+
+@signed
+async def injected(first):
+    """Take one, whatever its signature says."""
+    return first
+
+
+class Calls:
+    """What is called through its class."""
+
+    __call__ = injected
+
+
+class Broken:
+    """Breaks when it is asked for anything."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __eq__(self, other):
+        raise RuntimeError("not to be compared")
+
+    __hash__ = object.__hash__
+
+    def __call__(self, first):
+        return first
+
+
+class Bound:
+    """Has a method."""
+
+    async def method(self, first):
+        """Take one."""
+        return first
+
+
+@pytest.mark.parametrize("what", ["itself", "a partial", "its class", "broken", "a broken partial"])
+async def test_what_does_not_say_what_it_takes_is_called(what):
+    """A word of somebody else about it, and an object that breaks when it is asked, refuse nothing."""
+    function = {
+        "itself": lambda: injected,
+        "a partial": lambda: functools.partial(injected),
+        "its class": Calls,
+        "broken": Broken,
+        "a broken partial": lambda: functools.partial(Broken()),
+    }[what]()
+    arity_of(function).check("it", (1, 2, 3, 4), {"five": 5})
+
+
+async def test_methods_are_remembered_by_their_function(supervisor):
+    """Each is bound anew when it is named, and takes one argument less than its function."""
+    one, other = Bound(), Bound()
+    assert arity_of(one.method) is arity_of(other.method)
+    assert await supervisor.call(one.method, 1) == 1
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        await supervisor.call(other.method, 1, 2)

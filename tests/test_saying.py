@@ -12,7 +12,7 @@ import pytest
 from asyncworkers import Supervisor, logs
 from asyncworkers._overheard import Overheard, overheard
 from asyncworkers.chronicle import Chronicle
-from asyncworkers.chronicle.saying import LONGEST, LONGEST_TRACEBACK, OF_A_JOB, Saying
+from asyncworkers.chronicle.saying import LONGEST, LONGEST_TRACEBACK, OF_A_JOB, LogLine, Saying
 
 LOG = logging.getLogger("tests.saying")
 
@@ -223,3 +223,18 @@ async def test_two_supervisors_hear_each_their_own_end(factory):
         assert overheard._witnesses
     await asyncio.sleep(0)
     assert not overheard._witnesses
+
+
+def test_what_is_logged_in_the_midst_of_keeping_is_kept_afterwards(monkeypatch):
+    """A finalizer may log wherever memory is asked for: nobody waits for himself then."""
+    saying = Saying(10)
+
+    class Line(LogLine):
+        def __init__(self, *values):
+            if values[4] == "outer":
+                saying.keep(record_of("a job", "inner"))
+            super().__init__(*values)
+
+    monkeypatch.setattr("asyncworkers.chronicle.saying.LogLine", Line)
+    saying.keep(record_of("a job", "outer"))
+    assert [line.message for line in saying.of("a job").lines] == ["outer", "inner"]

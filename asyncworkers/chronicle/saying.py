@@ -72,6 +72,7 @@ class Saying:
         self.dropped = 0
         self._most = most
         self._lock = threading.Lock()
+        self._late: deque[tuple[str, float, str, str, str, str | None, int | None]] = deque()
         self._jobs: OrderedDict[str, _Said] = OrderedDict()
         self._count = self._size = 0
         self._hears = False
@@ -111,26 +112,50 @@ class Saying:
     def _add(self, job_id: str, record: logging.LogRecord, attempt: int | None) -> None:
         message = redact.safe(record.getMessage(), LONGEST, "\n\t")
         trace = _traceback(record)
-        size = len(message) + len(trace or "")
         level, logger = redact.safe(record.levelname, 50), redact.safe(record.name, 200)
-        with self._lock:
-            said = self._jobs.get(job_id)
-            if said is None:
-                said = self._jobs[job_id] = _Said()
-            said.count += 1
-            line = LogLine(said.count, record.created, level, logger, message, trace, attempt)
-            said.lines.append((line, size))
-            self._count += 1
-            self._size += size
-            self._jobs.move_to_end(job_id)
-            if len(said.lines) > OF_A_JOB:
-                self._drop_first(said)
-            while self._count > self._most or self._size > USUAL * self._most:
-                oldest = next(iter(self._jobs))
-                silent = self._jobs[oldest]
-                self._drop_first(silent)
-                if not silent.lines:
-                    del self._jobs[oldest]
+        self._late.append((job_id, record.created, level, logger, message, trace, attempt))
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """Put what came in its place; unless somebody is at it, who does this too when that is done.
+
+        Nobody waits here: a finalizer may log wherever memory is asked for, and so in the midst of this.
+        """
+        while self._late and self._lock.acquire(blocking=False):
+            try:
+                while self._late:
+                    self._put(*self._late.popleft())
+            finally:
+                self._lock.release()
+
+    def _put(
+        self,
+        job_id: str,
+        created: float,
+        level: str,
+        logger: str,
+        message: str,
+        trace: str | None,
+        attempt: int | None,
+    ) -> None:
+        size = len(message) + len(trace or "")
+        said = self._jobs.get(job_id)
+        if said is None:
+            said = self._jobs[job_id] = _Said()
+        said.count += 1
+        line = LogLine(said.count, created, level, logger, message, trace, attempt)
+        said.lines.append((line, size))
+        self._count += 1
+        self._size += size
+        self._jobs.move_to_end(job_id)
+        if len(said.lines) > OF_A_JOB:
+            self._drop_first(said)
+        while self._count > self._most or self._size > USUAL * self._most:
+            oldest = next(iter(self._jobs))
+            silent = self._jobs[oldest]
+            self._drop_first(silent)
+            if not silent.lines:
+                del self._jobs[oldest]
 
     def _drop_first(self, said: _Said) -> None:
         _, size = said.lines.popleft()
@@ -140,6 +165,7 @@ class Saying:
 
     def of(self, job_id: str) -> JobLog:
         """The records of a job."""
+        self._take_in()
         with self._lock:
             said = self._jobs.get(job_id)
             if said is None:

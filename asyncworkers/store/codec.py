@@ -216,7 +216,7 @@ class FunctionCodec:
                 pass
         try:
             args, kwargs = _envelope(raw)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeError) as error:
             raise ArgumentsMismatch(f"the stored arguments of {self.name!r} are broken") from error
         slots = zip(self._slots(len(args)), args, strict=False)
         found = tuple(self._decode(slot, one) for slot, one in slots)

@@ -292,7 +292,12 @@ class MemoryStore:
             if number < surplus or (job.until is not None and job.until <= now):
                 self._forget(job)
                 done["pruned"] += 1
-        data.keys = {key: held for key, held in data.keys.items() if self._holder(key)}
+        # The key of a job that waited to start is kept while it is leased: it may come back untouched.
+        data.keys = {
+            key: held
+            for key, held in data.keys.items()
+            if (now < held.date if held.date is not None else self._is_unfinished(held.job))
+        }
         data.changed()
         return Maintained(**done)
 
@@ -466,6 +471,9 @@ class MemoryStore:
     def _is_there(self, job: _Job) -> bool:
         return self._data.jobs.get(job.seq) is job
 
+    def _is_unfinished(self, job: _Job) -> bool:
+        return self._is_there(job) and not job.over
+
     def _holder(self, key: str) -> _Job | None:
         """The job that holds the key now; it may be forgotten already if it does so until a date."""
         held = self._data.keys.get(key)
@@ -474,7 +482,7 @@ class MemoryStore:
         job = held.job
         if held.date is not None:
             return job if self._data.clock.wall() < held.date else None
-        if not self._is_there(job) or job.over or (held.until == "started" and not job.untouched):
+        if not self._is_unfinished(job) or (held.until == "started" and not job.untouched):
             return None
         return job
 

@@ -691,6 +691,17 @@ async def _unique_until_started_or_for_a_while(world: World) -> None:
 
 
 @_check
+async def _a_key_survives_a_lease_that_came_to_nothing(world: World) -> None:
+    """What was leased and given back waits as before, and holds its key, whoever tidied up meanwhile."""
+    store = await world.open()
+    waiting, second = (world.new(unique=Unique("w", "started")) for _ in range(2))
+    await store.submit([waiting])
+    (lease,) = await _take(store)
+    await store.maintain()
+    await store.settle([Settlement.release(lease)])
+    assert await store.submit([second]) == [(waiting.id, "existing")]
+
+
 async def _unique_within_one_batch(world: World) -> None:
     """Of several jobs with one key in a batch, each finds what the one before it left."""
     store = await world.open()

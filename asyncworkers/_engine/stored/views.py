@@ -240,8 +240,9 @@ class Views:
         known.ident = ident
 
     def _dropped(self, known: ViewRef) -> None:
-        if self.here.get(known.ident) is known:
-            del self.here[known.ident]
+        found = self.here.pop(known.ident, None)
+        if found is not None and found is not known:  # another view has its id by now
+            self.here[known.ident] = found
 
     def make(
         self,
@@ -380,6 +381,8 @@ class Views:
         if rare.leader is None:
             return
         rare.leader = None
+        if view._state >= ENDED:
+            return  # it has run, and may be forgotten already
         if missing is not None:
             text = f"job {view.name} was not stored: {missing}"
             self._fail(view, CANCELLED, JobCancelled(text, "never stored"), unread=False)

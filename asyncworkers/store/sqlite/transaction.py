@@ -745,9 +745,13 @@ class Tables:
         return pruned, left if self._prune_keys() or left else None
 
     def _prune_keys(self) -> bool:
-        """Drop keys that nobody holds, as many as a call may look at; whether there are more of them."""
+        """Drop keys that nobody will hold again, as many as a call may look at; whether there are more.
+
+        The key of a job that waited to start is kept while it is leased: it may come back untouched.
+        """
         keys = self._listed(
-            f"SELECT json_group_array(json_array(key, held)) FROM (SELECT k.key, {HELD} AS held"
+            "SELECT json_group_array(json_array(key, needed)) FROM (SELECT k.key,"
+            f" iif(k.date IS NULL, h.state < {ENDED}, k.date > :now) AS needed"
             " FROM asyncworkers_keys AS k LEFT JOIN asyncworkers_jobs AS h ON h.seq = k.seq"
             " WHERE k.key > :after ORDER BY k.key LIMIT :limit)",
             now=self.now,
@@ -756,7 +760,7 @@ class Tables:
         )
         self._execute(
             "DELETE FROM asyncworkers_keys WHERE key IN (SELECT value FROM json_each(?))",
-            (json.dumps([key for key, held in keys if not held]),),
+            (json.dumps([key for key, needed in keys if not needed]),),
         )
         more = len(keys) == LIMIT
         self._pruned_keys = keys[-1][0] if more else ""
