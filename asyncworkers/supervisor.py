@@ -630,7 +630,7 @@ class Supervisor:
         for item in _checks.iterable("items", items):
             if len(jobs) == queue.maxsize:
                 raise QueueFull(
-                    f"more than {counted(queue.maxsize, 'job')} can never fit in queue "
+                    f"more than {counted(len(jobs), 'job')} can never fit in queue "
                     f"{queue.name!r}: use map"
                 )
             heavy = None

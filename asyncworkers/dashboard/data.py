@@ -165,7 +165,7 @@ def full_of_record(job: StoredJob, function: Callable[..., Any] | None) -> dict[
     """
     document = brief_of_record(job)
     call = _call(job)
-    args, kwargs = ([_plain(job.args)], {}) if call is None else call
+    args, kwargs = ([_plain(job.args)], dict[str, Any]()) if call is None else call
     known = _anything if function is None or call is None else function
     document |= {
         "args": redact.arguments(known, args, kwargs),

@@ -57,7 +57,7 @@ class StoreSource:
         self.store = store
         self._name = name
         self._alive = alive
-        self._functions = {} if functions is None else functions
+        self._functions: Mapping[str, Callable[..., Any]] = functions or {}
         self._rates = Rates()
         self._mark: int | None = None
         self._before: Mapping[str, int] = {}
