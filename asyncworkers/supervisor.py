@@ -630,7 +630,8 @@ class Supervisor:
         for item in _checks.iterable("items", items):
             if len(jobs) == queue.maxsize:
                 raise QueueFull(
-                    f"more than {queue.maxsize} jobs can never fit in queue {queue.name!r}: use map"
+                    f"more than {counted(len(jobs), 'job')} can never fit in queue "
+                    f"{queue.name!r}: use map"
                 )
             heavy = None
             try:

@@ -7,7 +7,7 @@ no text in it can hide or turn what stands around it; arguments and results thro
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from asyncworkers import redact
@@ -159,12 +159,16 @@ def brief_of_record(job: StoredJob) -> dict[str, Any]:
     }
 
 
-def full_of_record(job: StoredJob) -> dict[str, Any]:
-    """All that is stored of a job, its secrets masked."""
+def full_of_record(job: StoredJob, function: Callable[..., Any] | None) -> dict[str, Any]:
+    """All that is stored of a job, its secrets masked. By its function, where that is known, arguments
+    that were given by place have names: one of them may be a secret's.
+    """
     document = brief_of_record(job)
-    args, kwargs = _call(job)
+    call = _call(job)
+    args, kwargs = ([_plain(job.args)], dict[str, Any]()) if call is None else call
+    known = _anything if function is None or call is None else function
     document |= {
-        "args": redact.arguments(_anything, args, kwargs),
+        "args": redact.arguments(known, args, kwargs),
         "result": None if job.result is None else {"value": redact.masked(_plain(job.result))},
         "failure": None,
         "failures": job.failures,
@@ -193,14 +197,14 @@ def _anything(*_args: Any, **_kwargs: Any) -> None:
     """The signature of a function that is not known here."""
 
 
-def _call(job: StoredJob) -> tuple[list[Any], Mapping[str, Any]]:
-    """The arguments of a stored call; what cannot be read is shown as it is."""
+def _call(job: StoredJob) -> tuple[list[Any], Mapping[str, Any]] | None:
+    """The arguments of a stored call; None if they cannot be read here, as pickled ones."""
     call = _plain(job.args)
     if job.codec == CODEC and isinstance(call, list) and len(cast("list[Any]", call)) == 2:
         args, kwargs = cast("list[Any]", call)
         if isinstance(args, list) and isinstance(kwargs, dict):
             return cast("list[Any]", args), cast("dict[str, Any]", kwargs)
-    return [call], {}
+    return None
 
 
 def _progress(text: str | None) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from asyncworkers.dashboard.recent import Recent, new_chronicle
 from asyncworkers.dashboard.stored import StoreSource
 from asyncworkers.errors import JobNotFound
 from asyncworkers.events import Listener
+from asyncworkers.function import JobFunction
 from asyncworkers.job import Job, JobState
 from asyncworkers.queue import Queue
 from asyncworkers.store.protocol import Store
@@ -46,6 +47,8 @@ class _Watched(Protocol):
     def state(self) -> str: ...
     @property
     def queues(self) -> Sequence[Queue]: ...
+    @property
+    def functions(self) -> Sequence[JobFunction[..., Any]]: ...
     @property
     def stored(self) -> _HasStore: ...
     def stats(self) -> Stats: ...
@@ -129,7 +132,9 @@ class LiveSource:
             return None
         if self._store is None or self._store.store is not store:
             # Its keeper says that it is alive.
-            self._store = StoreSource(store, self._supervisor.name, alive=False)
+            functions = {one.name: one.function for one in self._supervisor.functions}
+            name = self._supervisor.name
+            self._store = StoreSource(store, name, alive=False, functions=functions)
         return self._store
 
     def _queue(self, stats: QueueStats) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from asyncworkers.dashboard.data import (
@@ -42,13 +42,22 @@ class StoreSource:
     """A store as a dashboard shows it. It must be open, and is closed by whoever opened it.
 
     `alive` has it renew its worker now and then, as a store wants it of whoever has it open; what runs
-    jobs there does so by itself.
+    jobs there does so by itself. `functions` are those that are known here, by the names that their
+    jobs have in the store: only they tell which argument has a secret's name, if it was given by place.
     """
 
-    def __init__(self, store: Store, name: str, *, alive: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        *,
+        alive: bool = True,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
         self.store = store
         self._name = name
         self._alive = alive
+        self._functions: Mapping[str, Callable[..., Any]] = functions or {}
         self._rates = Rates()
         self._mark: int | None = None
         self._before: Mapping[str, int] = {}
@@ -177,7 +186,7 @@ class StoreSource:
         if record is None:
             return None
         counts = {one.queue: one for one in await self.store.counts()}
-        document = full_of_record(record)
+        document = full_of_record(record, self._functions.get(record.name))
         document["why"] = _why(record, counts.get(record.queue))
         return tell_history(document, [], None)
 

@@ -37,6 +37,7 @@ from asyncworkers.demo.records import (
 from asyncworkers.demo.render import INDEX, render_batch, write_index
 from asyncworkers.demo.site import serving
 from asyncworkers.store.sqlite import SqliteStore
+from asyncworkers.units import counted
 
 __all__ = ["Progress", "progress", "work_durably"]
 
@@ -62,10 +63,11 @@ class Progress:
 
     def __str__(self) -> str:
         if not self.waiting and self.visited:
-            return f"all {self.visited} addresses were visited before"
+            return f"all {self.visited:,} addresses were visited before"
         return (
-            f"{self.rendered} modules rendered and {self.visited} addresses visited before, "
-            f"{self.waiting} jobs left"
+            f"{counted(self.rendered, 'module')} rendered and "
+            f"{counted(self.visited, 'address', 'addresses')} visited before, "
+            f"{counted(self.waiting, 'job')} left"
         )
 
 

@@ -14,6 +14,7 @@ from asyncworkers._engine.clock import Clock
 from asyncworkers.store.codec import FunctionCodec
 from asyncworkers.store.memory import MemoryData, MemoryStore
 from asyncworkers.store.protocol import CODEC, Receipt, Settlement, Submission, Where
+from asyncworkers.units import counted
 
 __all__ = ["LoopClock", "StoredJobs", "Submitted", "stored_jobs"]
 
@@ -130,10 +131,10 @@ class StoredJobs:
         found = self.submitted(function)
         if found if times is None else len(found) == times:
             return found
-        wanted = "at least once" if times is None else f"{times} times"
+        wanted = "at least once" if times is None else counted(times, "time")
         there = "".join(f"\n  {one}" for one in self._all) or " nothing"
         raise AssertionError(
-            f"{self._shown(function)} was to be submitted {wanted}, and was {len(found)} times; "
+            f"{self._shown(function)} was to be submitted {wanted}, and was {counted(len(found), 'time')}; "
             f"submitted was:{there}"
         )
 

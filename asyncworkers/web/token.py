@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from asyncworkers import _checks
+from asyncworkers.units import counted
 from asyncworkers.web.answers import Refused
 
 __all__ = ["Token"]
@@ -143,7 +144,7 @@ class Token:
             raise Refused(
                 429,
                 "TooManyTries",
-                f"too many wrong tokens came from this address: wait {seconds} seconds",
+                f"too many wrong tokens came from this address: wait {counted(seconds, 'second')}",
                 {"Retry-After": str(seconds)},
             )
 

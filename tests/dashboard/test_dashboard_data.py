@@ -300,6 +300,27 @@ async def test_attempts_and_logs_of_a_stored_job_are_told_or_said_to_be_unknown(
             assert "not known" in document["log_note"] or "not to the store" in document["log_note"]
 
 
+@pytest.mark.asyncio
+async def test_secrets_given_by_place_are_masked_in_stored_jobs_that_have_ended(tmp_path):
+    """A store keeps no names of such arguments; the supervisor's functions have them."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with Supervisor(1, store=url, functions=[fail, add]) as supervisor:
+        source = LiveSource(supervisor)
+        failed = await supervisor.submit(fail, "hunter2", "dsn", Secret("hunter2"))
+        await failed.wait()
+        ident = failed.id
+        del failed  # only the store knows of it now
+        document = await source.job(ident)
+        assert document["args"] == {"password": "***", "dsn": "dsn", "secret": "***"}
+        store = supervisor.stored.store
+        await store.pause("default", True)
+        odd = Submission("odd", "default", add.name, '[["a",2,3],{"token":"t"}]')
+        await store.submit([odd, odd._replace(id="cipher", args="abc", codec="pickle/1")])
+        odd_args = {"*0": "a", "*1": 2, "*2": 3, "token": "***"}
+        assert (await source.job("odd"))["args"] == odd_args
+        assert (await source.job("cipher"))["args"] == {"*0": "abc"}
+
+
 @pytest.mark.parametrize(
     ("attempt", "state", "known", "said"),
     [

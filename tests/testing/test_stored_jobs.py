@@ -131,7 +131,7 @@ async def test_assertions_say_what_was_submitted():
         (first, _) = jobs.assert_submitted(send)
         assert first.args == ("Ada",)
         jobs.assert_submitted(send.bind("Ada", text="hello"), times=2)
-        with pytest.raises(AssertionError, match=r"submitted 1 times, and was 2 times"):
+        with pytest.raises(AssertionError, match=r"submitted 1 time, and was 2 times"):
             jobs.assert_submitted(send, times=1)
         with pytest.raises(AssertionError, match=r"(?s)at least once.*send\('Ada', text='hello'\)"):
             jobs.assert_submitted(send.bind("Grace"))

@@ -1,6 +1,7 @@
 // Speaks with the server: asks, acts, and listens to its events.
 
 import { $, announce, setText } from "./dom.js";
+import { plural } from "./format.js";
 
 export class Trouble extends Error {
   constructor(status, message) {
@@ -60,7 +61,7 @@ export function listen(shown) {
     });
     source.addEventListener("dropped", (event) => {
       dropped += JSON.parse(event.data).dropped;
-      setText($("dropped"), `${dropped} updates were left out: this page took them too slowly`);
+      setText($("dropped"), `${plural(dropped, "update")} ${dropped === 1 ? "was" : "were"} left out: this page was too slow for them`);
       $("dropped").hidden = false;
     });
   };

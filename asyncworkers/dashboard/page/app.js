@@ -2,7 +2,7 @@
 
 import { get, listen, post } from "./api.js";
 import { $, setText } from "./dom.js";
-import { count } from "./format.js";
+import { count, plural } from "./format.js";
 import { JobPage } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { Overview } from "./overview.js";
@@ -66,7 +66,7 @@ function show(seen) {
   const trouble = [
     streams.refused && `${count(streams.refused)} turned away`,
     streams.slow && `${count(streams.slow)} too slow`,
-    streams.dropped && `${count(streams.dropped)} updates dropped`,
+    streams.dropped && `${plural(streams.dropped, "update")} dropped`,
   ].filter(Boolean).join(", ");
   setText($("watching"), `${count(streams.open)} watching${trouble ? `, ${trouble}` : ""}`);
   if (view === "overview") pages.overview.show(seen);

@@ -166,7 +166,7 @@ function facts(job) {
     ["Queue", job.queue],
     ["Kept", job.stored ? "in the store" : "in memory"],
     ["Attempts", count(job.attempt)],
-    ["Failures", job.failures],
+    ["Failed and tried again", job.failures || undefined],
     ["Lost with their process", job.losses || undefined],
     ["Priority", job.priority || undefined],
     ["Tags", job.tags.join(", ") || undefined],
@@ -218,7 +218,7 @@ function attempts(job) {
     String(one.attempt), h("span", { class: `state ${OUTCOMES[one.outcome] ?? ""}` }, words(one.outcome)), words(one.decision),
     String(one.worker ?? NOTHING), full(one.started), span(one.seconds), one.error ?? NOTHING,
   ].map(cell);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { role: "table" },
+  return h("div", { class: "scroll attempts", tabindex: "0", role: "region", "aria-label": "Attempts" }, h("table", { role: "table" },
     h("thead", { role: "rowgroup" }, row(ATTEMPT.map(head))),
     h("tbody", { role: "rowgroup" }, job.attempts.map((one) => row(cells(one))))));
 }
