@@ -504,7 +504,10 @@ def _us(moment: float) -> float:
 
 
 def _gap(start: float, end: float) -> float:
-    return round(max(end - start, 0.0), 3)
+    """The duration between them, two nanoseconds short: viewers add it up in floating point, or cut it to
+    whole nanoseconds, and of two attempts that touch the second must not begin within the first.
+    """
+    return round(max(end - start - 0.002, 0.0), 3)
 
 
 def _named_process(pid: int, name: str) -> list[dict[str, Any]]:
