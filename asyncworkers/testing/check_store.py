@@ -702,6 +702,7 @@ async def _a_key_survives_a_lease_that_came_to_nothing(world: World) -> None:
     assert await store.submit([second]) == [(waiting.id, "existing")]
 
 
+@_check
 async def _unique_within_one_batch(world: World) -> None:
     """Of several jobs with one key in a batch, each finds what the one before it left."""
     store = await world.open()
