@@ -64,7 +64,9 @@ class JobEvent(Event):
 
 
 class JobSubmitted(JobEvent):
-    """A job was accepted by its queue."""
+    """A job was accepted by its queue; of a stored job nothing is told if its id was there already, or
+    if its `unique` key makes another job stand for it.
+    """
 
 
 class AttemptStarted(JobEvent):

@@ -101,7 +101,8 @@ class Unique(Record):
     - `key`: a text, or a function that makes one of the job's arguments:
       `Unique(lambda order: str(order.number))`. At most 256 characters. Keys of two functions never meet.
     - `until`: how long the key is held: "started", while the job waits for its first attempt; "done",
-      until it has ended; or so many seconds after it was submitted, whatever becomes of it.
+      until it has ended; or so many seconds after it was submitted, whatever becomes of it. A dead
+      job that is retried holds it as if it had never ended, and stays dead if another job holds it.
     - `on_duplicate`: what a second `submit` does meanwhile: "existing" answers with the job there is;
       "replace" cancels that one if it has not started, and otherwise answers with it; "reject"
       raises DuplicateJob.

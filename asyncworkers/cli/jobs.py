@@ -222,8 +222,9 @@ def cancel(
 def retry(*, store: Store, everything: bool, yes: bool, as_json: bool, **chosen: Any) -> int:
     """Run dead jobs again, as if they had never run: those that failed, or were cancelled.
 
-    Without ids only those that failed are meant, unless --state says otherwise. Asks first, unless
-    the jobs are named by id. Exits with 1 if nothing was retried, or not all that were named.
+    Without ids only those that failed are meant, unless --state says otherwise. One whose unique key
+    another job holds stays dead. Asks first, unless the jobs are named by id. Exits with 1 if nothing
+    was retried, or not all that were named.
     """
     filters = _named(Filters.chosen(**chosen), everything)
     where = filters.where(*(DEAD if filters.ids else (JobState.FAILED,)))

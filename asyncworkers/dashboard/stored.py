@@ -204,8 +204,10 @@ class StoreSource:
         if record is None:
             raise Refusal(f"There is no job {action.target} (any more).", missing=True)
         if action.verb == "retry":
-            if record.state not in DEAD or not await self.store.retry(where):
+            if record.state not in DEAD:
                 raise Refusal(f"Job {action.target} is {record.state}: it cannot be retried.")
+            if not await self.store.retry(where):
+                raise Refusal(f"Job {action.target} stays: another job holds its unique key.")
             return f"Job {action.target} is back in line."
         reached = await self.store.cancel(
             where, error_text("JobCancelled", "asked on the dashboard")

@@ -585,6 +585,21 @@ async def test_a_supervisor_with_a_store_shows_both(tmp_path):
 
 
 @pytest.mark.asyncio
+async def test_a_dead_job_whose_key_another_one_holds_is_not_retried(tmp_path):
+    """The refusal says why."""
+
+    @job(unique="only")
+    async def work() -> None: ...
+
+    async with Supervisor(0, store=f"sqlite:///{tmp_path}/jobs.db", functions=[work]) as supervisor:
+        dead = await supervisor.submit(work)
+        assert await supervisor.stored.cancel(dead) == 1
+        await supervisor.submit(work)
+        with pytest.raises(Refusal, match="another job holds its unique key"):
+            await LiveSource(supervisor).act(Action("retry", dead.id))
+
+
+@pytest.mark.asyncio
 async def test_rates_of_a_store(tmp_path):
     """How many jobs end in a second follows from totals; what is unknown here is told."""
     store = SqliteStore(tmp_path / "jobs.db")

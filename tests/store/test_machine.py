@@ -20,7 +20,7 @@ from asyncworkers.store.sqlite import SqliteStore
 STEPS = int(os.environ.get("ASYNCWORKERS_STORE_STEPS", "6000"))
 """About how many calls to make of each store; the release asks for more."""
 
-HOW_MANY = 50
+HOW_MANY = 100
 workers = st.sampled_from([0, 1])
 queues = st.sampled_from(["q", "r"])
 uniques = st.none() | st.builds(

@@ -198,6 +198,37 @@ async def test_fault_S08_a_migration_that_is_cut_short_changes_nothing(path):
         await store.submit([new(1)])
 
 
+async def test_fault_S08_keys_of_the_first_schema_are_migrated(path, monkeypatch):
+    """A key is still held by the job that held it, but by no other one of its id; and a dead job that is
+    retried holds it again.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "VERSION", 1)
+        schema.migrate(connection, "name")
+    connection.execute("INSERT INTO asyncworkers_kinds VALUES (1, 'q', 'f', 'json/1')")
+    connection.executemany(
+        "INSERT INTO asyncworkers_jobs (id, kind, state, rank, due, submitted, once, crc, tags,"
+        " extra, args) VALUES (?, 1, ?, 0, 0, 0, 0, 0, '[]', '', '[[],{}]')",
+        [("waits", 0), ("failed", 4)],
+    )
+    connection.executemany(
+        "INSERT INTO asyncworkers_keys VALUES (?, ?, 'done', NULL)",
+        [("a", "waits"), ("b", "failed"), ("c", "forgotten")],
+    )
+    connection.close()
+
+    async def outcomes(store, keys, start):
+        batch = [new(start + n, unique=Unique(key)) for n, key in enumerate(keys)]
+        return [receipt.outcome for receipt in await store.submit(batch)]
+
+    async with opened(path) as store:
+        await store.submit([new(1)._replace(id="forgotten")])
+        assert await outcomes(store, "ac", 10) == ["existing", "created"]
+        assert await store.retry(Where(states=(JobState.FAILED,))) == ["failed"]
+        assert await outcomes(store, "abc", 20) == ["existing"] * 3
+
+
 async def test_fault_S08_two_migrators(path):
     """Stores that are opened at the same time make the tables once."""
     stores = [SqliteStore(path) for _ in range(4)]
@@ -649,6 +680,21 @@ async def test_what_is_too_much_is_forgotten_in_as_many_rounds_as_it_takes(path,
         assert [(await store.maintain()).pruned for _ in range(4)] == [4, 4, 2, 0]
         keys = "SELECT count(*) FROM asyncworkers_keys"
         assert await store._open.change(lambda tables: tables._value(keys)) == 0
+
+
+async def test_keys_that_are_held_do_not_hide_others_that_are_not(path, monkeypatch):
+    """A round looks at no more keys than a call may, held or not, and the next one goes on behind them."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.transaction.LIMIT", 4)
+    keys = "SELECT count(*) FROM asyncworkers_keys"
+    async with opened(path, clock=ManualClock()) as store:
+        await store.submit([new(n, unique=Unique(f"a-{n}"), delay=9.0) for n in range(9)])
+        await store.submit([new(n, unique=Unique(f"b-{n}")) for n in range(20, 22)])
+        await store.settle([Settlement.complete(lease, "1") for lease in await take(store)])
+        left = []
+        for _ in range(3):
+            await store.maintain()
+            left.append(await store._open.change(lambda tables: tables._value(keys)))
+        assert left == [11, 11, 9]
 
 
 async def test_who_renews_does_not_wait_for_all_transactions(path):

@@ -103,6 +103,14 @@ async def lead_twice(number: int) -> None:
 
 
 @job
+async def write_and_lead_twice(number: int) -> None:
+    """Submit two of one key in one transaction."""
+    async with current_job().transaction() as connection:
+        for _ in range(2):
+            FOLLOWERS.append(await HERE[0].using(connection).submit(double_once, number))
+
+
+@job
 async def lead_and_write(number: int, how: str = "") -> str:
     """Write a row and submit a job in one transaction."""
     async with current_job().transaction() as connection:
@@ -131,7 +139,7 @@ async def meddle(statement: str) -> None:
 FOLLOWERS: list = []
 ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
-    *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once),
+    *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once, write_and_lead_twice),
 ]
 
 
@@ -319,6 +327,17 @@ async def test_a_follower_whose_key_is_held_says_so(path, caplog):
             "double_once"
         ]
     assert "another job holds its unique key" in caplog.text
+    assert "double 21" in caplog.text
+
+
+async def test_a_follower_of_a_transaction_whose_key_is_held_is_the_job_there_is(path, caplog):
+    """The second one of a key is answered with the first, and nobody is warned of what was answered."""
+    async with supervised(f"sqlite:///{path}") as supervisor:
+        await supervisor.call(write_and_lead_twice, 21)
+        first, second = FOLLOWERS
+        assert first is second
+        assert await second == 42
+    assert not caplog.text
 
 
 async def test_followers_need_no_database():

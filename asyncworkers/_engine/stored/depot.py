@@ -23,7 +23,7 @@ from asyncworkers.errors import ArgumentsMismatch, DuplicateJob, JobCancelled, S
 from asyncworkers.escort import packed
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import CANCELLED, RUNNING, Job, Order, Progress, running_job
+from asyncworkers.job import CANCELLED, ENDED, RUNNING, Job, Order, Progress, running_job
 from asyncworkers.outcome import Cancelled
 from asyncworkers.signed import SignedPickle
 from asyncworkers.store.codec import encode_error, rebuild_error
@@ -250,7 +250,7 @@ class Depot:
         if view is None and held.id in self.views.here:
             view = self.views.find(held.id)
         if held.followers:
-            self._decide(held.followers, state is not None and settlement.verb == "complete")
+            self._decide(held, state is not None and settlement.verb == "complete")
         if state is not None:
             if view is not None:
                 self.views.ended(view, state, settlement.data, job._finished)
@@ -479,11 +479,14 @@ class Depot:
             for view in views:
                 self.feeder.submitted(view.queue)
 
-    def _decide(self, followers: Iterable[Job[Any]], committed: bool) -> None:
-        """The leader's end is written: these are in the store, unless another job holds their key."""
+    def _decide(self, held: Held, committed: bool) -> None:
+        """The leader's end is written: its followers are in the store, unless another job holds the key
+        of one that was submitted with the end itself; the others have had their answer.
+        """
+        keys = {new.id: new.unique.key for new in held.follow if new.unique is not None}
         keyed: list[Job[Any]] = []
-        for view in followers:
-            if committed and view._order.policies.unique is not None:
+        for view in held.followers:
+            if committed and view.id in keys:
                 keyed.append(view)
             else:
                 self.views.decided(view, None if committed else UNDONE)
@@ -491,9 +494,11 @@ class Depot:
         async def ask() -> None:
             found = await self.store.get([view.id for view in keyed])
             for view, record in zip(keyed, found, strict=True):
-                if record is None:
-                    log.warning("job %s (%s) was not stored: %s", view.name, view.id, TAKEN)
-                self.views.decided(view, TAKEN if record is None else None)
+                taken = record is None and view._state < ENDED
+                if taken:
+                    text = "job %s (%s) was not stored: %s %r"
+                    log.warning(text, view.name, view.id, TAKEN, keys[view.id])
+                self.views.decided(view, TAKEN if taken else None)
 
         if keyed and not self.link.closed:
             self.link.see_to(ask)
@@ -518,8 +523,9 @@ class Depot:
         if others:
             records = await self.store.get(list(others.values()))
             for (place, ident), record in zip(others.items(), records, strict=True):
-                if record is not None:
-                    views[place] = self.views.of(record)
+                there = self.views.find(ident) if record is None else self.views.of(record)
+                if there is not None:
+                    views[place] = there
                 else:
                     views[place]._uncommon().id = ident
         return views
