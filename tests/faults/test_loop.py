@@ -338,7 +338,7 @@ def test_fault_L03_closed_while_it_is_left(loop: str) -> None:
     assert "threads: 1" in output
     assert "RuntimeError" not in output
     assert output.count("its result is lost") == 1
-    assert "jobs are lost" in output  # what the interpreter's end tells of one that was never left
+    assert "1 job is lost" in output  # what the interpreter's end tells of one that was never left
 
 
 # ---- L04: two runs of one module-level supervisor

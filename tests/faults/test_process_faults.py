@@ -188,8 +188,8 @@ async def test_fault_P05_argument_cannot_travel(caplog: Log) -> None:
 
     async with trial(caplog, processes=1) as t:
         for submit in (t.supervisor.submit, t.supervisor.call):
-            with pytest.raises(NotSerializable, match=r"argument 2 of echo .* a lock"):
-                await submit(cpu(cpu_jobs.echo), 1, threading.Lock())
+            with pytest.raises(NotSerializable, match=r"argument 2 of whoami .* a lock"):
+                await submit(cpu(cpu_jobs.whoami), 1, threading.Lock())
         with pytest.raises(NotSerializable, match="argument 'value' of echo"):
             t.supervisor.submit_nowait(cpu(cpu_jobs.echo), value=threading.Lock())
         lock = threading.Lock()
