@@ -70,6 +70,8 @@ ANY = Arity(None)
 """That of a function which does not tell what it takes."""
 
 _known: weakref.WeakKeyDictionary[Any, Arity] = weakref.WeakKeyDictionary()
+_known_bound: weakref.WeakKeyDictionary[Any, Arity] = weakref.WeakKeyDictionary()
+"""What methods take, by their functions, which take one more."""
 
 
 def arity_of(function: Callable[..., Any]) -> Arity:
@@ -77,15 +79,17 @@ def arity_of(function: Callable[..., Any]) -> Arity:
 
     Never raises: to ask an object anything may run code of its own.
     """
-    known = function.__func__ if isinstance(function, MethodType) else function
+    known, table = function, _known
+    if isinstance(function, MethodType):  # made anew each time it is named
+        known, table = function.__func__, _known_bound
     with contextlib.suppress(Exception):
-        return _known[known]
+        return table[known]
     arity = ANY
     with contextlib.suppress(Exception):  # some that are built in do not tell
         if not _says_otherwise(function):
             arity = Arity(inspect.signature(function, follow_wrapped=False))
     with contextlib.suppress(Exception):  # it cannot be remembered
-        _known[known] = arity
+        table[known] = arity
     return arity
 
 

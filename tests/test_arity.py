@@ -226,3 +226,4 @@ async def test_methods_are_remembered_by_their_function(supervisor):
     assert await supervisor.call(one.method, 1) == 1
     with pytest.raises(TypeError, match="too many positional arguments"):
         await supervisor.call(other.method, 1, 2)
+    assert await supervisor.call(Bound.method, one, 1) == 1
