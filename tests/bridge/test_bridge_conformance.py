@@ -51,6 +51,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "name"), BROKEN, ids=["-".join(one) for one in BROKEN])
 def test_a_broken_bridge_fails(broken, name):
     """The check that is about what is broken fails, and says which it is. (In a program of its own:

@@ -55,6 +55,7 @@ async def unharmed(page):
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_fault_V04_fifty_payloads_in_every_field_are_text():
     """Whatever stands in any field of a queue, worker, child, stall or job is read, and does nothing;
@@ -97,6 +98,7 @@ async def test_fault_V04_fifty_payloads_in_every_field_are_text():
         assert all(one.startswith((where, "data:image")) for one in seen.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_fault_V04_the_policy_is_what_would_stop_a_script():
     """The last line of defence holds by itself: what is forced into the page as markup does not run."""
@@ -113,6 +115,7 @@ async def test_fault_V04_the_policy_is_what_would_stop_a_script():
         assert {"script-src-attr", "style-src-attr"} <= set(await page.evaluate("violations"))
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_fault_V06_another_name_for_this_machine_is_refused():
     """A name whose DNS was turned to loopback meanwhile (rebinding) gets nothing, in a real browser."""
@@ -154,6 +157,7 @@ FORM = """<!doctype html><form id=f method=post enctype=text/plain action="TARGE
 <input name='{"action":"pause","target":"default","x":"' value='"}'></form><script>f.submit()</script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_fault_V07_a_page_of_another_site_changes_and_learns_nothing():
     """Neither fetch nor a form from elsewhere, with or without CORS, gets anything done or read; the
@@ -297,6 +301,7 @@ def _texts(value, name=""):
             yield from _texts(one, name)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_fault_O06_a_slow_page_misses_pictures_and_says_how_many():
     """Few pictures wait for a client; of more the oldest is dropped, and the page shows the count."""

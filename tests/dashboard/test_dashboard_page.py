@@ -1,4 +1,8 @@
-"""The page in a real browser: what it shows, that it is live, what it lets one do, and how."""
+"""The page in a real browser: what it shows, that it is live, what it lets one do, and how.
+
+A browser takes seconds, and sees nothing of the kind of loop behind the server. One test runs on
+every kind, of a page that is live.
+"""
 
 import asyncio
 import logging
@@ -103,6 +107,7 @@ async def test_the_overview_shows_every_queue_and_changes_by_itself():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_jobs_are_listed_filtered_and_turned_over():
     """By state, queue, function and tag, which stand in the address; page by page."""
@@ -131,6 +136,7 @@ async def test_jobs_are_listed_filtered_and_turned_over():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_one_job_with_all_there_is_to_know():
     """Arguments with secrets masked, attempts, traceback; why it waits; its end, when it comes."""
@@ -152,6 +158,7 @@ async def test_one_job_with_all_there_is_to_know():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_log_of_a_job_grows_before_ones_eyes():
     """Lines come below as they are said, and the ones before are left alone; what is not kept is told.
@@ -192,6 +199,7 @@ async def test_the_log_of_a_job_grows_before_ones_eyes():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_what_another_process_has_seen_is_said_to_be_unknown(tmp_path):
     """Of a stored job, as a store alone knows it: counts and the last attempt, and where to look."""
@@ -215,6 +223,7 @@ async def test_what_another_process_has_seen_is_said_to_be_unknown(tmp_path):
         await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_workers_and_how_far_they_are():
     """What runs now, for how long, and what it reports."""
@@ -245,6 +254,7 @@ async def is_told(page, text):
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_actions_by_keyboard_alone():
     """Pause, resume and resize a queue, cancel a job: with keys, each asked about and told."""
@@ -284,6 +294,7 @@ async def test_actions_by_keyboard_alone():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_question_asked_again_at_once_is_answered():
     """What is asked before the browser has told of the dialog's last closing waits for its own answer."""
@@ -300,6 +311,7 @@ async def test_a_question_asked_again_at_once_is_answered():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_without_actions_there_is_nothing_to_press():
     """Read-only is the default, in the page and behind it."""
@@ -315,6 +327,7 @@ async def test_without_actions_there_is_nothing_to_press():
         assert not at.supervisor.stats().queues["shop"].paused
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_keyboard_reaches_everything_and_the_focus_stays():
     """The skip link comes first, pages take the focus, and updates leave it where it is."""
@@ -338,6 +351,7 @@ async def test_the_keyboard_reaches_everything_and_the_focus_stays():
         assert await button.evaluate("one => one === document.activeElement")
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_sign_in_with_the_token_of_the_address_or_by_hand():
     """The token leaves the address at once, is exchanged for a cookie no script reads, and can be typed."""
@@ -361,6 +375,7 @@ async def test_sign_in_with_the_token_of_the_address_or_by_hand():
         await is_live(page)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_the_address_with_the_token_works_in_a_tab_that_is_open_already():
     """Only what is behind the `#` changes then, so nothing is loaded by itself; the token leaves the
@@ -377,6 +392,7 @@ async def test_the_address_with_the_token_works_in_a_tab_that_is_open_already():
             assert token.secret not in page.url
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_nothing_comes_from_elsewhere():
     """Every request goes to the server itself, and the page works where there is no other network."""
@@ -398,6 +414,7 @@ async def test_nothing_comes_from_elsewhere():
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_is_accessible(scheme):
@@ -424,6 +441,7 @@ async def test_it_is_accessible(scheme):
             assert broken == [], address
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 @pytest.mark.parametrize("width", [320, 390])
 async def test_it_fits_on_a_phone(width):
@@ -446,6 +464,7 @@ async def test_it_fits_on_a_phone(width):
         assert label == '"Waiting"'
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_server_that_goes_is_told_of():
     """The page says that it is not live any more, and comes back by itself."""
@@ -457,6 +476,7 @@ async def test_a_server_that_goes_is_told_of():
         assert "cannot be reached" in await page.locator("#live-text").inner_text()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_store_alone(tmp_path):
     """`StoreSource` shows all jobs of a store; failed ones are retried and waiting ones cancelled."""
