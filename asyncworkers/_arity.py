@@ -16,7 +16,6 @@ __all__ = ["ANY", "Arity", "arity_of"]
 SHAPES = 256
 """Shapes of calls that are remembered of a function; then it is begun anew."""
 
-
 DEEPEST = 10
 """How far it is followed what a callable calls."""
 
@@ -60,11 +59,35 @@ class Arity:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{name}{self._signature} cannot be called so: {error}") from None
+            raise TypeError(f"{name}{self._shown()} cannot be called so: {error}") from None
         if len(self._fits) >= SHAPES:
             self._fits.clear()
         self._fits.add(shape)
 
+    def _shown(self) -> str:
+        """The parameters by name: a default may be secret, or break when it is shown."""
+        assert self._signature is not None
+        empty = inspect.Parameter.empty
+        return str(
+            inspect.Signature(
+                [
+                    one.replace(
+                        annotation=empty, default=one.default if one.default is empty else DOTS
+                    )
+                    for one in self._signature.parameters.values()
+                ]
+            )
+        )
+
+
+class _Dots:
+    """Stands for a default."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+DOTS = _Dots()
 
 ANY = Arity(None)
 """That of a function which does not tell what it takes."""

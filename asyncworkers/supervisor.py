@@ -905,7 +905,7 @@ class Supervisor:
         They are stored exactly if that is committed, in the same commit. `what` is:
 
         - `current_job()`: with the end of the job that submits, if it succeeds. One whose unique key
-          is held by another then is not stored, and whoever awaits it gets JobNotFound;
+          is held by another then is not stored but cancelled, and a warning says so;
         - the connection of `current_job().transaction()`: likewise, and with what is written there;
         - a `sqlite3.Connection` to the store's file on which you have a transaction open. The jobs
           begin a moment after you have committed it.

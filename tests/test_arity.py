@@ -227,3 +227,23 @@ async def test_methods_are_remembered_by_their_function(supervisor):
     with pytest.raises(TypeError, match="too many positional arguments"):
         await supervisor.call(other.method, 1, 2)
     assert await supervisor.call(Bound.method, one, 1) == 1
+
+
+class Unspeakable:
+    """Breaks when it is shown."""
+
+    def __repr__(self):
+        raise RuntimeError("not to be shown")
+
+
+async def test_what_is_refused_is_not_told_with_its_defaults(supervisor):
+    """They may be secret, or break when they are shown; names are enough to see what is wrong."""
+
+    async def login(user: str, password: str = "hunter2", how: object = Unspeakable()) -> None:
+        pass
+
+    with pytest.raises(
+        TypeError, match=r"login\(user, password=\.\.\., how=\.\.\.\) cannot"
+    ) as caught:
+        await supervisor.submit(login)
+    assert "hunter2" not in str(caught.value)

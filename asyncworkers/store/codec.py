@@ -189,12 +189,9 @@ class FunctionCodec:
                 if type(value) not in slot.exact:
                     break
             else:
-                try:
-                    raw = _encode((args, kwargs))
-                    if len(raw) <= DEEPEST:  # too short to be too large or too deep
-                        return raw.decode()
-                except Exception:  # noqa: S110  what is wrong with it is found out below
-                    pass
+                short = _short((args, kwargs))
+                if short is not None:
+                    return short
         slots = [*zip(self._slots(len(args)), args, strict=False)]
         slots += [(self._slot_named(name), value) for name, value in kwargs.items()]
         raw = self._encode([args, kwargs], slots, LARGEST_ARGUMENTS)
@@ -208,7 +205,7 @@ class FunctionCodec:
 
         Raises ArgumentsMismatch if they are not what the function takes (now).
         """
-        raw = text if len(text) <= DEEPEST else self._bounded(text, LARGEST_ARGUMENTS)
+        raw = self._bounded(text, LARGEST_ARGUMENTS)
         if self._whole is not None:
             try:
                 return self._whole(raw)[0], {}
@@ -250,12 +247,9 @@ class FunctionCodec:
     def encode_result(self, value: Any) -> str:
         """What the function returned as text; raises NotSerializable."""
         if type(value) in self._result.exact:
-            try:
-                raw = _encode(value)
-                if len(raw) <= DEEPEST:
-                    return raw.decode()
-            except Exception:  # noqa: S110  as above
-                pass
+            short = _short(value)
+            if short is not None:
+                return short
         raw = self._encode(value, [(self._result, value)], LARGEST_RESULT)
         if type(value) not in self._result.exact:
             self._check(self._result, value)
@@ -410,6 +404,15 @@ def _secret_from(kind: Any, plain: Any) -> Secret[Any]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def _short(value: Any) -> str | None:
+    """What needs no check of its types as text, if it is too short to be too large or too deep."""
+    try:
+        raw = _encode(value)
+    except Exception:  # the long way finds out what is wrong with it
+        return None
+    return raw.decode() if len(raw) <= DEEPEST else None
 
 
 _encode_to_show = msgspec.json.Encoder(enc_hook=_plain_but_secrets).encode

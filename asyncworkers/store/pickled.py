@@ -22,7 +22,7 @@ class PickledCodec(FunctionCodec):
 
     def __init__(self, plain: FunctionCodec, signed: SignedPickle, queue: str, ident: str) -> None:
         self.name = plain.name
-        self._plain = plain
+        self.arity = plain.arity
         self._signature = plain._signature
         self._signed = signed
         self._queue = queue
@@ -30,7 +30,7 @@ class PickledCodec(FunctionCodec):
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The arguments as text; raises TypeError, or NotSerializable."""
-        self._plain.arity.check(self.name, args, kwargs)
+        self.arity.check(self.name, args, kwargs)
         return self._sealed("arguments", (args, dict(kwargs)), LARGEST_ARGUMENTS)
 
     def decode_arguments(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

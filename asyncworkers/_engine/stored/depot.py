@@ -247,7 +247,7 @@ class Depot:
     def ended(self, job: Job[Any], held: Held, settlement: Settlement, state: int | None) -> None:
         """A leased job is over here; `state` is its end, None if it goes on in the store."""
         view = None if held.view is None else held.view()
-        if view is None and held.id in self.views.here:
+        if view is None:
             view = self.views.find(held.id)
         if held.followers:
             self._decide(held, state is not None and settlement.verb == "complete")

@@ -63,10 +63,7 @@ class Seen(Rare):
     __slots__ = ("closed", "codec", "known", "leader", "seen", "text")
 
     def __init__(self, ident: str, listed: Listed | None) -> None:
-        # What `Rare` does, in line: a call less for each job.
-        self.tries = self.depth = 0
-        self.progress = self.expires_at = self.last_error = self.parent = self.headers = None
-        self.due = 0.0
+        super().__init__(0)
         self.id = ident
         self.codec: FunctionCodec | None = None if listed is None else listed.codec
         self.known: tuple[type[Exception], ...] = () if listed is None else listed.known
@@ -129,7 +126,7 @@ class JobView(Job[T_co]):
 
 class ViewRef(weakref.ref[Job[Any]]):
     """How a view is found by its id as long as anybody holds it. (A WeakValueDictionary does the
-    same for four times the price, which each job would pay.)
+    same at several times the price, which each job would pay.)
     """
 
     __slots__ = ("ident",)

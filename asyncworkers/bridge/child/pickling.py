@@ -1,7 +1,7 @@
 """Pickle's own C, without the module around it.
 
-`import pickle` imports `re` and more for what nobody here uses, and so much that a child would spend
-a third of its start on it.
+`import pickle` imports `re` and more for what nobody here uses, and a child
+would spend a good part of its start on it.
 """
 
 TYPE_CHECKING = False
