@@ -16,6 +16,10 @@ COMMANDS = {
     "uvicorn": "uvicorn served:app --no-access-log --port {port} --loop {loop} --workers {workers}",
     "hypercorn": "hypercorn served:app --bind 127.0.0.1:{port} --worker-class {loop} --workers {workers}",
     "aiohttp": "aiohttp.web -H 127.0.0.1 -P {port} served:make_app",
+    "gunicorn": "gunicorn served:app --bind 127.0.0.1:{port} --workers {workers} --graceful-timeout 60"
+    " --worker-class uvicorn_worker.{worker} --no-control-socket",
+    "gunicorn-asgi": "gunicorn served:app --bind 127.0.0.1:{port} --workers {workers} --graceful-timeout 60"
+    " --worker-class asgi --asgi-loop {loop} --no-control-socket",
     "granian": "granian served:app --interface asgi --port {port} --loop {loop} --workers {workers}",
 }
 
@@ -83,7 +87,8 @@ def serving(
     """
     (folder / "served.py").write_text(app)
     port = free_port()
-    command = COMMANDS[name].format(port=port, loop=loop, workers=workers)
+    worker = {"asyncio": "UvicornH11Worker", "uvloop": "UvicornWorker"}[loop]
+    command = COMMANDS[name].format(port=port, loop=loop, workers=workers, worker=worker)
     script = f"""
         import os, sys
         os.setpgid(0, 0)

@@ -10,6 +10,9 @@ to all of them, as systemd does. Where they differ:
 - hypercorn without workers never gives up an open connection on asyncio. Its workers hear of no
   signal: a shared event ends them, one of them in good order, and then the others by SIGTERM. A
   stream that nobody closes keeps them from ending at all.
+- gunicorn tells its workers by SIGTERM, also those that a reload replaces, and kills what has not ended
+  after its graceful timeout. Told SIGINT alone it tells them by SIGQUIT, of which uvicorn's worker takes
+  no notice and at which its own cancels every task: that is not tried here.
 """
 
 import signal
@@ -158,6 +161,8 @@ CELLS = pytest.mark.parametrize(
         *(("uvicorn", 1, "TERM"), ("uvicorn", 1, "INT"), ("hypercorn", 0, "TERM")),
         *(("uvicorn", 2, "TERM"), ("uvicorn", 2, "INT"), ("uvicorn", 2, "TERM to all")),
         *(("hypercorn", 0, "INT"), ("granian", 1, "TERM"), ("granian", 2, "TERM")),
+        *(("gunicorn", 1, "TERM"), ("gunicorn", 2, "INT"), ("gunicorn", 2, "TERM to all")),
+        *(("gunicorn-asgi", 1, "INT"), ("gunicorn-asgi", 2, "TERM")),
     ],
 )
 
@@ -198,7 +203,7 @@ def test_fault_X05_workers_that_are_told_twice_go_on(
     tmp_path: Path, loop: str, ending: str
 ) -> None:
     """A terminal or systemd tells uvicorn's workers, and then uvicorn tells them again: that is one wish
-    to stop, and no job is cancelled for it.
+    to stop, and no job is cancelled for it. (Gunicorn is so quick that the two signals become one.)
     """
     with serving(APP, tmp_path, "uvicorn", loop, 2) as server:
         for job in range(4):
@@ -245,6 +250,110 @@ def test_fault_X05_a_request_in_flight_hears_that_nothing_is_accepted(
         assert b"retry-after: 5" in head.lower()
         assert b'"type":"SupervisorClosed"' in body
         server.ends()
+
+
+@LOOPS
+@pytest.mark.parametrize("name", ["gunicorn", "gunicorn-asgi"])
+def test_fault_X05_workers_that_are_replaced_drain(tmp_path: Path, name: str, loop: str) -> None:
+    """On SIGHUP gunicorn starts new workers and ends the old ones, which finish what they have, streams
+    included; the new ones answer.
+    """
+    with serving(APP, tmp_path, name, loop, 2) as server:
+        with server.open("/watches") as watches, server.open("/endless") as endless:
+            assert (watches.readline(), endless.readline()) == (b"tick\n", b"data: tick\n")
+            for job in range(4):
+                server.submit("ends", job)
+            server.process.tell(signal.SIGHUP)
+            watches.read(), endless.read()  # raises if they are cut off
+        while server.process.output.count("closed\n") < 2:
+            server.process.expect("closed")
+        while server.process.output.count("started\n") < 4:
+            server.process.expect("started")
+        server.submit("ends", 4)
+        server.process.tell(signal.SIGTERM)
+        check_drained(server.ends(), 5, 4)
+
+
+DURABLE = """\
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from asyncworkers import Supervisor, Unique, job
+from asyncworkers.host import first_on_host
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+HERE = Path(__file__).parent
+
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+
+@job
+async def waits(number: int) -> None:  # in the store until it may end, however often it is begun
+    say("began", number)
+    while not (HERE / "go").exists():
+        await asyncio.sleep(0.01)
+    say("done", number)
+
+
+@job(unique=Unique("warm-up", until=3600))
+async def warm_up() -> None:
+    say("warmed up")
+
+
+supervisor = Supervisor(20, grace=0.1, store=f"sqlite:///{HERE}/jobs.db", functions=[waits, warm_up])
+
+
+@asynccontextmanager
+async def lifespan(app):
+    async with supervisor.lifespan(app) as state:
+        with first_on_host("reloaded", HERE / "locks") as first:
+            if first:
+                say("first")
+            await supervisor.submit(warm_up)
+            say("started")
+            yield state
+    say("closed")
+
+
+async def submit(request):
+    await supervisor.submit(waits, int(request.path_params["number"]))
+    return PlainTextResponse("accepted")
+
+
+app = Starlette(routes=[Route("/submit/{function}/{number}", submit)], lifespan=lifespan)
+"""
+
+
+@LOOPS
+@pytest.mark.parametrize("name", ["gunicorn", "gunicorn-asgi"])
+def test_fault_X05_a_reload_loses_no_stored_job(tmp_path: Path, name: str, loop: str) -> None:
+    """What the old workers could not finish in their grace the new ones finish, each once; and what is to
+    be done once was done once, for all workers before and after.
+    """
+    (tmp_path / "locks").mkdir(mode=0o700)
+    with serving(DURABLE, tmp_path, name, loop, 2) as server:
+        assert server.process.output.count("first\n") == 1
+        for job in range(6):
+            server.submit("waits", job)
+            server.process.expect(f"began {job}")
+        server.process.tell(signal.SIGHUP)
+        while server.process.output.count("closed\n") < 2:
+            server.process.expect("closed")
+        while server.process.output.count("started\n") < 4:
+            server.process.expect("started")
+        server.submit("waits", 6)
+        (tmp_path / "go").touch()
+        while server.process.output.count("done ") < 7:
+            server.process.expect("done ")
+        server.process.tell(signal.SIGTERM)
+        said = server.ends()
+        assert [said.count(f"done {job}\n") for job in range(7)] == [1] * 7, said
+        assert said.count("warmed up\n") == 1, said
 
 
 AIOHTTP = """\
