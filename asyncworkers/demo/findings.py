@@ -31,6 +31,11 @@ class Span:
     busy: float
     peak: int
 
+    @property
+    def at_once(self) -> float:
+        """How many ran at once on average."""
+        return self.busy / self.wall if self.wall else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Site:

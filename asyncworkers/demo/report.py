@@ -107,8 +107,9 @@ def _network(found: Findings) -> list[Row]:
 
 def _work(found: Findings) -> list[Row]:
     work = found.work
-    crawl, fetch = work.spans["crawl"], work.spans["fetch"]
+    crawl, fetch, analyze = (work.spans[name] for name in ("crawl", "fetch", "analyze"))
     waited = f"{seconds(fetch.busy)} of waiting for answers went into {seconds(crawl.wall)}"
+    analyzed = f"on average: {seconds(analyze.busy)} of analyzing went into {seconds(analyze.wall)}"
     elsewhere = f"{seconds(work.cpu_threads)} in threads, {seconds(work.cpu_children)} in children"
     return [
         (
@@ -117,6 +118,7 @@ def _work(found: Findings) -> list[Row]:
             f"crawled and analyzed, {size(work.bytes_per_second)}/s",
         ),
         ("requests at once", f"{fetch.peak:,}", waited),
+        ("CPU-bound jobs at once", f"{analyze.at_once:.2f}", analyzed),
         ("on the loop", seconds(work.cpu_loop), "of CPU time in the thread of the event loop"),
         ("off the loop", seconds(work.cpu_threads + work.cpu_children), f"of CPU: {elsewhere}"),
         _stall(work.worst_stall, work.stalls),
