@@ -6,7 +6,7 @@
 #   make test ARGS="-k retry"      the suite, on stock asyncio and on uvloop
 #   make test PYTHON=python3.12    the suite on another Python, in an environment of its own
 #   make bench TABLE=bridge        one of the benchmarks: inproc (the default), bridge, behaviours,
-#                                  durable, crash, web, observe
+#                                  durable, crash, web, observe, analysis
 #   make lint types docs bench ci  what their names say
 #
 # An environment is made by `python -m venv` from the hashed files in requirements/, and made again
@@ -63,7 +63,9 @@ docs: $(VENV)/.docs
 bench:
 	$(MAKE) PYTHON="$(PYTHON)" VENV=$(VENV)-bench TABLE="$(TABLE)" ARGS="$(ARGS)" benchmarks
 
+# Compiled first, as an installer does: what a child process imports is part of its start.
 benchmarks: $(VENV)/.bench
+	$(BIN)/python -m compileall -q asyncworkers benchmarks
 	$(BIN)/python -m benchmarks.$(or $(TABLE),inproc) $(ARGS)
 
 wheel: $(VENV)/.demo

@@ -108,7 +108,7 @@ def main() -> None:
             taken[name].append(run_on("uvloop", rows[name](pages)))  # type: ignore[arg-type]
     alone = median(taken["**asyncworkers**, 1 process"])
     size = sum(len(page.body) for page in pages)
-    print(f"{machine()}; {len(pages):,} pages, {size / 1e6:.1f} MB; python -m benchmarks.analysis\n")
+    print(f"{machine()}; {len(pages):,} pages, {size / 1e6:.1f} MB; `python -m benchmarks.analysis`\n")
     print(
         markdown(
             ["parsing and compressing every page", "seconds", "× one process"],
