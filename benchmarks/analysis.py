@@ -28,6 +28,7 @@ from asyncworkers.demo.records import Page
 from benchmarks.fresh import run_on
 from benchmarks.tables import figure, machine, markdown
 
+
 def parsing(page: Page) -> object:
     """What a pool can find by its name: `parse` there is the job function around it."""
     return parse.function(page)
@@ -108,7 +109,9 @@ def main() -> None:
             taken[name].append(run_on("uvloop", rows[name](pages)))  # type: ignore[arg-type]
     alone = median(taken["**asyncworkers**, 1 process"])
     size = sum(len(page.body) for page in pages)
-    print(f"{machine()}; {len(pages):,} pages, {size / 1e6:.1f} MB; `python -m benchmarks.analysis`\n")
+    print(
+        f"{machine()}; {len(pages):,} pages, {size / 1e6:.1f} MB; `python -m benchmarks.analysis`\n"
+    )
     print(
         markdown(
             ["parsing and compressing every page", "seconds", "× one process"],
