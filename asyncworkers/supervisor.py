@@ -268,6 +268,7 @@ class Supervisor:
         )
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
+        hub.hosted_by(self._host)
         self._crashes.clear()
         self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
@@ -326,6 +327,7 @@ class Supervisor:
         """
         await self.__aenter__()
         self._host = None  # it is no block of this task's, which may end long before
+        self._entered().hub.hosted_by(None)
         return self
 
     async def close(self, grace: float | timedelta | None = None) -> DrainReport:

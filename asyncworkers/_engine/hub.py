@@ -80,6 +80,7 @@ class Hub:
         self.name = name
         self.crashed = crashed
         self.pid = os.getpid()
+        self._host: tuple[asyncio.Task[Any], int] | None = None  # and how often it was cancelled
         self.index: dict[str, Job[Any]] = {}  # unfinished jobs whose id was asked for
         self.open = 0  # unfinished jobs, counted while somebody waits for quiet
         self.queues: tuple[ServedQueue, ...] = ()
@@ -95,6 +96,19 @@ class Hub:
         self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
         self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
+
+    def hosted_by(self, task: asyncio.Task[Any] | None) -> None:
+        """Remember whose block the supervisor is; None if it is nobody's."""
+        self._host = None if task is None else (task, task.cancelling())
+
+    def is_torn_down(self) -> bool:
+        """Whether the task that holds the supervisor was cancelled: what cancels the workers' tasks now
+        cancels all of them, as `asyncio.run` and servers do at the end.
+        """
+        if self._host is None:
+            return False
+        task, before = self._host
+        return task.done() or task.cancelling() > before
 
     def is_here(self) -> bool:
         """Whether this is called in the supervisor's event loop."""

@@ -158,6 +158,7 @@ class LineWorker(BridgedWorker):
         "_seen",
         "_skipped",
         "_started",
+        "_stranger",
         "_timer",
         "_told_dropped",
         "_unfit",
@@ -193,6 +194,7 @@ class LineWorker(BridgedWorker):
         # The end of the first job, in a thread: how to give it back, and what tells of it.
         self._unpacking: tuple[Step, Callable[[], None], asyncio.Future[None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._stranger: asyncio.CancelledError | None = None  # who has ended this worker
         self._pulse = LOOK
         self._seen = 0.0  # when the job the child runs was seen first, or the line began
 
@@ -230,6 +232,9 @@ class LineWorker(BridgedWorker):
                 await asyncio.sleep(0)
             if reason is _DIED:
                 await self._mourn(self._cause or said_of(bridge.exit_code))
+        except asyncio.CancelledError as error:  # a stranger has cancelled our task
+            self._stranger = error
+            raise
         finally:
             self._let_go()
             bridge.freighter.close()
@@ -303,7 +308,9 @@ class LineWorker(BridgedWorker):
         self._give_back(back)
 
     def _crashed(self, job: Job[Any]) -> WorkerCrashed:
-        return crashed(job.name, self.process.exit_code, self.process.last_words, self._cause)
+        error = crashed(job.name, self.process.exit_code, self.process.last_words, self._cause)
+        error.__cause__ = self._stranger
+        return error
 
     def _unready(self, job: Job[Any]) -> WorkerCrashed:
         exit_code = self.process.exit_code

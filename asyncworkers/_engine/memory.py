@@ -352,6 +352,8 @@ class MemoryQueue:
 
     def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
         """Judge how the attempt ended, tell of it, and settle."""
+        if outcome.__class__ is Failed and self._is_torn_down(outcome):
+            outcome = Cancelled("all tasks of the program were cancelled")
         if isinstance(outcome, TimedOut):
             self.timed_out += 1
         decision = self.judge(job, outcome)
@@ -366,6 +368,13 @@ class MemoryQueue:
             if job._state == RUNNING:
                 self.settle(job, Fail(_crashed(crash)), moment)
             raise
+
+    def _is_torn_down(self, outcome: Failed) -> bool:
+        """Whether a CancelledError that nobody asked for is no doing of the job's: its task was cancelled
+        together with the supervisor's, as when a program ends.
+        """
+        cause = outcome.error.__cause__
+        return isinstance(cause, asyncio.CancelledError) and self.hub.is_torn_down()
 
     def judge(self, job: Job[Any], outcome: Outcome) -> Decision:
         """What is to be done about how an attempt ended; nothing is tried again at the end of all."""

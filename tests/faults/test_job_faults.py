@@ -24,6 +24,7 @@ from invariants import CANARY, PLACES, echo, trial, turns, until
 from asyncworkers import (
     Cancelled,
     Failed,
+    Job,
     JobCancelled,
     JobFailed,
     Retry,
@@ -197,6 +198,7 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
     """
     gate = asyncio.Event()
     ready = asyncio.Event()
+    struck: list[Job[Any]] = []
 
     async def victim(_payload: str) -> None:
         ready.set()
@@ -217,7 +219,8 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
             await ready.wait()
             sparing = {me, test} if spares == "the host" else {test}
             culprit = await t.submit(place, cancels_all, sparing)
-            for one in (culprit, beside):
+            struck.extend((culprit, beside))
+            for one in struck:
                 with pytest.raises(JobFailed, match="by its own code"):
                     await one
                 t.told_once(one, "Failed", "JobFailed")
@@ -233,6 +236,8 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
     else:
         with pytest.raises(asyncio.CancelledError):
             await hosted
+        for one in struck:  # so ends a program: whose doing it is cannot be told
+            assert isinstance(await one.wait(), Cancelled)
 
 
 @pytest.mark.parametrize("ending", ["returns", "raises"])

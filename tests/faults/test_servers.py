@@ -356,6 +356,26 @@ def test_fault_X05_a_reload_loses_no_stored_job(tmp_path: Path, name: str, loop:
         assert said.count("warmed up\n") == 1, said
 
 
+@LOOPS
+def test_fault_X05_what_a_server_cancels_goes_back(tmp_path: Path, loop: str) -> None:
+    """Gunicorn's own worker cancels every task when its master alone is told SIGINT: no stored job fails of
+    that, the next server runs them.
+    """
+    (tmp_path / "locks").mkdir(mode=0o700)
+    with serving(DURABLE, tmp_path, "gunicorn-asgi", loop, 1) as server:
+        for job in range(4):
+            server.submit("waits", job)
+            server.process.expect(f"began {job}")
+        server.process.tell(signal.SIGINT)
+        assert "done" not in server.ends()
+    (tmp_path / "go").touch()
+    with serving(DURABLE, tmp_path, "gunicorn-asgi", loop, 1) as server:
+        while server.process.output.count("done ") < 4:
+            server.process.expect("done ")
+        server.process.tell(signal.SIGTERM)
+        server.ends()
+
+
 AIOHTTP = """\
 import asyncio
 from aiohttp import web

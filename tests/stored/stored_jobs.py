@@ -79,6 +79,22 @@ async def hold(diary: str) -> str:
     return "never"
 
 
+@job(cpu=True)
+def cpu_hold(diary: str) -> str:
+    """Say that it began, and never end by itself."""
+    note(diary, f"began {current_job().id} {current_job().attempt} {os.getpid()}")
+    time.sleep(3_600)
+    return "never"
+
+
+@job
+def thread_hold(diary: str) -> str:
+    """Say that it began, and end when it is asked to."""
+    note(diary, f"began {current_job().id} {current_job().attempt} {os.getpid()}")
+    current_job().cancelled.wait()
+    return "stopped"
+
+
 @job
 async def once_held(diary: str) -> str:
     """As `hold` the first time; there is no second."""

@@ -9,6 +9,7 @@ from stored_jobs import (
     SUPERVISORS,
     OwnError,
     cpu_double,
+    cpu_hold,
     double,
     fail,
     hold,
@@ -19,6 +20,7 @@ from stored_jobs import (
     surprise,
     third_time,
     thread_double,
+    thread_hold,
     who,
 )
 
@@ -324,6 +326,35 @@ async def test_a_drain_gives_back_what_did_not_start(place, tmp_path):
         assert await asyncio.gather(*again) == [0, 2, 4, 6, 8]
         assert (await supervisor.stored.get(running.id)).attempt == 2
         await supervisor.stored.cancel(running)
+
+
+@pytest.mark.parametrize(
+    "function", [hold, thread_hold, cpu_hold], ids=["loop", "thread", "process"]
+)
+async def test_what_cancels_all_tasks_gives_back_what_ran(place, tmp_path, function):
+    """A program that ends by cancelling every task, as `asyncio.run` and some servers do, takes the workers'
+    along: their jobs did nothing wrong, and go back to the store.
+    """
+
+    async def program():
+        async with place.supervisor(functions=[function], workers=1) as supervisor:
+            ids.append((await supervisor.submit(function, str(tmp_path / "diary"))).id)
+            await asyncio.Event().wait()
+
+    ids: list[str] = []
+    before = asyncio.all_tasks()
+    running = asyncio.create_task(program())
+    await began(tmp_path / "diary")
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    async with place.supervisor(
+        functions=[function], workers=0, threads=0, processes=0
+    ) as supervisor:
+        (record,) = await supervisor._depot.store.get(ids)
+        found = record.state, record.attempt, record.failures, record.losses
+        assert found == (JobState.QUEUED, 1, 0, 0)
 
 
 async def test_a_normal_exit_finishes_what_runs(place):
