@@ -578,6 +578,8 @@ async def test_fault_Q07_the_file_is_gone(path, how, monkeypatch):
         for _ in range(2):
             with pytest.raises(StoreChanged, match="replaced" if how == "replaced" else "deleted"):
                 await store.submit([new(2)])
+        with pytest.raises(StoreChanged, match="start every process again that has it open"):
+            await store.submit([new(2)])
 
 
 async def test_fault_Q08_a_log_that_grows(path, caplog, monkeypatch):

@@ -55,6 +55,9 @@ CAUSES = {
     errno.EROFS: "the file system is read-only",
 }
 
+START_AGAIN = "start every process again that has it open"
+"""What to do about a file that is not the one that was opened."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a call says for which there is no room on the disk."""
 
@@ -183,10 +186,12 @@ class Place:
             about = self.path.stat()
         except OSError as error:
             raise StoreChanged(
-                f"{self.name} was deleted while it was open ({error.strerror})"
+                f"{self.name} was deleted while it was open ({error.strerror}): {START_AGAIN}"
             ) from error
         if (about.st_dev, about.st_ino) != self._identity:
-            raise StoreChanged(f"{self.name} was replaced by another file while it was open")
+            raise StoreChanged(
+                f"{self.name} was replaced by another file while it was open: {START_AGAIN}"
+            )
 
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
@@ -225,7 +230,9 @@ class Place:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return StoreDamaged(f"{cause}; it was left as it is")
             case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_DBMOVED:
-                return StoreChanged(f"{self.name} was moved or deleted while it was open")
+                return StoreChanged(
+                    f"{self.name} was moved or deleted while it was open: {START_AGAIN}"
+                )
             case sqlite3.SQLITE_READONLY:
                 return self._unavailable("it, or its directory, is read-only")
             case _:
