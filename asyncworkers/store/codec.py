@@ -44,6 +44,7 @@ __all__ = [
     "encode_error",
     "rebuild_error",
     "stored_error",
+    "stored_summary",
     "to_json",
     "too_deep",
 ]
@@ -605,6 +606,13 @@ def stored_error(text: str | None) -> StoredError:
     except msgspec.MsgspecError:
         return StoredError("unknown", _clean(text or "", LONGEST_MESSAGE))
     return StoredError(found.type, found.message, found.traceback, found.notes, found.args)
+
+
+def stored_summary(text: str | None) -> str:
+    """A stored error's class and message, as in `ValueError: bad`: short and printable."""
+    stored = stored_error(text)
+    whole = f"{stored.type}: {stored.message}" if stored.message else stored.type
+    return _checks.cut(_checks.printable(_checks.discreet(whole)), 200)
 
 
 def rebuild_error(text: str | None, known: Iterable[type[Exception]] = ()) -> Exception:

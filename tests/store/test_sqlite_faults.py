@@ -1,8 +1,10 @@
 """What a file, a disk and other programs can do to a SQLite store, and what it makes of that."""
 
 import asyncio
+import errno
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from asyncworkers.errors import (
 from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.clock import ManualClock
-from asyncworkers.store.sqlite import SqliteStore, place, schema
+from asyncworkers.store.sqlite import SqliteStore, place, presence, schema
 from asyncworkers.store.sqlite.place import file_system
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
@@ -32,6 +34,8 @@ pytestmark = pytest.mark.asyncio
 OTHERS = ("shared memory *",)
 """Stores make none: what comes and goes there meanwhile is of other programs."""
 ERROR = '{"type":"ValueError"}'
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+"""Begins a command that may mount, for itself alone."""
 
 
 def new(number, **fields):
@@ -121,6 +125,25 @@ async def test_fault_Q06_what_is_no_database_is_left_alone(path):
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     await refused(path, StoreDamaged)
     assert path.stat().st_size == len(whole)
+
+
+async def test_fault_Q06_a_log_that_was_not_brought_over_whole(path, tmp_path):
+    """A file that its log was only begun to be copied to is short by its own head, and no job is lost;
+    one that is as short, and has no log, is cut off.
+    """
+    async with opened(path) as store:
+        await store.submit([new(number) for number in range(500)])
+        log = Path(f"{path}-wal").read_bytes()
+    whole = path.read_bytes()  # what the last one to leave has brought over
+    other = tmp_path / "other.db"
+    for kept in (4096, 50, len(whole) // 2):
+        other.write_bytes(whole[:kept])
+        Path(f"{other}-wal").write_bytes(log)
+        async with opened(other) as store:
+            assert len(await take(store, 1_000)) == 500, kept
+        assert other.stat().st_size >= len(whole)
+        other.write_bytes(whole[:kept])
+        await refused(other, StoreDamaged, "cut off")
 
 
 async def test_fault_V15_files_are_for_their_owner_only(path):
@@ -316,6 +339,58 @@ async def test_fault_Q04_a_full_disk(path):
         assert len(await take(store)) == 100
 
 
+async def test_fault_Q04_memory_that_is_a_file_has_room_on_the_disk(path, monkeypatch):
+    """Room is made before what is mapped is written to. Where there is none, opening says so, and a
+    worker that begins more jobs than it has room for counts all of its leases as begun.
+    """
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for call in (1, 2):  # for the board, for the worker itself
+        faults = FaultInjector(call, error=full)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", faults.wrap(os.posix_fallocate))
+            await refused(path, StoreFull, "no room")
+        assert faults.failed
+        assert not list(Path(f"{path}-workers").glob("*.alive"))
+    async with opened(path) as store:
+        folder = Path(f"{path}-workers")
+        (alive,) = folder.glob("*.alive")
+        for file, least in ((folder / "board", presence.BOARD), (alive, presence.STEP)):
+            assert file.stat().st_blocks * 512 >= least
+        mine = store._open.presence
+        room = mine._room
+        for number in range(room + 1):
+            mine.begin(number, 1)
+        assert mine.begun() == {(number, 1) for number in range(room + 1)}
+        assert alive.stat().st_blocks * 512 >= 2 * presence.STEP
+        faults = FaultInjector(1, error=full)
+        monkeypatch.setattr(os, "posix_fallocate", faults.wrap(os.posix_fallocate))
+        for number in range(room + 1, 3 * room):
+            mine.begin(number, 1)
+        assert faults.failed
+        assert mine.begun() is None
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode != 0,
+    reason="a small disk of its own needs a namespace of its own",
+)
+@pytest.mark.parametrize("disk", ["half a megabyte", "full when opened"])
+async def test_fault_Q04_a_disk_that_is_really_full(tmp_path, disk):
+    """On a small disk that fills up, errors say so, no process is killed for writing to mapped memory,
+    and when there is room again, all that was accepted is there.
+    """
+    child = Path(__file__).with_name("full_disk_child.py")
+    size, filled = ("512k", "growing") if disk == "half a megabyte" else ("1m", "filled")
+    command = [*NAMESPACE, sys.executable, str(child), size, str(tmp_path), filled]
+    done = await asyncio.to_thread(
+        subprocess.run, command, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("kept\n")
+    assert disk == "full when opened" or int(done.stdout.split()[0]) > 0
+
+
 @pytest.mark.parametrize("code", ["disk I/O error", "database or disk is full"])
 async def test_fault_Q04_any_statement_may_fail(path, code):
     """Whichever statement of a job's life fails, asking again gives the same end, and once."""
@@ -503,6 +578,8 @@ async def test_fault_Q07_the_file_is_gone(path, how, monkeypatch):
         for _ in range(2):
             with pytest.raises(StoreChanged, match="replaced" if how == "replaced" else "deleted"):
                 await store.submit([new(2)])
+        with pytest.raises(StoreChanged, match="start every process again that has it open"):
+            await store.submit([new(2)])
 
 
 async def test_fault_Q08_a_log_that_grows(path, caplog, monkeypatch):

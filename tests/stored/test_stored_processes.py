@@ -21,9 +21,11 @@ async def test_a_result_is_awaited_in_another_process(sqlite, children):
         assert await supervisor.call(double, 7) == 14
 
 
-async def test_fault_S06_orphans_of_a_killed_process_run_again_soon(sqlite, children, tmp_path):
+async def test_fault_S06_orphans_of_a_killed_process_run_again_soon(
+    sqlite, children, tmp_path, caplog
+):
     """Of a process that is killed in the middle, what had begun begins again elsewhere, with its next
-    attempt and one loss, without waiting for any lease to run out.
+    attempt and one loss, without waiting for any lease to run out; whoever notices it says so.
     """
     diary = str(tmp_path / "diary")
     child = await children.start()
@@ -31,22 +33,26 @@ async def test_fault_S06_orphans_of_a_killed_process_run_again_soon(sqlite, chil
         job = await supervisor.submit(once_held, diary)
         await children.wrote("began")
         children.kill(child)
+        while "that had 1 job has died" not in caplog.text:
+            await asyncio.sleep(0.01)
         await children.start()
         assert await job == "attempt 2"
         (record,) = await supervisor._depot.store.get([job.id])
         assert (record.attempt, record.losses, record.failures) == (2, 1, 0)
 
 
-async def test_a_job_that_may_run_once_is_lost_with_its_process(sqlite, children, tmp_path):
+async def test_a_job_that_may_run_once_is_lost_with_its_process(sqlite, children, tmp_path, caplog):
     """`once=True`: after the death of its process it has failed, and never begins again."""
     child = await children.start()
     async with sqlite.supervisor(workers=0) as supervisor:
         job = await supervisor.submit(at_most_once, str(tmp_path / "diary"))
         await children.wrote("began")
         children.kill(child)
-        await children.start()
         with pytest.raises(JobLost):
             await job
+        assert "the store took it back; of them 1 failed as JobLost" in caplog.text
+        await children.start()
+        assert await supervisor.call(double, 1) == 2
     assert notes(tmp_path / "diary").count("began") == 1
 
 

@@ -145,6 +145,18 @@ async def test_what_cannot_be_stored_is_refused_by_name(place):
         assert await supervisor.call(double, 1) == 2
 
 
+async def test_a_failure_that_nobody_here_awaits_is_logged_with_its_error(place, caplog):
+    """Whoever reads the log of the process that ran it learns what went wrong, on one line."""
+    async with place.supervisor() as supervisor:
+        ident = (await supervisor.submit(fail, "gone")).id
+        while ident not in caplog.text:
+            await asyncio.sleep(0.001)
+        message = caplog.messages[-1]
+    assert message.endswith(
+        "nobody here awaited it: KeyError: 'gone'; the store keeps all of its error"
+    )
+
+
 async def test_fault_J26_stored_arguments_that_do_not_fit_fail_the_job(place):
     """Arguments of an older version of the function are no attempt and no storm: the job fails."""
     async with place.supervisor() as supervisor:

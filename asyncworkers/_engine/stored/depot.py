@@ -26,7 +26,7 @@ from asyncworkers.function import Call, JobFunction, Policies, policies_of
 from asyncworkers.job import CANCELLED, ENDED, RUNNING, Job, Order, Progress, running_job
 from asyncworkers.outcome import Cancelled
 from asyncworkers.signed import SignedPickle
-from asyncworkers.store.codec import encode_error, rebuild_error
+from asyncworkers.store.codec import encode_error, rebuild_error, stored_summary
 from asyncworkers.store.protocol import (
     CODEC,
     LIMIT,
@@ -255,19 +255,21 @@ class Depot:
             if view is not None:
                 self.views.ended(view, state, settlement.data, job._finished)
             elif settlement.verb == "fail":
-                self._say_failed(job, held)
+                self._say_failed(job, held, settlement.data)
         elif view is not None:
             error = settlement.data if settlement.verb == "retry" else None
             self.views.waits_again(view, settlement.delay, error)
             if self.draining:  # nobody here runs it any more: whoever awaits it must hear of that
                 self._stop_waiting_for(view)
 
-    def _say_failed(self, job: Job[Any], held: Held) -> None:
+    def _say_failed(self, job: Job[Any], held: Held, error: str) -> None:
         log.error(
-            "job %s (%s) failed in attempt %d and nobody here awaited it: the store keeps its error",
+            "job %s (%s) failed in attempt %d and nobody here awaited it: %s; the store keeps all of "
+            "its error",
             job.name,
             held.id,
             held.lease.attempt,
+            stored_summary(error),
         )
 
     # ---- what its keeper tells

@@ -10,7 +10,8 @@ from contextvars import Context
 
 from asyncworkers._engine.stored.link import Link
 from asyncworkers._log import log
-from asyncworkers.store.protocol import Lease, Mark, Renewal
+from asyncworkers.store.protocol import Lease, Maintained, Mark, Renewal
+from asyncworkers.units import agreed, counted
 
 __all__ = ["Keeper"]
 
@@ -159,11 +160,13 @@ class Keeper:
         link = self._link
         while not self._over.is_set():
             try:
-                await link.store.maintain()
+                done = await link.store.maintain()
             except Exception as error:
                 await link.pause(link.missed("maintain", error))
             else:
                 link.found("maintain")
+                if done.recovered:
+                    _say_recovered(done)
             self._each_round()
             await asyncio.sleep(ROUND)
 
@@ -183,3 +186,13 @@ class Keeper:
             await self._ended
             if self._thread is not None:
                 self._thread.join()
+
+
+def _say_recovered(done: Maintained) -> None:
+    lost = f"; of them {done.lost} failed as JobLost" if done.lost else ""
+    log.warning(
+        "a process that had %s has died, or was not heard of for too long: the store took %s back%s",
+        counted(done.recovered, "job"),
+        agreed(done.recovered, "it", "them"),
+        lost,
+    )

@@ -55,6 +55,12 @@ CAUSES = {
     errno.EROFS: "the file system is read-only",
 }
 
+START_AGAIN = "start every process again that has it open"
+"""What to do about a file that is not the one that was opened."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a call says for which there is no room on the disk."""
+
 
 class Place:
     """Where the store's file is, and which file that was when it was opened."""
@@ -113,15 +119,14 @@ class Place:
         head = os.pread(found, 100, 0)
         if head and head[:16] != MAGIC:
             raise StoreDamaged(f"{self.name} is no SQLite database; it was left as it is")
-        if head:
-            page = int.from_bytes(head[16:18], "big")
-            page = 65_536 if page == 1 else page
-            pages = int.from_bytes(head[28:32], "big")
-            size = os.fstat(found).st_size  # after the head: somebody may be making the file now
-            if len(head) < 100 or size < page * pages:
-                raise StoreDamaged(
-                    f"{self.name} is cut off: {size} bytes of {page * pages}; it was left as it is"
-                )
+        # Pages are brought over from the log to the file from the first to the last. A process that is
+        # killed at that, or a disk that is full, leaves the file short and the rest in the log; and the
+        # log goes when all is there, so whoever finds none looks once more.
+        if _missing(found) and not self.wal_size() and (missing := _missing(found)):
+            size, whole = missing
+            raise StoreDamaged(
+                f"{self.name} is cut off: {size} bytes of {whole}; it was left as it is"
+            )
         self._identity = (about.st_dev, about.st_ino)
 
     def _public(self) -> bool:
@@ -181,10 +186,12 @@ class Place:
             about = self.path.stat()
         except OSError as error:
             raise StoreChanged(
-                f"{self.name} was deleted while it was open ({error.strerror})"
+                f"{self.name} was deleted while it was open ({error.strerror}): {START_AGAIN}"
             ) from error
         if (about.st_dev, about.st_ino) != self._identity:
-            raise StoreChanged(f"{self.name} was replaced by another file while it was open")
+            raise StoreChanged(
+                f"{self.name} was replaced by another file while it was open: {START_AGAIN}"
+            )
 
     def wal_size(self) -> int:
         """Bytes of the write-ahead log."""
@@ -195,14 +202,19 @@ class Place:
 
     @contextlib.contextmanager
     def translated(self) -> Generator[None]:
-        """Turn SQLite's errors into ours, with the path and the cause."""
+        """Turn SQLite's errors into ours, with the path and the cause; and that of a full disk."""
         try:
             yield
-        except sqlite3.Error as error:
-            raise self.translate(error) from error
+        except (sqlite3.Error, OSError) as error:
+            ours = self.translate(error)
+            if ours is error:
+                raise
+            raise ours from error
 
     def translate(self, error: BaseException) -> BaseException:
-        """One of our errors for one of SQLite's; any other as it is."""
+        """One of our errors for one of SQLite's, or for a full disk; any other as it is."""
+        if isinstance(error, OSError) and error.errno in FULL:
+            return StoreFull(f"there is no room to write to {self.name}")
         if not isinstance(error, sqlite3.Error):
             return error
         code: Any = getattr(error, "sqlite_errorcode", None) or 0
@@ -218,7 +230,9 @@ class Place:
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return StoreDamaged(f"{cause}; it was left as it is")
             case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_DBMOVED:
-                return StoreChanged(f"{self.name} was moved or deleted while it was open")
+                return StoreChanged(
+                    f"{self.name} was moved or deleted while it was open: {START_AGAIN}"
+                )
             case sqlite3.SQLITE_READONLY:
                 return self._unavailable("it, or its directory, is read-only")
             case _:
@@ -226,6 +240,15 @@ class Place:
 
     def _unavailable(self, cause: str) -> StoreUnavailable:
         return StoreUnavailable(f"{self.name} cannot be used as a store: {cause}")
+
+
+def _missing(found: int) -> tuple[int, int] | None:
+    """How many bytes the open file has and should have by its own head, if it has too few."""
+    head = os.pread(found, 100, 0)
+    page = int.from_bytes(head[16:18], "big")
+    whole = (65_536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+    size = os.fstat(found).st_size  # after the head: somebody may be making the file now
+    return (size, whole) if 0 < len(head) < 100 or size < whole else None
 
 
 def _me() -> int:

@@ -9,12 +9,14 @@ Beside the database there is a directory `<file>-workers`, for its owner only, a
 - `board`, in which each worker says whether it is waiting, so that bells are rung only for those,
   and in which a stamp changes when a worker comes, so that nobody has to look for others.
 
-All of this may be deleted while no process has the store open.
+All of this may be deleted while no process has the store open. What is written to memory that is a file
+cannot be refused: on a full disk the kernel kills who tries. So room is made before, with a call that can.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -39,6 +41,9 @@ SLOTS = 65_536
 HEADER = 16
 SLOT = struct.Struct("=qq")
 SIZE = HEADER + SLOTS * SLOT.size
+STEP = 65_536
+"""For so many bytes of a worker's file room is made at a time: some 4,000 leases."""
+
 STAMP = struct.Struct("=Q")
 BOARD = 8_192
 PRIVATE = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -57,17 +62,20 @@ class Presence:
         self._bell = directory / f"{worker}.bell"
         self._slots: dict[tuple[int, int], int] = {}
         self._free: list[int] = []
-        self._used = 0
+        self._used = self._room = self._end = 0
         for path in (self._alive, self._bell):  # of a store that was here before
             path.unlink(missing_ok=True)
         self._file = os.open(self._alive, PRIVATE | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(self._file, SIZE)
+            self._make_more()
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.mkfifo(self._bell, 0o600)
             self.bell = os.open(self._bell, PRIVATE | os.O_NONBLOCK)
         except BaseException:
             os.close(self._file)
+            for path in (self._alive, self._bell):
+                path.unlink(missing_ok=True)
             raise
         self._map = mmap.mmap(self._file, SIZE)
         _here[self._alive] = self
@@ -76,13 +84,25 @@ class Presence:
         """Note that this lease's function begins."""
         if self._free:
             slot = self._free.pop()
-        elif self._used < SLOTS:
+        elif self._used < self._room or self._find_more():
             slot, self._used = self._used, self._used + 1
         else:
             self._map[0] = 1  # there are more: count everything as begun
             return
         self._slots[seq, token] = slot
         SLOT.pack_into(self._map, HEADER + slot * SLOT.size, seq, token)
+
+    def _find_more(self) -> bool:
+        """Make room for further slots, and say whether there is any."""
+        if self._end < SIZE:
+            with contextlib.suppress(OSError):
+                self._make_more()
+        return self._used < self._room
+
+    def _make_more(self) -> None:
+        end = min(self._end + STEP, SIZE)
+        _make_room(self._file, self._end, end - self._end)
+        self._end, self._room = end, (end - HEADER) // SLOT.size
 
     def end(self, seq: int, token: int) -> None:
         """Forget this lease: it is settled, and that is committed."""
@@ -166,19 +186,17 @@ def examine(directory: Path, worker: int, *, overdue: bool, restarted: bool) -> 
 
 def _read(file: int) -> set[tuple[int, int]] | None:
     """The leases that a worker's file names."""
-    end = os.fstat(file).st_size
-    if end != SIZE:
+    if os.fstat(file).st_size != SIZE:
+        return None
+    found = os.pread(file, SIZE, 0)
+    if len(found) != SIZE or found[0]:
         return None
     begun: set[tuple[int, int]] = set()
-    with mmap.mmap(file, SIZE, access=mmap.ACCESS_READ) as found:
-        if found[0]:
-            return None
-        # Slots are taken from the front, and a page that was never written to is full of zeros.
-        for start in range(HEADER, SIZE, 4096):
-            page = found[start : start + 4096]
-            if page.count(0) == len(page):
-                continue
-            begun.update(SLOT.iter_unpack(page[: len(page) // SLOT.size * SLOT.size]))
+    # Slots are taken from the front, and a page that was never written to is full of zeros.
+    for start in range(HEADER, SIZE, 4096):
+        page = found[start : start + 4096]
+        if page.count(0) != len(page):
+            begun.update(SLOT.iter_unpack(page))
     begun.discard((0, 0))
     return begun
 
@@ -193,6 +211,7 @@ class Board:
         try:
             if os.fstat(file).st_size < BOARD:
                 os.ftruncate(file, BOARD)
+            _make_room(file, 0, BOARD)
             self._map = mmap.mmap(file, BOARD)
         finally:
             os.close(file)
@@ -252,6 +271,20 @@ def directory_of(database: Path) -> Path:
     two directories, nor strangers of two workers of one process.
     """
     return Path(f"{os.path.realpath(database)}-workers")
+
+
+def _make_room(file: int, start: int, length: int) -> None:
+    """Have the disk keep room for this part of a file, and what is there already as it is.
+
+    Raises OSError if there is none. A file system that cannot promise it, or a system that has no such
+    call, is taken as it is.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, start, length)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
+                raise
 
 
 def _flag(worker: int, what: int) -> int:

@@ -488,16 +488,19 @@ class _Open:
         self._place.prepare()
         with self._place.translated():
             connection = self._writing = self._place.connect()
+            board: Board | None = None
             try:
                 schema.migrate(connection, self._place.name)
                 self._tables = Tables(connection, self._clock, self._settings)
-                self._board = Board(self._place.path)
+                self._board = board = Board(self._place.path)
                 self._tables.begin()
                 self._come_in()
                 self._tables.commit()
             except BaseException:
                 if self._arriving is not None:
                     self._arriving.leave()
+                if board is not None:
+                    board.close()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.close()
