@@ -1101,7 +1101,7 @@ async def test_fault_L12_no_thread_can_be_started(
     caplog: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the machine starts no threads, jobs for threads wait, with no attempt spent; jobs on the
-    loop go on; when there are threads again all end.
+    loop go on; health and `why` say so; when there are threads again all end.
     """
     monkeypatch.setattr(worker_module, "BACK_OFF", 0.01)
     tried = 0
@@ -1118,10 +1118,16 @@ async def test_fault_L12_no_thread_can_be_started(
         await until(lambda: tried > 9)
         assert await t.supervisor.call(echo, 1) == 1
         assert {one.state for one in waiting} <= {"queued", "running"}
+        await until(lambda: not t.supervisor.health().ready)
+        health = t.supervisor.health()
+        assert health.alive
+        assert "can't start new thread" in health.reasons[0]
+        assert "can't start new thread" in waiting[-1].why
         monkeypatch.setattr(threading.Thread, "start", start)
         for one in waiting:
             assert await one == CANARY
             assert one.attempt == 1
+        assert t.supervisor.health().ready
 
 
 @both_loops
@@ -1150,9 +1156,13 @@ async def test_fault_L12_no_worker_can_be_hired(
             await until(lambda: tried > 7)  # by itself
             jobs += await t.supervisor.submit_many(asyncio.Event.wait, [gate] * 5)
             assert {one.state for one in jobs} == {"queued"}
+            assert not t.supervisor.health().ready
+            assert "no worker can be hired" in t.supervisor.health().reasons[0]
+            assert "no worker can be hired" in jobs[0].why
         await until(lambda: t.supervisor.stats().running == 3)
         await turns()
         assert t.supervisor.stats().running == 3
+        assert t.supervisor.health().ready
         gate.set()
         for one in jobs:
             assert await one is True
