@@ -238,6 +238,12 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
             await until(lambda: t.supervisor.stats().running == 0)
             jobs = [await t.submit(place, echo, number) for number in range(20)]
             assert [await one for one in jobs] == list(range(20))
+            held = asyncio.Event()  # five at once again: no slot was lost
+            together = [await t.submit(place, asyncio.Event.wait, held) for _ in range(5)]
+            await until(lambda: t.supervisor.stats().running == 5)
+            held.set()
+            for one in together:
+                assert await one
 
     test = asyncio.current_task()
     assert test is not None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from asyncworkers import (
     Supervisor,
     SupervisorClosed,
     WrongLoop,
+    current_job,
     job,
     run,
 )
@@ -1005,6 +1007,53 @@ def test_fault_L10_interpreter_ends_with_jobs_running(loop: str, how: str) -> No
         assert f"<Job {name} " in line
     told = one.output.partition("Traceback")[0]
     assert "CANARY" not in told
+
+
+@each_loop
+def test_fault_L10_interpreter_ends_with_stored_jobs(loop: str, tmp_path: Path) -> None:
+    """Stored jobs of such a script are lost to nobody: whoever opens the store next runs them, at once, what
+    had begun with its next attempt; and the log does not call them lost.
+    """
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    script = f"""
+        import logging
+        logging.basicConfig(format="%(message)s")
+
+        @job(name="held")
+        async def held():
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def main():
+            await supervisor.__aenter__()
+            jobs = [await supervisor.submit(held) for _ in range(3)]
+            await begun.wait()
+            say("ids", *[one.id for one in jobs])
+
+        begun = asyncio.Event()
+        supervisor = Supervisor(1, store={url!r}, functions=[held])
+        if os.environ["ASYNCWORKERS_LOOP"] == "uvloop":
+            import uvloop
+            loop = uvloop.new_event_loop()
+        else:
+            loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+    """
+    output = run_child(script, loop)
+    ids = next(line for line in output.splitlines() if line.startswith("ids")).split()[1:]
+    assert len(ids) == 3
+    assert "lost" not in output
+
+    @job(name="held")
+    async def held() -> int:
+        return current_job().attempt
+
+    async def main() -> list[int]:
+        async with Supervisor(store=url, functions=[held]) as supervisor:
+            return [await (await supervisor.stored.get(one)) for one in ids]
+
+    with no_leaks(grace=3.0), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        assert runner.run(main()) == [2, 1, 1]
 
 
 # ---- L11: little stack
