@@ -162,7 +162,7 @@ async def test_fault_J17_what_cannot_be_stored_is_no_result(place):
     async with place.supervisor([returns, double]) as supervisor:
         for which in values:
             failing = await supervisor.submit(returns, which)
-            with pytest.raises(NotSerializable, match="(the|its) result"):
+            with pytest.raises(NotSerializable, match=r"(the|its) result"):
                 await failing
             assert (failing.state, failing.attempt) == (JobState.FAILED, 1)
         assert await supervisor.call(double, 1) == 2
