@@ -527,6 +527,16 @@ async def test_fault_P20_out_of_memory(caplog: Log) -> None:
             await t.supervisor.call(cpu(cpu_jobs.kill_myself), signal.SIGKILL, CANARY)
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux can be told")
+async def test_fault_P20_the_kernel_ends_a_child_rather_than_its_parent(caplog: Log) -> None:
+    """Children are marked as those to end first when memory runs out; the process that holds all jobs is not."""
+    async with trial(caplog, processes=1) as t:
+        ours = int(Path("/proc/self/oom_score_adj").read_text())
+        theirs = await t.supervisor.call(cpu(cpu_jobs.read_text), "/proc/self/oom_score_adj")
+        assert int(theirs) == min(1000, ours + 200)
+        assert int(Path("/proc/self/oom_score_adj").read_text()) == ours
+
+
 async def test_fault_J28_poison(caplog: Log, tmp_path: Path) -> None:
     """A job that kills its process each time runs as often as its policy says, if that names the crash,
     and once otherwise; the others go on.
