@@ -171,6 +171,11 @@ class Attempt:
         """Why this worker, which runs nothing, cannot take a job yet; None if it can."""
         return None
 
+    @property
+    def stuck(self) -> str | None:
+        """Why this worker can take no job for longer than it takes to begin; None if it can."""
+        return None
+
     def drop(self) -> None:
         """The loop was closed under this worker: let go of what would outlive it."""
 

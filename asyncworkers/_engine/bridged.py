@@ -46,7 +46,7 @@ class Losses:
 class BridgedWorker(Attempt):
     """What all these workers do: begin a job, mourn, rest, and hold a virtual clock."""
 
-    __slots__ = ("_began", "_held", "_losses", "_rest", "home")
+    __slots__ = ("_began", "_held", "_lack", "_losses", "_rest", "home")
 
     def __init__(self, queue: MemoryQueue, number: int, losses: Losses) -> None:
         super().__init__(queue, number)
@@ -55,6 +55,7 @@ class BridgedWorker(Attempt):
         self._began = False  # a job has, here
         self._held = False
         self._rest: asyncio.Future[None] | None = None
+        self._lack: str | None = None  # what the machine does not have for it now
 
     def _begin(self, job: Job[Any], started: float) -> None:
         """This job has begun."""
@@ -86,6 +87,11 @@ class BridgedWorker(Attempt):
                 await self._rest
             finally:
                 timer.cancel()
+
+    @property
+    def stuck(self) -> str | None:
+        """What it is to own died too often, or there is none to be had."""
+        return None if self._rest is None and self._lack is None else self.delay
 
     def _end_rest(self) -> None:
         if self._rest is not None and not self._rest.done():

@@ -122,6 +122,7 @@ class CallWorker(BridgedWorker):
                 return False
             self._hold(False)  # there is no thread to be had, but there will be
             self._bridge = None
+            self._lack = _checks.printable(str(error))
             await asyncio.sleep(BACK_OFF)
             return False
         except BaseException as error:
@@ -189,9 +190,11 @@ class CallWorker(BridgedWorker):
 
     @property
     def delay(self) -> str | None:
-        """Its bridge is being started, or must not be so soon after others have died."""
+        """Its bridge is being started, cannot be, or must not be so soon after others have died."""
         if self._rest is not None:
             return f"no bridge is started for a while, because {self._cause}"
+        if self._lack is not None:
+            return self._lack
         if self not in self._losses.ready and self._cause is None:
             return f"its bridge is starting, for {self.home.now() - self._since:.3g} s"
         return None

@@ -128,6 +128,11 @@ class Crew:
         self.spare -= 1
         self.calls += 1
 
+    @property
+    def cannot_hire(self) -> bool:
+        """Whether the last worker that was wanted could not be hired, and is to be tried again."""
+        return self._second_try is not None
+
     def _try_again_later(self, error: Exception) -> None:
         if self._second_try is None:
             self._second_try = self._loop.call_later(BACK_OFF, self._try_again)
@@ -237,6 +242,7 @@ class Crew:
             self._reaper = None
         if self._second_try is not None:
             self._second_try.cancel()
+            self._second_try = None
         idle, self.idle = self.idle, []
         for future in idle:
             if not future.done():

@@ -78,6 +78,8 @@ def _why_queued(queue: Explained) -> str:
     busy = len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent
     if queue.crew.workers == 0:
         return f"queue {queue.name!r} has no workers"
+    if queue.crew.cannot_hire:
+        return f"no worker can be hired for queue {queue.name!r}, and is tried again soon"
     if delays and busy >= queue.crew.workers:
         return f"queue {queue.name!r}: {delays[0]}"
     queued = queue.census.queued

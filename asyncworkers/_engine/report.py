@@ -262,6 +262,11 @@ def health_of(state: str, hub: Hub | None) -> Health:
                 reasons.append(
                     f"every thread of queue {queue.name!r} is held by an abandoned attempt"
                 )
+            stuck = [attempt.stuck for attempt in queue.crew.members]
+            if queue.crew.cannot_hire:
+                reasons.append(f"no worker can be hired for queue {queue.name!r}")
+            elif stuck and stuck[0] is not None and None not in stuck:
+                reasons.append(f"no worker of queue {queue.name!r} can take a job: {stuck[0]}")
     return Health(state != "failed", not reasons, tuple(reasons))
 
 

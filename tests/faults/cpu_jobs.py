@@ -194,6 +194,11 @@ def exhaust_memory(*_: Any) -> None:
     bytearray(1 << 30)
 
 
+def read_text(file: str) -> str:
+    """Read a file as this process sees it."""
+    return Path(file).read_text()
+
+
 def append(file: str, text: str) -> str:
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{text}\n".encode())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from asyncworkers import (
     Supervisor,
     SupervisorClosed,
     WrongLoop,
+    current_job,
     job,
     run,
 )
@@ -1007,6 +1009,53 @@ def test_fault_L10_interpreter_ends_with_jobs_running(loop: str, how: str) -> No
     assert "CANARY" not in told
 
 
+@each_loop
+def test_fault_L10_interpreter_ends_with_stored_jobs(loop: str, tmp_path: Path) -> None:
+    """Stored jobs of such a script are lost to nobody: whoever opens the store next runs them, at once, what
+    had begun with its next attempt; and the log does not call them lost.
+    """
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    script = f"""
+        import logging
+        logging.basicConfig(format="%(message)s")
+
+        @job(name="held")
+        async def held():
+            begun.set()
+            await asyncio.Event().wait()
+
+        async def main():
+            await supervisor.__aenter__()
+            jobs = [await supervisor.submit(held) for _ in range(3)]
+            await begun.wait()
+            say("ids", *[one.id for one in jobs])
+
+        begun = asyncio.Event()
+        supervisor = Supervisor(1, store={url!r}, functions=[held])
+        if os.environ["ASYNCWORKERS_LOOP"] == "uvloop":
+            import uvloop
+            loop = uvloop.new_event_loop()
+        else:
+            loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+    """
+    output = run_child(script, loop)
+    ids = next(line for line in output.splitlines() if line.startswith("ids")).split()[1:]
+    assert len(ids) == 3
+    assert "lost" not in output
+
+    @job(name="held")
+    async def held() -> int:
+        return current_job().attempt
+
+    async def main() -> list[int]:
+        async with Supervisor(store=url, functions=[held]) as supervisor:
+            return [await (await supervisor.stored.get(one)) for one in ids]
+
+    with no_leaks(grace=3.0), asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        assert runner.run(main()) == [2, 1, 1]
+
+
 # ---- L11: little stack
 
 
@@ -1101,7 +1150,7 @@ async def test_fault_L12_no_thread_can_be_started(
     caplog: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the machine starts no threads, jobs for threads wait, with no attempt spent; jobs on the
-    loop go on; when there are threads again all end.
+    loop go on; health and `why` say so; when there are threads again all end.
     """
     monkeypatch.setattr(worker_module, "BACK_OFF", 0.01)
     tried = 0
@@ -1118,10 +1167,16 @@ async def test_fault_L12_no_thread_can_be_started(
         await until(lambda: tried > 9)
         assert await t.supervisor.call(echo, 1) == 1
         assert {one.state for one in waiting} <= {"queued", "running"}
+        await until(lambda: not t.supervisor.health().ready)
+        health = t.supervisor.health()
+        assert health.alive
+        assert "can't start new thread" in health.reasons[0]
+        assert "can't start new thread" in waiting[-1].why
         monkeypatch.setattr(threading.Thread, "start", start)
         for one in waiting:
             assert await one == CANARY
             assert one.attempt == 1
+        assert t.supervisor.health().ready
 
 
 @both_loops
@@ -1150,9 +1205,13 @@ async def test_fault_L12_no_worker_can_be_hired(
             await until(lambda: tried > 7)  # by itself
             jobs += await t.supervisor.submit_many(asyncio.Event.wait, [gate] * 5)
             assert {one.state for one in jobs} == {"queued"}
+            assert not t.supervisor.health().ready
+            assert "no worker can be hired" in t.supervisor.health().reasons[0]
+            assert "no worker can be hired" in jobs[0].why
         await until(lambda: t.supervisor.stats().running == 3)
         await turns()
         assert t.supervisor.stats().running == 3
+        assert t.supervisor.health().ready
         gate.set()
         for one in jobs:
             assert await one is True

@@ -307,6 +307,40 @@ async def test_fault_P09_interrupt_reaches_the_parent_only(caplog: Log, tmp_path
         assert t.recorder.of(WorkerReplaced) == []
 
 
+DRAINED = """
+    sys.path.insert(0, {folder!r})
+    import cpu_jobs
+
+    async def main():
+        async with Supervisor(processes=2, grace=60) as supervisor:
+            for name in ("one", "two"):
+                await supervisor.submit(job(cpu_jobs.wait_for_file, cpu=True), name, "go")
+            await asyncio.Event().wait()
+
+    os.setsid()
+    os.chdir({place!r})
+    run(main)
+"""
+
+
+async def test_fault_P09_interrupt_of_a_terminal_drains(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole group of a terminal: the parent drains, children finish what they run, and
+    nobody says anything of KeyboardInterrupt.
+    """
+    script = DRAINED.format(folder=str(Path(__file__).parent), place=str(tmp_path))
+    with child(script, loop_name()) as parent:
+        pids = [int(await appears(tmp_path / name)) for name in ("one", "two")]
+        os.killpg(parent.process.pid, signal.SIGINT)
+        parent.expect("draining; once more cancels everything")
+        (tmp_path / "go").touch()
+        assert parent.ends() == 0, parent.output
+        for pid in pids:
+            await gone(pid)
+    assert "2 done, 0 cancelled, 0 not started, 0 abandoned" in parent.output
+    assert "Traceback" not in parent.output
+    assert "KeyboardInterrupt" not in parent.output
+
+
 async def test_fault_P10_sigterm_to_a_child(caplog: Log, tmp_path: Path) -> None:
     """SIGTERM to one child is a crash of that child; nobody else thinks of ending."""
     async with trial(caplog, processes=2) as t:
@@ -491,6 +525,16 @@ async def test_fault_P20_out_of_memory(caplog: Log) -> None:
             await failing
         with pytest.raises(WorkerCrashed, match="SIGKILL"):  # what the kernel's killer sends
             await t.supervisor.call(cpu(cpu_jobs.kill_myself), signal.SIGKILL, CANARY)
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux can be told")
+async def test_fault_P20_the_kernel_ends_a_child_rather_than_its_parent(caplog: Log) -> None:
+    """Children are marked as those to end first when memory runs out; the process that holds all jobs is not."""
+    async with trial(caplog, processes=1) as t:
+        ours = int(Path("/proc/self/oom_score_adj").read_text())
+        theirs = await t.supervisor.call(cpu(cpu_jobs.read_text), "/proc/self/oom_score_adj")
+        assert int(theirs) == min(1000, ours + 200)
+        assert int(Path("/proc/self/oom_score_adj").read_text()) == ours
 
 
 async def test_fault_J28_poison(caplog: Log, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def work(store, diary):
 async def main(path, log, role, name):
     """Play the role."""
     diary = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    store = SqliteStore(path)
+    store = SqliteStore(path, ttl=1.0 if role == "zombie" else 30.0)
     await store.open({"f"} if role != "submit" else ())
     os.write(diary, b"ready - 0\n")
     if role == "submit":
@@ -67,6 +67,19 @@ async def main(path, log, role, name):
         leases = await store.lease([Want("q", 2)])
         store.started(leases[0])
         note(diary, "began", leases[0])
+        await asyncio.sleep(1_000)
+    elif (
+        role == "zombie"
+    ):  # two begun, kept for as long as they are its own, and settled even after that
+        leases = await store.lease([Want("q", 2)])
+        for lease in leases:
+            store.started(lease)
+        note(diary, "began", leases[0])
+        while not store.renew().lost:
+            await asyncio.sleep(0.05)
+        accepted = await store.settle([Settlement.complete(lease, '"zombie"') for lease in leases])
+        for lease, took in zip(leases, accepted, strict=True):
+            note(diary, "settled" if took else "refused", lease)
         await asyncio.sleep(1_000)
 
 

@@ -192,6 +192,32 @@ async def test_fault_S04_a_stopped_process_keeps_its_jobs_until_its_time_is_up(t
     await store.close()
 
 
+async def test_fault_S04_a_process_that_goes_on_too_late_is_refused(tmp_path):
+    """A process that stood still for longer than its lease, and goes on then, learns that its jobs are
+    others' now, and what it settles counts for nothing.
+    """
+    store = SqliteStore(tmp_path / "jobs.db")
+    await store.open({"f"})
+    await store.submit([Submission(name, "q", "f", "[[],{}]") for name in ("taken", "waits")])
+    with Children(tmp_path) as children:
+        child = children.start("zombie")
+        await children.written(child, "began")
+        child.send_signal(signal.SIGSTOP)
+        while not (recovered := (await store.maintain()).recovered):
+            await store.wait_ready(["nothing"], 0.05)
+        assert recovered == 2
+        (lease,) = await store.lease([Want("q", 1)])
+        assert (lease.attempt, lease.losses) == (2, 1)
+        assert await store.settle([Settlement.complete(lease, '"ours"')]) == [True]
+        child.send_signal(signal.SIGCONT)
+        await children.written(child, "refused", 2)
+        assert "settled" not in child.diary.read_text()
+    taken, waits = await store.get(["taken", "waits"])
+    assert (taken.state, taken.result) == (JobState.SUCCEEDED, '"ours"')
+    assert (waits.state, waits.result) == (JobState.QUEUED, None)
+    await store.close()
+
+
 async def test_a_submission_of_another_process_wakes_who_waits(tmp_path):
     """A process that waits is rung for, and does not have to look again by itself."""
     store = SqliteStore(tmp_path / "jobs.db")

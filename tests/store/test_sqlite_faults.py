@@ -391,6 +391,32 @@ async def test_fault_Q04_a_disk_that_is_really_full(tmp_path, disk):
     assert disk == "full when opened" or int(done.stdout.split()[0]) > 0
 
 
+async def test_fault_Q03_nobody_comes_between_what_is_read_and_what_is_written(path):
+    """Whoever reads first and writes then would be refused at once, without SQLite's time-out, if another
+    program wrote in between: so none of our transactions begins as one that only reads.
+    """
+    tried = []
+
+    async with opened(path) as store:
+        await store.submit([new(1)])
+        foreign = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+
+        def come_between(statement):
+            if statement.startswith("UPDATE asyncworkers_jobs SET state"):
+                try:
+                    foreign.execute("CREATE TABLE IF NOT EXISTS foreign_table (id)")
+                except sqlite3.OperationalError as error:
+                    tried.append(error.sqlite_errorcode)
+
+        store._open._writing.set_trace_callback(come_between)
+        (lease,) = await take(store)
+        assert await store.settle([Settlement.complete(lease, "1")]) == [True]
+        store._open._writing.set_trace_callback(None)
+        foreign.close()
+    assert tried
+    assert set(tried) == {sqlite3.SQLITE_BUSY}
+
+
 @pytest.mark.parametrize("code", ["disk I/O error", "database or disk is full"])
 async def test_fault_Q04_any_statement_may_fail(path, code):
     """Whichever statement of a job's life fails, asking again gives the same end, and once."""
@@ -492,15 +518,28 @@ class opened_beside:
 
 
 async def test_fault_S09_a_clock_that_is_wrong_by_an_hour(path):
-    """A worker whose wall clock is set wrong ends nobody's lease, and keeps its own."""
+    """A worker whose wall clock is set wrong ends nobody's lease, and neither keeps nor loses its own for
+    it: that ends when it has said nothing for so long, whatever its clock said when it last did.
+    """
     clocks = [ManualClock(), ManualClock()]
     async with opened(path, clock=clocks[0]) as store, opened_beside(store, clocks[1]) as other:
         await store.submit([new(1)])
         (lease,) = await take(store)
         for hours in (1, -2, 100_000, -100_000):
-            clocks[1].set_wall(clocks[1].wall() + 3600 * hours)
-            assert (await other.maintain()).recovered == 0
+            for clock in clocks:
+                clock.set_wall(clock.wall() + 3600 * hours)
+                assert (await other.maintain()).recovered == 0
+                store.renew()
+                assert (await other.maintain()).recovered == 0
         assert await store.settle([Settlement.complete(lease, "1")]) == [True]
+        await store.submit([new(2)])
+        clocks[0].set_wall(clocks[0].wall() + 1e9)
+        (lease,) = await take(store)
+        clocks[1].advance(store.ttl - 1)
+        assert (await other.maintain()).recovered == 0
+        clocks[1].advance(1)
+        assert (await other.maintain()).recovered == 1
+        assert await store.settle([Settlement.complete(lease, "1")]) == [False]
 
 
 async def test_two_spellings_of_a_path_are_one_store(path, tmp_path):

@@ -106,6 +106,19 @@ async def once_held(diary: str) -> str:
 
 
 @job
+async def cling(diary: str) -> str:
+    """Block the loop, the first time, when it is to end."""
+    note(diary, f"began {current_job().id} {current_job().attempt}")
+    if current_job().attempt == 1:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            note(diary, "clings")
+            time.sleep(3_600)
+    return f"attempt {current_job().attempt}"
+
+
+@job
 async def poison(diary: str) -> None:
     """Kill the process, whichever it is."""
     note(diary, f"poisoned {current_job().attempt}")
@@ -161,6 +174,7 @@ ALL = [
     third_time,
     fail,
     hold,
+    cling,
     poison,
     once_held,
     at_most_once,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import pairwise
 
 import pytest
 from stored_jobs import ALL, double, fail, note, notes, third_time
@@ -101,29 +102,41 @@ async def test_fault_S01_each_call_of_a_life_fails(when, tmp_path):
 
 
 class Away(MemoryStore):
-    """A store that can be away."""
+    """A store that can be away, and notes when it was asked in vain, and for what."""
 
     away = False
 
-    def _do(self, work):
+    def __init__(self, data):
+        super().__init__(data)
+        self.asked = []
+
+    def _refuse(self, verb):
         if self.away:
+            self.asked.append((verb, asyncio.get_running_loop().time()))
             raise StoreUnavailable("away")
+
+    def _do(self, work):
+        self._refuse("other")
         return super()._do(work)
 
+    def settle(self, batch):
+        self._refuse("settle")
+        return super().settle(batch)
+
     def renew(self, progress=()):
-        if self.away:
-            raise StoreUnavailable("away")
+        self._refuse("renew")
         return super().renew(progress)
 
     async def maintain(self):
-        if self.away:
-            raise StoreUnavailable("away")
+        self._refuse("maintain")
         return await super().maintain()
 
 
 @pytest.mark.virtual_time
 async def test_fault_S02_the_store_is_away_and_comes_back(tmp_path):
-    """What runs ends, and is settled when the store is back; nothing is lost, and it is said."""
+    """What runs ends, and is settled when the store is back; nothing is lost, and it is said. Meanwhile the
+    store is asked ever more rarely, and not at equal intervals, at which many processes would meet.
+    """
     data = MemoryData(LoopClock())
     recorder = EventRecorder()
     store = Away(data)
@@ -140,8 +153,16 @@ async def test_fault_S02_the_store_is_away_and_comes_back(tmp_path):
         await started.wait()
         store.away = True
         go.set()
-        await asyncio.sleep(10)
+        await asyncio.sleep(25)
         assert not job.done()
+        times = {verb: [at for one, at in store.asked if one == verb] for verb, _ in store.asked}
+        assert times.keys() >= {"settle", "renew", "maintain"}
+        assert max(map(len, times.values())) <= 25  # none more often than once a second
+        gaps = [round(b - a, 6) for a, b in pairwise(times["settle"])]
+        assert len(gaps) > 3
+        assert gaps[-1] > 2
+        assert max(gaps) <= 5
+        assert len(set(gaps)) == len(gaps)
         with pytest.raises(StoreUnavailable):
             await supervisor.submit(double, 1)
         assert "cannot be reached" in supervisor._depot.link.why
@@ -178,19 +199,47 @@ async def test_a_store_that_is_away_for_longer_than_a_lease(tmp_path):
     assert len(attempts) == 2
 
 
+class Slow(MemoryStore):
+    """A store that takes five seconds for whatever it is asked; to be heard of takes no time."""
+
+    async def lease(self, wants):
+        await asyncio.sleep(5)
+        return await super().lease(wants)
+
+    async def settle(self, batch):
+        await asyncio.sleep(5)
+        return await super().settle(batch)
+
+    async def submit(self, batch):
+        await asyncio.sleep(5)
+        return await super().submit(batch)
+
+    async def maintain(self):
+        await asyncio.sleep(5)
+        return await super().maintain()
+
+
+@pytest.mark.virtual_time
 async def test_fault_S03_a_slow_store_loses_nothing(tmp_path):
-    """While every settlement takes its time the keeper goes on, and no lease is lost."""
+    """While every call takes longer than a lease lasts the keeper goes on, and no lease is lost: neither of
+    what runs for long nor of what waits to be settled, though another process looks for what is lost.
+    """
+    data, recorder = MemoryData(LoopClock()), EventRecorder()
 
-    class Slow(MemoryStore):
-        async def settle(self, batch):
-            await asyncio.sleep(1.6)
-            return await super().settle(batch)
+    async def lasts() -> str:
+        await asyncio.sleep(20)
+        return "lasted"
 
-    data = MemoryData()
-    async with Supervisor(store=Slow(data, ttl=1.0), functions=ALL) as supervisor:
-        jobs = await supervisor.submit_many(double, range(10))
+    functions = [double, lasts]
+    neighbour = Supervisor(workers=0, store=MemoryStore(data, ttl=4.0), functions=functions)
+    slow = Supervisor(store=Slow(data, ttl=4.0), functions=functions, listeners=[recorder])
+    async with neighbour, slow:
+        long = await slow.submit(lasts)
+        jobs = await slow.submit_many(double, range(10))
         assert await asyncio.gather(*jobs) == [2 * n for n in range(10)]
-    assert {job.attempt for job in data.jobs.values()} == {1}
+        assert await long == "lasted"
+    assert {(job.attempt, job.losses) for job in data.jobs.values()} == {(1, 0)}
+    assert recorder.of(events.LeaseLost) == []
 
 
 async def test_what_cannot_be_opened_is_said_at_the_start(tmp_path):

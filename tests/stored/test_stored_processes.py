@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 import pytest
-from stored_jobs import at_most_once, block, double, hold, notes, once_held, poison
+from stored_jobs import at_most_once, block, cling, double, hold, notes, once_held, poison
 
 from asyncworkers import JobCancelled, JobLost, JobState, Progress, events
 from asyncworkers.testing import EventRecorder
@@ -97,6 +97,25 @@ async def test_fault_X01_a_process_that_is_told_to_leave_gives_back(sqlite, chil
         await children.start()
         assert await asyncio.gather(*rest) == [2 * n for n in range(20)]
         assert await first == "attempt 2"
+
+
+async def test_fault_X04_killed_while_it_drains(sqlite, children, tmp_path):
+    """SIGKILL in the middle of a drain: what ran there begins again elsewhere, one loss charged, and what
+    waited is done; nothing is lost and nothing is awaited in vain.
+    """
+    child = await children.start(1)
+    async with sqlite.supervisor(workers=0) as supervisor:
+        clings = await supervisor.submit(cling, str(tmp_path / "diary"))
+        rest = await supervisor.submit_many(double, range(20))
+        await children.wrote("began")
+        child.send_signal(signal.SIGTERM)
+        await children.wrote("clings")
+        children.kill(child)
+        await children.start()
+        assert await clings == "attempt 2"
+        assert await asyncio.gather(*rest) == [2 * n for n in range(20)]
+        records = await supervisor._depot.store.get([clings.id, *(one.id for one in rest)])
+        assert [one.losses for one in records] == [1] + [0] * 20
 
 
 async def test_fault_S04_a_stopped_process_is_fenced(sqlite, children, tmp_path):

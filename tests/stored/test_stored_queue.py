@@ -157,6 +157,30 @@ async def test_a_failure_that_nobody_here_awaits_is_logged_with_its_error(place,
     )
 
 
+async def test_fault_J17_what_cannot_be_stored_is_no_result(place):
+    """A value that is a circle, too large or of no type that comes back fails its attempt, and is not tried
+    again, however often the function may be; the job is dead, and others go on.
+    """
+    circle: list = []
+    circle.append(circle)
+    values = {"circle": circle, "large": "x" * (1 << 21), "object": object()}
+    ran = []
+
+    @job(retry=Retry(3, on=ValueError, delay=0))
+    async def returns(which: str):
+        ran.append(which)
+        return values[which]
+
+    async with place.supervisor([returns, double]) as supervisor:
+        for which in values:
+            failing = await supervisor.submit(returns, which)
+            with pytest.raises(NotSerializable, match=r"(the|its) result"):
+                await failing
+            assert (failing.state, failing.attempt) == (JobState.FAILED, 1)
+        assert await supervisor.call(double, 1) == 2
+    assert ran == list(values)
+
+
 async def test_fault_J26_stored_arguments_that_do_not_fit_fail_the_job(place):
     """Arguments of an older version of the function are no attempt and no storm: the job fails."""
     async with place.supervisor() as supervisor:
