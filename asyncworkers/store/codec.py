@@ -456,7 +456,7 @@ def _same_text(sent: Any, back: Any) -> bool:
 
 
 def _same_moment(sent: Any, back: Any) -> bool:
-    return bool(sent == back) and _same_zone(sent.tzinfo, back.tzinfo)
+    return bool(sent == back) and sent.fold == back.fold and _same_zone(sent.tzinfo, back.tzinfo)
 
 
 def _same_secret(sent: Any, back: Any) -> bool:
@@ -553,15 +553,12 @@ _KNOWN: dict[str, type[Exception]] = {
 
 def encode_error(error: BaseException) -> str:
     """An error as text: class name, message and traceback, shortened; no locals, no objects."""
-    notes = tuple(str(note)[:1_000] for note in getattr(error, "__notes__", ()))[:10]
-    args: tuple[Any, ...] | None = tuple(error.args)
-    if isinstance(error, errors.AsyncworkersError):
-        made: Any = error.__reduce__()  # what it is made of, which is more than its message
-        args = made[1]
-    if not all(type(one) in _ATOMS or type(one) is float for one in args or ()):
-        args = None
     kept = _ErrorOnTheWire(
-        type(error).__qualname__, _message(error), _lines(error), _clean_all(notes), args
+        _clean(type(error).__qualname__, LONGEST_MESSAGE),
+        _message(error),
+        _lines(error),
+        _notes(error),
+        _args(error),
     )
     with contextlib.suppress(Exception):  # an argument may be what JSON cannot hold
         raw = _encode(kept)
@@ -578,8 +575,24 @@ def _clean(text: str, longest: int) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _clean_all(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_clean(text, 1_000) for text in texts)
+def _notes(error: BaseException) -> tuple[str, ...]:
+    """Its notes, the first ten; none if they are not what notes should be."""
+    try:
+        return tuple(_clean(str(note), 1_000) for note in [*getattr(error, "__notes__", ())][:10])
+    except BaseException:  # anything can be assigned there
+        return ()
+
+
+def _args(error: BaseException) -> tuple[Any, ...] | None:
+    """What it can be made of again, if that is plain enough."""
+    try:
+        args: tuple[Any, ...] = tuple(error.args)
+        if isinstance(error, errors.AsyncworkersError):
+            made: Any = error.__reduce__()  # what it is made of, which is more than its message
+            args = tuple(made[1])
+    except BaseException:  # a class may make of these what it likes
+        return None
+    return args if all(type(one) in _ATOMS or type(one) is float for one in args) else None
 
 
 def _message(error: BaseException) -> str:
