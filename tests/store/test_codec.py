@@ -157,7 +157,7 @@ NOT_SOUND = [
     (Point, Point("not an int")),
     (Annotated[int, msgspec.Meta(ge=0)], -5),
     (dt.datetime, dt.datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))),
-    (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),
+    (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),  # noqa: DTZ001
     (Literal["a"], "b"),
     (object, Point(1)),
 ]
