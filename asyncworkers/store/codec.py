@@ -269,8 +269,9 @@ class FunctionCodec:
                 try:
                     _encode(one)
                 except Exception as cause:
-                    raise self._refusal(slot, one, str(cause)) from cause
-            raise NotSerializable(f"job {self.name!r} cannot be stored: {error}") from error
+                    raise self._refusal(slot, one, _checks.message(cause, 1_000)) from cause
+            said = _checks.message(error, 1_000)
+            raise NotSerializable(f"job {self.name!r} cannot be stored: {said}") from error
         if len(raw) > largest:
             what = "its arguments take" if largest == LARGEST_ARGUMENTS else "its result takes"
             raise NotSerializable(
@@ -288,7 +289,7 @@ class FunctionCodec:
         try:
             back = slot.decode(_encode(value))
         except Exception as error:  # also what a class of the user's raises
-            raise self._refusal(slot, value, str(error)) from error
+            raise self._refusal(slot, value, _checks.message(error, 1_000)) from error
         if not _same(value, back):
             raise self._refusal(
                 slot,
@@ -320,7 +321,7 @@ class FunctionCodec:
         try:
             return slot.decode(raw)
         except Exception as error:  # also what a class of the user's raises
-            cause = "it is secret" if slot.secret else _checks.printable(str(error))
+            cause = "it is secret" if slot.secret else _checks.message(error, 1_000)
             raise ArgumentsMismatch(
                 f"{slot.label} stored for {self.name!r} is not of its type (any more): {cause}"
             ) from (None if slot.secret else error)

@@ -174,6 +174,26 @@ def test_what_would_change_is_refused(annotation, value):
         one.encode_result(value)
 
 
+class Mute:
+    """Cannot be written down, or made anew, and does not say why."""
+
+    def model_dump(self, mode):
+        raise Hostile
+
+    @classmethod
+    def model_validate(cls, plain):
+        raise Hostile
+
+
+def test_what_has_no_words_is_refused_all_the_same():
+    """An error whose str raises, of a class of the user's, is told as well as can be."""
+    one = codec_of(Mute)
+    with pytest.raises(NotSerializable, match="argument 'value' .*: <its message raised"):
+        one.encode_arguments((Mute(),), {})
+    with pytest.raises(ArgumentsMismatch, match="argument 'value' .*: <its message raised"):
+        one.decode_arguments('[["x"],{}]')
+
+
 plain = st.recursive(
     st.none()
     | st.booleans()

@@ -261,7 +261,9 @@ class Effect:
         if self._over is not None:
             return
         if is_closed(connection):
-            self._end(connection, StoreUnavailable("the job has closed its transaction's connection"))
+            self._end(
+                connection, StoreUnavailable("the job has closed its transaction's connection")
+            )
         elif not connection.in_transaction:
             self._end(connection, StoreUnavailable("SQLite rolled the transaction back"))
 
