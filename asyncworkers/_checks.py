@@ -18,6 +18,7 @@ __all__ = [
     "iterable",
     "job_id",
     "kind_of",
+    "message",
     "moment_or_duration",
     "nearest",
     "note",
@@ -89,14 +90,19 @@ def kind_of(value: object) -> str:
     return printable(type(value).__name__)
 
 
+def message(error: BaseException, limit: int = 200) -> str:
+    """What an error says: short, printable, safe if its `__str__` raises."""
+    try:
+        text = discreet(str(error)[: limit + LONGEST_PASSWORD])[: limit + 1]
+    except BaseException as trouble:
+        text = f"<its message raised {kind_of(trouble)}>"
+    return cut(printable(text), limit)
+
+
 def summary(error: BaseException, limit: int = 200) -> str:
     """An error's class and message, as in `ValueError: bad`: short, printable, safe if it raises."""
-    try:
-        message = discreet(str(error)[: limit + LONGEST_PASSWORD])[: limit + 1]
-    except BaseException as trouble:  # its own `__str__`
-        message = f"<its message raised {kind_of(trouble)}>"
-    text = f"{kind_of(error)}: {printable(message)}" if message else kind_of(error)
-    return cut(text, limit)
+    said = message(error, limit)
+    return cut(f"{kind_of(error)}: {said}" if said else kind_of(error), limit)
 
 
 def note(error: BaseException, text: str) -> None:

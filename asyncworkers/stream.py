@@ -14,6 +14,7 @@ from collections.abc import (
     Iterable,
     Sized,
 )
+from contextvars import Context
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -445,10 +446,16 @@ class _Reader:
 
     def drop(self) -> None:
         """Nobody reads any more, perhaps in the middle of the loop's end: cancel what was started,
-        and let go of what has ended and was not read.
+        and let go of what has ended and was not read. A collector notices that in any thread.
         """
-        if not self._closed and not self._queue.hub.loop.is_closed():
+        hub = self._queue.hub
+        if self._closed or hub.loop.is_closed():
+            return
+        if hub.is_here():
             self.leave()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop may have been closed just now
+                hub.loop.call_soon_threadsafe(self.drop, context=Context())
 
 
 def _length(items: object) -> int | None:

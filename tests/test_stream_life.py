@@ -1,6 +1,7 @@
 """Streams among others: paused, drained, closed, retried, side by side, fed slowly, shown."""
 
 import asyncio
+import gc
 import itertools
 import re
 import sys
@@ -916,3 +917,36 @@ async def test_items_that_fail_to_close_when_left(caplog: pytest.LogCaptureFixtu
                 assert value == 1
                 break
     assert "the file is gone" in caplog.text
+
+
+async def test_map_that_is_collected_in_another_thread() -> None:
+    """Where a forgotten iterator is part of a cycle, any thread may be the one to find that nobody
+    reads: what it had started is cancelled all the same, in the loop.
+    """
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    threads: list[int] = []
+
+    async def hold(_: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            threads.append(threading.get_ident())
+            over.set()
+
+    class Owner:
+        def __init__(self, values: AsyncIterator[None]) -> None:
+            self.values = values
+            self.myself = self
+
+    gc.disable()
+    try:
+        async with Supervisor(1) as supervisor:
+            owner = Owner(aiter(supervisor.map(hold, itertools.count())))
+            while not supervisor.stats().running:
+                await asyncio.sleep(0)
+            del owner
+            await loop.run_in_executor(None, gc.collect)
+            await over.wait()
+        assert threads == [threading.get_ident()]
+    finally:
+        gc.enable()

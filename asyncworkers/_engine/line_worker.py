@@ -952,8 +952,7 @@ class LineWorker(BridgedWorker):
             self._end(_WORN)
             return
         self._unfit = error = rebuild(payload)
-        text = _checks.printable(str(error))[:300]
-        self._cause = f"its initializer raised {_checks.kind_of(error)}: {text}"
+        self._cause = f"its initializer raised {_checks.summary(error, 300)}"
         self._end(_DIED)
 
     def _say(self, number: int, record: bytes) -> None:
@@ -1068,8 +1067,7 @@ class LineWorker(BridgedWorker):
 
 def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
     failed = NotSerializable(
-        f"what {job.name} returned or raised could not be unpickled: "
-        f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+        f"what {job.name} returned or raised could not be unpickled: {_checks.summary(error, 300)}"
     )
     failed.__cause__ = error
     return failed

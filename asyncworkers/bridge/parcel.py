@@ -316,7 +316,7 @@ _recent: dict[int, Cargo] = {}
 
 
 def _said(error: Exception) -> str:
-    return f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+    return _checks.summary(error, 300)
 
 
 def _reference(function: Any) -> tuple[str, str] | None:

@@ -74,8 +74,7 @@ def packed_initializer(queue: str, initializer: Callable[[], object] | None) -> 
         return dumps_freely(initializer)
     except Exception as error:
         raise NotSerializable(
-            f"the initializer of queue {queue!r} cannot be pickled: "
-            f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+            f"the initializer of queue {queue!r} cannot be pickled: {_checks.summary(error, 300)}"
         ) from error
 
 

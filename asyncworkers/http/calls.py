@@ -84,7 +84,7 @@ class Exposed:
         try:
             return parameter.decode(raw)
         except Exception as error:  # also what a class of the user's raises
-            cause = "it is secret" if parameter.secret else _checks.printable(str(error))[:500]
+            cause = "it is secret" if parameter.secret else _checks.message(error, 500)
             raise _invalid(
                 parameter.name, f"argument {parameter.name!r} of {self.name}: {cause}"
             ) from None

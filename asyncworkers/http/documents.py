@@ -71,7 +71,7 @@ def _written(value: Any) -> msgspec.Raw:
     try:
         raw = to_json(value)
     except Exception as error:
-        cause = _checks.printable(str(error))[:200]
+        cause = _checks.message(error)
         raise TypeError(f"the job succeeded; its result has no form in JSON: {cause}") from None
     if len(raw) > LARGEST_RESULT:
         raise ValueError(

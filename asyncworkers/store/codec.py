@@ -270,8 +270,9 @@ class FunctionCodec:
                 try:
                     _encode(one)
                 except Exception as cause:
-                    raise self._refusal(slot, one, str(cause)) from cause
-            raise NotSerializable(f"job {self.name!r} cannot be stored: {error}") from error
+                    raise self._refusal(slot, one, _checks.message(cause, 1_000)) from cause
+            said = _checks.message(error, 1_000)
+            raise NotSerializable(f"job {self.name!r} cannot be stored: {said}") from error
         if len(raw) > largest:
             what = "its arguments take" if largest == LARGEST_ARGUMENTS else "its result takes"
             raise NotSerializable(
@@ -289,7 +290,7 @@ class FunctionCodec:
         try:
             back = slot.decode(_encode(value))
         except Exception as error:  # also what a class of the user's raises
-            raise self._refusal(slot, value, str(error)) from error
+            raise self._refusal(slot, value, _checks.message(error, 1_000)) from error
         if not _same(value, back):
             raise self._refusal(
                 slot,
@@ -321,7 +322,7 @@ class FunctionCodec:
         try:
             return slot.decode(raw)
         except Exception as error:  # also what a class of the user's raises
-            cause = "it is secret" if slot.secret else _checks.printable(str(error))
+            cause = "it is secret" if slot.secret else _checks.message(error, 1_000)
             raise ArgumentsMismatch(
                 f"{slot.label} stored for {self.name!r} is not of its type (any more): {cause}"
             ) from (None if slot.secret else error)
@@ -457,7 +458,7 @@ def _same_text(sent: Any, back: Any) -> bool:
 
 
 def _same_moment(sent: Any, back: Any) -> bool:
-    return bool(sent == back) and _same_zone(sent.tzinfo, back.tzinfo)
+    return bool(sent == back) and sent.fold == back.fold and _same_zone(sent.tzinfo, back.tzinfo)
 
 
 def _same_secret(sent: Any, back: Any) -> bool:
@@ -554,15 +555,12 @@ _KNOWN: dict[str, type[Exception]] = {
 
 def encode_error(error: BaseException) -> str:
     """An error as text: class name, message and traceback, shortened; no locals, no objects."""
-    notes = tuple(str(note)[:1_000] for note in getattr(error, "__notes__", ()))[:10]
-    args: tuple[Any, ...] | None = tuple(error.args)
-    if isinstance(error, errors.AsyncworkersError):
-        made: Any = error.__reduce__()  # what it is made of, which is more than its message
-        args = made[1]
-    if not all(type(one) in _ATOMS or type(one) is float for one in args or ()):
-        args = None
     kept = _ErrorOnTheWire(
-        type(error).__qualname__, _message(error), _lines(error), _clean_all(notes), args
+        _clean(type(error).__qualname__, LONGEST_MESSAGE),
+        _message(error),
+        _lines(error),
+        _notes(error),
+        _args(error),
     )
     with contextlib.suppress(Exception):  # an argument may be what JSON cannot hold
         raw = _encode(kept)
@@ -579,8 +577,24 @@ def _clean(text: str, longest: int) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _clean_all(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_clean(text, 1_000) for text in texts)
+def _notes(error: BaseException) -> tuple[str, ...]:
+    """Its notes, the first ten; none if they are not what notes should be."""
+    try:
+        return tuple(_clean(str(note), 1_000) for note in [*getattr(error, "__notes__", ())][:10])
+    except BaseException:  # anything can be assigned there
+        return ()
+
+
+def _args(error: BaseException) -> tuple[Any, ...] | None:
+    """What it can be made of again, if that is plain enough."""
+    try:
+        args: tuple[Any, ...] = tuple(error.args)
+        if isinstance(error, errors.AsyncworkersError):
+            made: Any = error.__reduce__()  # what it is made of, which is more than its message
+            args = tuple(made[1])
+    except BaseException:  # a class may make of these what it likes
+        return None
+    return args if all(type(one) in _ATOMS or type(one) is float for one in args) else None
 
 
 def _message(error: BaseException) -> str:

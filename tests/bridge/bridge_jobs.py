@@ -149,3 +149,21 @@ def large(length: int) -> bytes:
 def memory(*_: Any) -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Unspeakable(Exception):
+    """An error that cannot even be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Stubborn:
+    """Cannot be pickled, and why cannot be told."""
+
+    def __reduce__(self) -> Any:
+        raise Unspeakable
+
+
+def stubborn(_: Any) -> Stubborn:
+    return Stubborn()

@@ -20,6 +20,7 @@ from asyncworkers import (
     JobCancelled,
     JobExpired,
     JobFailed,
+    NotSerializable,
     Queue,
     QueueFull,
     Retry,
@@ -168,6 +169,23 @@ async def test_an_error_that_pickle_cannot_make_anew_says_why(one: Supervisor) -
     (note,) = caught.value.__notes__
     assert "OfTwo anew" in note
     assert "__reduce__" in note
+
+
+async def test_what_cannot_be_pickled_and_cannot_say_why(one: Supervisor) -> None:
+    """An argument, an item or a value whose error has no words is refused like any other: no process
+    ends for it, and nothing waits for ever.
+    """
+    stubborn = cpu(bridge_jobs.stubborn)
+    with pytest.raises(
+        NotSerializable, match="argument 1 of stubborn cannot be pickled, a Stubborn"
+    ):
+        await one.call(stubborn, bridge_jobs.Stubborn())
+    with pytest.raises(NotSerializable, match="of double cannot be pickled"):
+        await one.map(cpu(bridge_jobs.double), [1, bridge_jobs.Stubborn()])
+    with pytest.raises(
+        NotSerializable, match="the value it returned cannot be pickled, a Stubborn"
+    ):
+        await one.call(stubborn, 1)
 
 
 async def test_a_function_that_was_redefined_is_sent_anew(one: Supervisor) -> None:

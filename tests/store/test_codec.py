@@ -157,6 +157,7 @@ NOT_SOUND = [
     (Point, Point("not an int")),
     (Annotated[int, msgspec.Meta(ge=0)], -5),
     (dt.datetime, dt.datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))),
+    (dt.datetime, dt.datetime(2026, 10, 25, 2, 30, fold=1)),  # noqa: DTZ001
     (Literal["a"], "b"),
     (object, Point(1)),
 ]
@@ -171,6 +172,26 @@ def test_what_would_change_is_refused(annotation, value):
     assert isinstance(refused.value, TypeError)
     with pytest.raises(NotSerializable, match="the result of job 'function'"):
         one.encode_result(value)
+
+
+class Mute:
+    """Cannot be written down, or made anew, and does not say why."""
+
+    def model_dump(self, mode):
+        raise Hostile
+
+    @classmethod
+    def model_validate(cls, plain):
+        raise Hostile
+
+
+def test_what_has_no_words_is_refused_all_the_same():
+    """An error whose str raises, of a class of the user's, is told as well as can be."""
+    one = codec_of(Mute)
+    with pytest.raises(NotSerializable, match="argument 'value' .*: <its message raised"):
+        one.encode_arguments((Mute(),), {})
+    with pytest.raises(ArgumentsMismatch, match="argument 'value' .*: <its message raised"):
+        one.decode_arguments('[["x"],{}]')
 
 
 plain = st.recursive(
@@ -324,6 +345,28 @@ class Hostile(Exception):
         raise RuntimeError("no")
 
 
+class NoArgs(Exception):
+    """Knows better than anybody what it was made of."""
+
+    @property
+    def args(self):
+        raise RuntimeError
+
+
+class Unspeakable(Exception):
+    """Is named by what no encoding has."""
+
+
+Unspeakable.__qualname__ = "\ud800"
+
+
+def with_notes(notes):
+    """Return an error to which somebody assigned these as its notes."""
+    error = ValueError("a")
+    error.__notes__ = notes
+    return error
+
+
 def raised(error):
     """Return the error as it is after it was raised."""
     try:
@@ -352,7 +395,9 @@ def test_errors_are_data_and_come_back_by_name():
 
 
 def test_hostile_errors_are_stored_all_the_same():
-    """Size, surrogates, cycles and an str that raises do not keep an error from being stored."""
+    """Size, surrogates, cycles, an str that raises, and notes or args that are none do not keep an
+    error from being stored.
+    """
     cyclic = ValueError("a")
     cyclic.__cause__ = cyclic
     for error in (
@@ -362,6 +407,11 @@ def test_hostile_errors_are_stored_all_the_same():
         ValueError(object()),
         cyclic,
         ValueError(["a" * 10**6]),
+        with_notes(None),
+        with_notes(5),
+        with_notes([Hostile()]),
+        NoArgs(),
+        Unspeakable("a"),
     ):
         text = encode_error(raised(error))
         assert len(text) < 4 * (codec.LONGEST_MESSAGE + codec.LONGEST_TRACEBACK)

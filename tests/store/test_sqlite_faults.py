@@ -735,6 +735,42 @@ async def test_fault_S07_a_damaged_row_is_set_aside(path, damage, caplog):
     await store.close()
 
 
+async def test_fault_S07_a_damaged_tag_hides_no_other_job(path):
+    """One job whose tags are no JSON any more does not keep the others from being found by theirs."""
+    async with opened(path) as store:
+        await store.submit([new(number, tags=("mail",)) for number in (1, 2, 3)])
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE asyncworkers_jobs SET tags = '[\"' WHERE id = 'job-2'")
+        connection.close()
+        tagged = Where(tags=("mail",))
+        found = await store.find(tagged)
+        assert [record.id for record in found.records] == ["job-3", "job-1"]
+        assert (await store.tally(tagged)).queues == {"q": 2}
+        assert [one.id for one in await store.cancel(tagged, ERROR)] == ["job-1", "job-3"]
+
+
+async def test_any_number_of_ids_can_be_asked_for(path):
+    """More ids than SQLite has room for among a statement's parameters, and such as no job can have."""
+    async with opened(path) as store:
+        await store.submit([new(1, tags=("mail",)), new(2)])
+        ids = (*map(str, range(260_000)), "job-1", "\ud800", "job-2\0")
+        assert [one.id for one in await store.cancel(Where(ids=ids), ERROR)] == ["job-1"]
+        for where in (Where(names=("\ud800",)), Where(tags=("mail\0",)), Where(tags=("\ud800",))):
+            assert (await store.find(where)).records == []
+
+
+async def test_a_queue_may_have_more_functions_than_sqlite_puts_together(path):
+    """Jobs of a thousand functions are leased in their order, where SQLite takes 500 parts at most."""
+    names = [f"f{number}" for number in range(1_001)]
+    store = SqliteStore(path)
+    await store.open(names)
+    batch = [new(number)._replace(name=name) for number, name in enumerate(names)]
+    await store.submit([one._replace(priority=one.id.endswith("7")) for one in batch])
+    assert [lease.id for lease in await take(store, 3)] == ["job-7", "job-17", "job-27"]
+    assert len(await take(store, 2_000)) == 998
+    await store.close()
+
+
 # ---- Q09 and beyond: what a store says of itself
 
 

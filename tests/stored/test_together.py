@@ -78,6 +78,15 @@ async def dawdle() -> None:
 
 
 @job
+async def close_it() -> None:
+    """Close what is not its own, and go on."""
+    async with current_job().transaction() as connection:
+        await connection.execute("INSERT INTO effects VALUES (1, 'closed')")
+        await connection.run(lambda on: on.close())
+        await connection.execute("INSERT INTO effects VALUES (2, 'closed')")
+
+
+@job
 async def lead(number: int, how: str = "") -> str:
     """Submit a job that follows, and end as told."""
     follower = await HERE[0].using(current_job()).submit(double, number)
@@ -140,6 +149,7 @@ FOLLOWERS: list = []
 ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
     *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once, write_and_lead_twice),
+    close_it,
 ]
 
 
@@ -267,6 +277,15 @@ async def test_what_sqlite_rolled_back_is_over(path):
         with pytest.raises(StoreUnavailable, match="rolled the transaction back"):
             await supervisor.call(undone_by_a_conflict)
         assert rows(path) == []
+
+
+async def test_a_job_that_closes_the_connection_harms_only_itself(path):
+    """Its transaction is undone and it fails; the store, and the transactions of others, go on."""
+    async with supervised(f"sqlite:///{path}") as supervisor:
+        with pytest.raises(StoreUnavailable, match="has closed its transaction's connection"):
+            await supervisor.call(close_it)
+        assert await supervisor.call(write, 3) == 3
+        assert [number for number, _ in rows(path)] == [3]
 
 
 async def test_waiting_for_the_store_that_it_holds_itself(path):

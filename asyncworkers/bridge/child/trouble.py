@@ -36,10 +36,7 @@ def describe(error: BaseException) -> bytes:
         trace = trace.tb_next
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except BaseException:  # a hostile __str__ must not hide the error
-        message = "<its text cannot be had>"
+    message = _text(error)
     try:
         lines = traceback.format_exception(kind, error, trace)
         text = "".join(lines)[-LONGEST:]
@@ -51,8 +48,15 @@ def describe(error: BaseException) -> bytes:
 
 def unpicklable(value: object, error: BaseException) -> bytes:
     """What to say of a value that cannot be pickled, and of why, as `describe` would."""
-    text = f"{type(value).__name__}: {type(error).__name__}: {error}"
+    text = f"{type(value).__name__}: {type(error).__name__}: {_text(error)}"
     return pickle.dumps((None, _UNPICKLABLE, text, ""), 5)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # a hostile __str__ must not hide the error
+        return "<its text cannot be had>"
 
 
 _UNPICKLABLE = "asyncworkers.errors.NotSerializable"

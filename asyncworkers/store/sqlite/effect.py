@@ -22,7 +22,7 @@ from asyncworkers.store.protocol import Receipt, Settlement, Submission
 from asyncworkers.store.sqlite.place import Place
 from asyncworkers.store.sqlite.transaction import News, Tables
 
-__all__ = ["BlockingConnection", "Connection", "Effect", "Plain", "guard"]
+__all__ = ["BlockingConnection", "Connection", "Effect", "Plain", "guard", "is_closed"]
 
 T = TypeVar("T")
 
@@ -255,16 +255,23 @@ class Effect:
 
     def _end_if_undone(self, connection: sqlite3.Connection) -> None:
         """End if SQLite has undone everything by itself, as at INSERT OR ROLLBACK, or when the disk is
-        full: what came after that would be committed at once, without the job.
+        full: what came after that would be committed at once, without the job. Or if the job has
+        closed the connection, which undoes everything as well.
         """
-        if self._over is None and not connection.in_transaction:
+        if self._over is not None:
+            return
+        if is_closed(connection):
+            self._end(
+                connection, StoreUnavailable("the job has closed its transaction's connection")
+            )
+        elif not connection.in_transaction:
             self._end(connection, StoreUnavailable("SQLite rolled the transaction back"))
 
     def _end(self, connection: sqlite3.Connection, error: Exception) -> None:
         """Whatever was not committed is undone; whoever asks from now on gets this error."""
         self._ours = True
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
                 connection.execute("ROLLBACK")
         with self._lock:
             self._over = error
@@ -295,6 +302,15 @@ class Plain:
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         return self._connection.in_transaction
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    """Whether somebody has closed the connection."""
+    try:
+        connection.in_transaction  # noqa: B018
+    except sqlite3.ProgrammingError:
+        return True
+    return False
 
 
 def guard(connection: sqlite3.Connection, ours: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from typing import Any, TypeAlias
 
@@ -83,8 +84,8 @@ def condition(where: Where, now: int) -> tuple[str, Values]:
 
     def among(column: str, wanted: tuple[Any, ...] | None) -> None:
         if wanted is not None:
-            parts.append(f"{column} IN ({', '.join('?' * len(wanted))})")
-            values.extend(wanted)
+            parts.append(f"{column} IN (SELECT value FROM json_each(?))")  # however many there are
+            values.append(_texts(wanted))
 
     among("id", where.ids)
     among("queue", where.queues)
@@ -92,8 +93,11 @@ def condition(where: Where, now: int) -> tuple[str, Values]:
     if where.states is not None:
         parts.append(_in_states(where.states, now))
     for tag in where.tags:
-        parts.append("EXISTS (SELECT 1 FROM json_each(tags) AS t WHERE t.value = ?)")
-        values.append(tag)
+        parts.append(  # a job whose tags are damaged must not hide all others
+            "EXISTS (SELECT 1 FROM json_each(iif(json_valid(tags), tags, '[]')) AS t"
+            " WHERE t.value IN (SELECT value FROM json_each(?)))"
+        )
+        values.append(_texts((tag,)))
     if where.submitted_before is not None:
         parts.append("submitted < ?")
         values.append(milliseconds(where.submitted_before))
@@ -101,6 +105,11 @@ def condition(where: Where, now: int) -> tuple[str, Values]:
         parts.append("submitted > ?")
         values.append(milliseconds(where.submitted_after))
     return " AND ".join(parts), values
+
+
+def _texts(wanted: tuple[str, ...]) -> str:
+    """What to look for, as JSON, which takes lone surrogates. SQLite would cut a text at its NUL."""
+    return json.dumps([text for text in wanted if "\0" not in text])
 
 
 def _in_states(states: tuple[JobState, ...], now: int) -> str:

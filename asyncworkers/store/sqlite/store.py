@@ -39,7 +39,7 @@ from asyncworkers.store.protocol import (
     Where,
 )
 from asyncworkers.store.sqlite import schema
-from asyncworkers.store.sqlite.effect import Effect, Plain
+from asyncworkers.store.sqlite.effect import Effect, Plain, is_closed
 from asyncworkers.store.sqlite.place import Durability, Place
 from asyncworkers.store.sqlite.presence import ENDED, READY, Board, Presence
 from asyncworkers.store.sqlite.reading import Outlook, Reading
@@ -544,7 +544,7 @@ class _Open:
         """A job's own transaction, from its beginning to its end."""
         try:
             self._place.check_identity()
-            if self._effects is None:
+            if self._effects is None or is_closed(self._effects):  # by the job before
                 self._effects = self._place.connect()
         except BaseException as error:
             effect.refuse(error)

@@ -53,6 +53,9 @@ __all__ = ["Settings", "Tables"]
 CHUNK = 512
 """Rows of one statement: enough to make its cost a row's, and few enough for SQLite's limits."""
 
+TERMS = 250
+"""Selects that are put together at a time: SQLite takes 500 of them, in each parenthesis anew."""
+
 NEVER = 2**62
 """A date after all others."""
 
@@ -540,11 +543,18 @@ class Tables:
     @staticmethod
     def _lease_sql(kinds: tuple[int, ...]) -> str:
         """The statement that finds what comes first among some kinds, each in its own order."""
-        each = " UNION ALL ".join(
+        parts = [
             f"SELECT * FROM (SELECT seq, rank, due FROM asyncworkers_jobs WHERE state = {QUEUED}"
             f" AND kind = {kind} ORDER BY rank, due, seq LIMIT :limit)"
             for kind in kinds
-        )
+        ]
+        while len(parts) > TERMS:
+            parts = [
+                f"SELECT * FROM ({' UNION ALL '.join(parts[start : start + TERMS])}"
+                " ORDER BY rank, due, seq LIMIT :limit)"
+                for start in range(0, len(parts), TERMS)
+            ]
+        each = " UNION ALL ".join(parts)
         each = each or "SELECT NULL AS seq, NULL AS rank, NULL AS due WHERE :limit < 0"
         return (
             f"SELECT json_array(json_group_array(crc), json_group_array({LEASED}),"
