@@ -349,7 +349,7 @@ class PortalStream(Generic[T]):
         return f"<Portal{repr(self._stream)[1:]}"
 
     def _repr_html_(self) -> str:
-        return self._stream._repr_html_()
+        return self._stream._shown("call all() for a list, or iterate it: for value in ...")
 
 
 class _Home:

@@ -154,8 +154,11 @@ class Stream(Generic[T]):
         return f"<Stream {self._said()}>"
 
     def _repr_html_(self) -> str:
-        how = "" if self._used else "await it for a list, or iterate it: async for value in ..."
-        return _html.block(f"Stream, {self._said()}", _html.words(how) if how else "")
+        return self._shown("await it for a list, or iterate it: async for value in ...")
+
+    def _shown(self, how: str) -> str:
+        """As notebooks show it, with how to use it as long as it can be used."""
+        return _html.block(f"Stream, {self._said()}", "" if self._used else _html.words(how))
 
     def _said(self) -> str:
         order = "ordered" if self._ordered else "unordered"

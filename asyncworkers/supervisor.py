@@ -132,7 +132,8 @@ class Supervisor:
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
       of the `async with` is cancelled, and SupervisorFailed is raised from it with the cause.
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
-      is reported while it lasts, with job, file and line. A thread watches for that, unless None.
+      is reported while it lasts, with job, file and line; in a notebook, only if it is a job's. A
+      thread watches for that, unless None.
     - `listeners`: callables told of every event.
     - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
       `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
@@ -273,7 +274,7 @@ class Supervisor:
         self._crashes.clear()
         self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
-            self._watchdog = Watchdog(hub, self._stall)
+            self._watchdog = Watchdog(hub, self._stall, of_jobs=in_notebook())
             self._watchdog.start()
         self._strays = Strays(hub)
         runs_in(loop, self)
