@@ -92,6 +92,7 @@ __all__ = ["Supervisor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 ESCORTS = ("submitted", "sent", "begun", "ended")
 """What an escort must be able to do."""
@@ -609,11 +610,11 @@ class Supervisor:
 
     @overload
     async def submit_many(
-        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+        self, function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     @overload
     async def submit_many(
-        self, function: Callable[[Any], T], items: Iterable[Any], /
+        self, function: Callable[[Item], T], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     async def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
         """Make a job of each item, the function's only argument; all are accepted, or none is.
@@ -682,8 +683,8 @@ class Supervisor:
     @overload
     def map(
         self,
-        function: Callable[[Any], Coroutine[Any, Any, T]],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], Coroutine[Any, Any, T]],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,
@@ -693,8 +694,8 @@ class Supervisor:
     @overload
     def map(
         self,
-        function: Callable[[Any], T],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], T],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,
