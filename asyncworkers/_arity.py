@@ -16,6 +16,9 @@ __all__ = ["ANY", "Arity", "arity_of"]
 SHAPES = 256
 """Shapes of calls that are remembered of a function; then it is begun anew."""
 
+OF_JOBS: set[str] = set()
+"""Options of jobs, which are easily taken for arguments of `submit`; told by those who define them."""
+
 DEEPEST = 10
 """How far it is followed what a callable calls."""
 
@@ -59,10 +62,19 @@ class Arity:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{name}{self._shown()} cannot be called so: {error}") from None
+            why = f"{error}{self._misplaced(kwargs)}"
+            raise TypeError(f"{name}{self._shown()} cannot be called so: {why}") from None
         if len(self._fits) >= SHAPES:
             self._fits.clear()
         self._fits.add(shape)
+
+    def _misplaced(self, kwargs: Mapping[str, Any]) -> str:
+        """What to do about an option of the job among the arguments of the function."""
+        assert self._signature is not None
+        for key in kwargs:
+            if key in OF_JOBS and key not in self._signature.parameters:
+                return f"; {key} is an option of jobs: give it to @job(...) or .options(...)"
+        return ""
 
     def _shown(self) -> str:
         """The parameters by name: a default may be secret, or break when it is shown."""

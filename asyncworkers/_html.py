@@ -37,8 +37,8 @@ def text(value: object) -> str:
 
 
 def block(title: str, *parts: str) -> str:
-    """Parts, which are markup, below a title, which is text."""
-    heading = f"<div><strong>{text(title)}</strong></div>"
+    """Parts, which are markup, below a title, which is text, unless they have one."""
+    heading = f"<div><strong>{text(title)}</strong></div>" if title else ""
     return f'<div class="asyncworkers">{STYLE}{heading}{"".join(parts)}</div>'
 
 

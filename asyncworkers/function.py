@@ -22,6 +22,7 @@ from typing import (
 )
 
 from asyncworkers import _checks
+from asyncworkers._arity import OF_JOBS, arity_of
 from asyncworkers.policies import Retry, Unique
 
 __all__ = ["Call", "JobFunction", "Options", "Policies", "job", "policies_of"]
@@ -206,7 +207,7 @@ class JobFunction(Generic[P, R]):
         """One call with these arguments, to hand to `submit` later. Raises TypeError at once
         if the function does not take them.
         """
-        inspect.signature(self.function).bind(*args, **kwargs)
+        arity_of(self.function).check(self.name, args, kwargs)
         return Call(self, args, kwargs)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -220,6 +221,7 @@ class JobFunction(Generic[P, R]):
 
 
 _OPTIONS = frozenset(Options.__annotations__)
+OF_JOBS.update(_OPTIONS)
 
 
 def _check_names(options: Options) -> None:

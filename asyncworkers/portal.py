@@ -59,6 +59,7 @@ __all__ = ["Portal", "PortalStream"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 Future = concurrent.futures.Future
 
@@ -184,11 +185,11 @@ class Portal:
 
     @overload
     def submit_many(
-        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+        self, function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     @overload
     def submit_many(
-        self, function: Callable[[Any], T], items: Iterable[Any], /
+        self, function: Callable[[Item], T], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
         """As `await supervisor.submit_many(...)`. Raises what that raises."""
@@ -215,8 +216,8 @@ class Portal:
     @overload
     def map(
         self,
-        function: Callable[[Any], Coroutine[Any, Any, T]],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], Coroutine[Any, Any, T]],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,
@@ -226,8 +227,8 @@ class Portal:
     @overload
     def map(
         self,
-        function: Callable[[Any], T],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], T],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,
@@ -349,7 +350,7 @@ class PortalStream(Generic[T]):
         return f"<Portal{repr(self._stream)[1:]}"
 
     def _repr_html_(self) -> str:
-        return self._stream._repr_html_()
+        return self._stream._shown("call all() for a list, or iterate it: for value in ...")
 
 
 class _Home:

@@ -19,6 +19,7 @@ __all__ = ["Stored", "Using"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 PAGE = 500
 """Jobs that are read at a time."""
@@ -52,11 +53,11 @@ class Using:
 
     @overload
     async def submit_many(
-        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+        self, function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     @overload
     async def submit_many(
-        self, function: Callable[[Any], T], items: Iterable[Any], /
+        self, function: Callable[[Item], T], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     async def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
         """As `Supervisor.submit_many`, likewise."""

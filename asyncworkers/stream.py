@@ -155,8 +155,11 @@ class Stream(Generic[T]):
         return f"<Stream {self._said()}>"
 
     def _repr_html_(self) -> str:
-        how = "" if self._used else "await it for a list, or iterate it: async for value in ..."
-        return _html.block(f"Stream, {self._said()}", _html.words(how) if how else "")
+        return self._shown("await it for a list, or iterate it: async for value in ...")
+
+    def _shown(self, how: str) -> str:
+        """As notebooks show it, with how to use it as long as it can be used."""
+        return _html.block(f"Stream, {self._said()}", "" if self._used else _html.words(how))
 
     def _said(self) -> str:
         order = "ordered" if self._ordered else "unordered"
@@ -203,7 +206,7 @@ class _Reader:
         self._results: list[Any] | None = [] if collect else None
         self._ready: dict[int, Any] = {}  # ends, by the number under which they are to be read
         self._come = 0  # how many have come
-        self._failure: tuple[int, Job[Any] | Exception] | None = None
+        self._failure: tuple[range, Job[Any] | Exception] | None = None  # of one of these items
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
@@ -258,7 +261,7 @@ class _Reader:
         if self._waiter is not None:
             self._wake()
 
-    def _deliver_job(self, index: int, job: Job[Any]) -> None:
+    def _deliver_job(self, index: int, job: Job[Any], count: int) -> None:
         if self._bar is not None:
             self._count_missed(job)
         if self._as_jobs:
@@ -267,21 +270,24 @@ class _Reader:
         # The error is read when it is raised: another one that comes meanwhile is nobody's, and
         # is logged like that of any job that nobody awaits.
         if self._ordered and self._results is None:
-            if self._failure is None or index < self._failure[0]:
-                self._failure = (index, job)
+            if self._failure is None or index < self._failure[0].start:
+                self._failure = (range(index, index + count), job)
                 self._stop("another job of its map failed", after=index)
         elif self._failure is None:
-            self._failure = (index, job)
+            self._failure = (range(index, index + count), job)
             self._stop("another job of its map failed")
         self._wake()
 
     def _broken(self, error: BaseException) -> None:
         """The iterable raised: that is the map's own failure, after all items it gave."""
         if self._failure is None:
-            self._failure = (self.supply.pulled, failure(error).error)
+            self._failure = (self._no_item(), failure(error).error)
             if self._results is not None:
                 self.supply.stop("the items of its map raised")
             self._wake()
+
+    def _no_item(self) -> range:
+        return range(self.supply.pulled, self.supply.pulled)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -344,7 +350,15 @@ class _Reader:
         """Raise what ended the stream early, if something did; once."""
         failure, self._failure = self._failure, None
         if failure is not None:
-            error = failure[1]._error() if isinstance(failure[1], Job) else failure[1]
+            items, error = failure
+            if isinstance(error, Job):
+                error = error._error()
+                which = (
+                    f"item {items[0]}"
+                    if len(items) == 1
+                    else f"one of items {items[0]} to {items[-1]}"
+                )
+                _checks.note(error, f"{which} of its map, counted from 0")
             try:
                 raise error
             finally:
@@ -420,7 +434,7 @@ class _Reader:
             return
         if self._failure is None:
             self._failure = (
-                self.supply.pulled,
+                self._no_item(),
                 JobCancelled(f"the map was cancelled: {reason}", reason),
             )
         self._stop(reason)

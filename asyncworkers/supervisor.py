@@ -92,6 +92,7 @@ __all__ = ["Supervisor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 ESCORTS = ("submitted", "sent", "begun", "ended")
 """What an escort must be able to do."""
@@ -132,7 +133,8 @@ class Supervisor:
       faults of asyncworkers itself: jobs cannot crash a worker), the supervisor fails: the body
       of the `async with` is cancelled, and SupervisorFailed is raised from it with the cause.
     - `stall`: a step of the event loop that takes longer than so many seconds, 0.01 at the least,
-      is reported while it lasts, with job, file and line. A thread watches for that, unless None.
+      is reported while it lasts, with job, file and line; in a notebook, only if it is a job's. A
+      thread watches for that, unless None.
     - `listeners`: callables told of every event.
     - `record`: True keeps what happens, in bounded memory, for `report()` and `timeline()`: a
       `Chronicle`, or one that was given. It costs each job a little, so by default nothing is kept.
@@ -273,7 +275,7 @@ class Supervisor:
         self._crashes.clear()
         self._refuses = asyncio.Event()  # one for each life: it belongs to the loop
         if hub.clock.real and self._stall is not None:
-            self._watchdog = Watchdog(hub, self._stall)
+            self._watchdog = Watchdog(hub, self._stall, of_jobs=in_notebook())
             self._watchdog.start()
         self._strays = Strays(hub)
         runs_in(loop, self)
@@ -608,11 +610,11 @@ class Supervisor:
 
     @overload
     async def submit_many(
-        self, function: Callable[[Any], Coroutine[Any, Any, T]], items: Iterable[Any], /
+        self, function: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     @overload
     async def submit_many(
-        self, function: Callable[[Any], T], items: Iterable[Any], /
+        self, function: Callable[[Item], T], items: Iterable[Item], /
     ) -> list[Job[T]]: ...
     async def submit_many(self, function: Any, items: Iterable[Any], /) -> list[Job[Any]]:
         """Make a job of each item, the function's only argument; all are accepted, or none is.
@@ -681,8 +683,8 @@ class Supervisor:
     @overload
     def map(
         self,
-        function: Callable[[Any], Coroutine[Any, Any, T]],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], Coroutine[Any, Any, T]],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,
@@ -692,8 +694,8 @@ class Supervisor:
     @overload
     def map(
         self,
-        function: Callable[[Any], T],
-        items: Iterable[Any] | AsyncIterable[Any],
+        function: Callable[[Item], T],
+        items: Iterable[Item] | AsyncIterable[Item],
         /,
         *,
         ordered: bool = True,

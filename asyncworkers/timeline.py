@@ -288,7 +288,7 @@ class Timeline:
             entries.append(("the loop stalled", "stall"))
         x = 12.0
         for name, kind in entries:
-            long = 26 + 6.6 * len(name)
+            long = 30 + 7.4 * len(name)
             if x + long > width - 20:
                 return
             yield f'<rect x="{x}" y="35" width="10" height="10" rx="2" class="{kind}"/>'
@@ -303,7 +303,7 @@ class Timeline:
             return _html.block(self.title, _html.words(f"{self!r} is too big to show here. {said}"))
         data = b64encode(picture).decode()
         image = f'<img src="data:image/svg+xml;base64,{data}" alt="{_html.text(repr(self))}"/>'
-        return _html.block(self.title, image, _html.words(said))
+        return _html.block("", image, _html.words(said))
 
     # ---- as a trace
 

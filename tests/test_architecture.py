@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "asyncworkers"
 FLOORS = {
     **dict.fromkeys(("_checks", "_log", "_record", "errors", "outcome", "policies", "events"), 0),
     **dict.fromkeys(("_html", "_notebook", "_overheard", "units"), 0),
-    **dict.fromkeys(("secret", "redact", "health"), 0),
-    **dict.fromkeys(("_arity", "function", "host", "signed", "subscription"), 1),
+    **dict.fromkeys(("_arity", "secret", "redact", "health"), 0),
+    **dict.fromkeys(("function", "host", "signed", "subscription"), 1),
     "job": 2,
     **dict.fromkeys(("bridge", "escort", "store"), 3),
     **dict.fromkeys(("_engine", "chronicle"), 4),

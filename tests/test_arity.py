@@ -3,12 +3,14 @@
 import functools
 import inspect
 import operator
+import re
 
 import pytest
 import pytest_asyncio
 
 from asyncworkers import Queue, Supervisor, job
 from asyncworkers._arity import arity_of
+from asyncworkers.function import Options
 
 pytestmark = pytest.mark.asyncio
 
@@ -62,6 +64,12 @@ def wrapped(function):
 async def given_one_more(first: int, second: int) -> int:
     """Take two, of which the wrapper gives one."""
     return first + second
+
+
+@job
+async def has_a_timeout(timeout: int) -> int:
+    """Take an argument that is called as an option of jobs is."""
+    return timeout
 
 
 WRONG = [
@@ -118,6 +126,23 @@ async def test_what_does_not_fit_makes_no_job(supervisor, function, args, kwargs
         with pytest.raises(TypeError, match=why):
             await supervisor.submit(job(bare).bind() if function is bare else function.bind(*args))
     assert supervisor.jobs() == []
+
+
+@pytest.mark.parametrize("key", sorted(Options.__annotations__))
+async def test_an_option_of_the_job_among_the_arguments(supervisor, key):
+    """Whoever hands an option of jobs to `submit` is told where it goes; a parameter of that name is
+    the function's own.
+    """
+    said = f"'{key}'; {key} is an option of jobs: give it to @job"
+    for call in (supervisor.submit_nowait, supervisor.call, supervisor.submit):
+        with pytest.raises(TypeError, match=re.escape(said)):
+            await call(pair, 1, **{key: 1})
+    with pytest.raises(TypeError, match=re.escape(said)):
+        pair.bind(1, **{key: 1})
+    with pytest.raises(TypeError) as refused:
+        await supervisor.submit(has_a_timeout, timeout=1, fourth=2)
+    assert "option" not in str(refused.value)
+    assert await supervisor.call(has_a_timeout, timeout=1) == 1
 
 
 @pytest.mark.parametrize(("function", "args", "kwargs", "value"), RIGHT, ids=name_of)

@@ -24,6 +24,7 @@ from asyncworkers import (
     current_job,
     job,
 )
+from asyncworkers.portal import Portal
 from asyncworkers.timeline import Bar, Timeline
 
 HOSTILE = "<script>alert('\"&')</script>\u202e\x07"
@@ -215,6 +216,16 @@ async def test_a_stream() -> None:
         assert shown(stream) == "Stream, used, unordered"
 
 
+def test_a_stream_of_a_portal() -> None:
+    """It says how to use it there, where nothing is awaited."""
+    with Portal() as portal:
+        stream = portal.map(echo, [1])
+        assert "await" not in shown(stream)
+        assert "call all() for a list" in shown(stream)
+        assert stream.all() == [1]
+        assert shown(stream) == "Stream, used, ordered"
+
+
 class Printer:
     """What IPython hands to whatever it shows at a prompt."""
 
@@ -251,7 +262,10 @@ async def test_a_report_a_timeline_and_a_plot(tmp_path: Path) -> None:
     assert "timeline.save" in shown(timeline)
     data = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', timeline._repr_html_())
     assert data is not None
-    assert base64.b64decode(data[1]).startswith(b"<svg")
+    picture = base64.b64decode(data[1])
+    assert picture.startswith(b"<svg")
+    assert timeline.title.encode() in picture
+    assert f"<strong>{timeline.title}" not in timeline._repr_html_()  # not twice
     assert plot._repr_png_().startswith(b"\x89PNG")
     assert plot.save(tmp_path / "run.svg") == tmp_path / "run.svg"
     drawn = (tmp_path / "run.svg").read_text(encoding="utf-8")

@@ -219,7 +219,7 @@ async def test_default_window(workers: int, window: int, kind: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_first_failure_ends_an_awaited_map(way: str) -> None:
     """The first failure in time: nothing more is pulled, the rest is cancelled, all of it has
-    ended before the error is raised.
+    ended before the error is raised, and a note says which item it was.
     """
     pulled: list[int] = []
     cleaned: list[int] = []
@@ -243,8 +243,9 @@ async def test_first_failure_ends_an_awaited_map(way: str) -> None:
             cleaned.append(number)
 
     async with supervisor_of(way) as supervisor:
-        with pytest.raises(ValueError, match="2"):
+        with pytest.raises(ValueError, match="2") as caught:
             await supervisor.map(work, items(), window=5)
+        assert caught.value.__notes__ == ["item 2 of its map, counted from 0"]
         assert pulled == [0, 1, 2, 3, 4]
         assert sorted(cleaned) == [0, 1, 3]  # four at once: the fifth never began
         assert await supervisor.call(double, 1) == 2
@@ -283,7 +284,9 @@ async def test_ordered_iteration_yields_what_precedes_a_failure(way: str) -> Non
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("way", WAYS)
 async def test_which_of_two_failures(way: str, ordered: bool) -> None:
-    """Ordered, the failure of the earliest item is raised; unordered, the first in time."""
+    """Ordered, the failure of the earliest item is raised; unordered, the first in time. A note says
+    which item it was.
+    """
     later_failed = asyncio.Event()
 
     async def work(number: int) -> int:
@@ -297,9 +300,10 @@ async def test_which_of_two_failures(way: str, ordered: bool) -> None:
 
     async with supervisor_of(way) as supervisor:
         came = []
-        with pytest.raises(ValueError, match="1" if ordered else "3"):
+        with pytest.raises(ValueError, match="1" if ordered else "3") as caught:
             async for number in supervisor.map(work, range(4), ordered=ordered):
                 came.append(number)
+        assert caught.value.__notes__ == [f"item {caught.value} of its map, counted from 0"]
         assert came == ([0] if ordered else [])
 
 

@@ -530,7 +530,7 @@ async def test_exhausted_retries_end_a_map(way: str, use: str) -> None:
     async with supervisor_of(way) as supervisor:
         with pytest.raises(OSError, match="1") as caught:
             await USES[use](supervisor.map(fails, [0, 1], ordered=False))
-        assert caught.value.__notes__ == ["attempt 2 of 2"]
+        assert caught.value.__notes__ == ["attempt 2 of 2", "item 1 of its map, counted from 0"]
         assert sorted(tries) == [0, 1, 1]
         assert counted(supervisor) == (0, 1, 1)
 

@@ -20,6 +20,7 @@ from typing import Self
 import pytest
 
 from asyncworkers import Supervisor, job
+from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers.events import LoopStalled
 from asyncworkers.testing import EventRecorder, no_leaks
 
@@ -86,6 +87,37 @@ async def test_reported_while_it_lasts_and_once_afterwards() -> None:
     assert len(mine) == 1
     assert (mine[0].job_name, mine[0].held_gil) == (blocking.name, False)
     assert mine[0].seconds > 0.1
+
+
+async def test_in_a_kernel_jobs_stall_and_cells_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a notebook a cell that keeps the loop is what somebody asked for, and nothing is said of it;
+    a job that does so is reported as everywhere.
+    """
+    looked = threading.Event()
+    place = Watchdog._place
+
+    def look(self: Watchdog) -> object:
+        found = place(self)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(Watchdog, "_place", look)
+    monkeypatch.setattr("asyncworkers.supervisor.in_notebook", lambda: True)
+    with Reported() as reported:
+
+        async def blocks() -> None:
+            reported.block()
+
+        async with Supervisor(listeners=[recorder := EventRecorder()]) as supervisor:
+            waiting = await supervisor.submit(asyncio.Event().wait)
+            assert looked.wait(60), "nobody looked at the loop"  # as a cell that computes
+            await supervisor.call(blocks)
+            await recorder.wait_for(LoopStalled)
+            waiting.cancel()
+        stalls = recorder.of(LoopStalled)
+    assert len(stalls) == 1
+    assert stalls[0].job_name.endswith("blocks")
+    assert not reported.lines_with("no job of ours")
 
 
 async def test_the_line_is_where_it_blocks() -> None:

@@ -36,7 +36,7 @@ class Owner(Protocol):
     def top_up(self, wanted: int, window: int) -> None: ...
     def make_chunk(self, order: Order, items: list[Any]) -> Job[Any]: ...
     def chunk_ended(self, index: int, values: list[Any], done: int, left: int) -> None: ...
-    def give(self, index: int, job: Job[Any]) -> None: ...
+    def give(self, index: int, job: Job[Any], count: int) -> None: ...
 
 
 def chunks_of(
@@ -115,7 +115,7 @@ class Chunks:
             return
         self._owner.chunk_ended(index, values, done, len(items) - done)
         if done < len(items):
-            self._owner.give(index + done, culprit)
+            self._owner.give(index + done, culprit, len(items) - done if culprit is job else 1)
 
     def _split(self, index: int, items: list[Any]) -> None:
         """Not all of these items can travel, and none was called: each goes alone now, in the same

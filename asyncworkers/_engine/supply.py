@@ -83,7 +83,7 @@ class Supply:
         iterator: Iterator[Any] | None,
         results: list[Any] | None,
         deliver: Callable[[int, Any], None],
-        deliver_job: Callable[[int, Job[Any]], None],
+        deliver_job: Callable[[int, Job[Any], int], None],
         as_jobs: bool,
         broken: Callable[[BaseException], None],
         finished: Callable[[], None],
@@ -315,16 +315,16 @@ class Supply:
                 self._deliver(at, value)
         self._after_end()
 
-    def give(self, index: int, job: Job[Any]) -> None:
-        """The job of an item whose end is no value."""
-        self._deliver_job(index, job)
+    def give(self, index: int, job: Job[Any], count: int) -> None:
+        """The job of an item, or of so many of which nobody knows which, whose end is no value."""
+        self._deliver_job(index, job, count)
 
     def _job_ended(self, job: Job[Any]) -> None:
         index = self._jobs.pop(job)
         self.ended += 1
         self.with_job += 1
         if self._as_jobs or job._state != SUCCEEDED:
-            self._deliver_job(index, job)
+            self._deliver_job(index, job, 1)
         elif self._results is not None:
             self._results[index] = job._value
         else:

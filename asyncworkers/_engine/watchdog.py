@@ -47,10 +47,13 @@ class Watchdog:
     A call that holds the GIL stops this thread as well. It notices by its own lateness, if the
     loop's thread used processor time meanwhile (a suspended machine is nobody's stall), and finds
     the place because the loop's thread has hardly moved on by the time this one runs again.
+
+    `of_jobs` has it tell of jobs alone: a notebook's cell may keep its kernel's loop as it likes.
     """
 
-    def __init__(self, hub: Hub, stall: float) -> None:
+    def __init__(self, hub: Hub, stall: float, *, of_jobs: bool = False) -> None:
         self._hub = hub
+        self._of_jobs = of_jobs
         self._stall = stall  # seconds a step may take before it counts as one
         self._every = min(EVERY, stall / 2)
         self._loop_thread = threading.get_ident()
@@ -150,13 +153,17 @@ class Watchdog:
         self._hub.listeners.emit(stall)
 
     def _place(self) -> Place | None:
-        """Where the loop's thread is; None if it only waits for something to happen."""
+        """Where the loop's thread is; None if it only waits for something to happen, or is elsewhere
+        than where it is looked for.
+        """
         frame = sys._current_frames().get(self._loop_thread)
         task = asyncio.current_task(self._hub.loop)
         if frame is None or task is None:
             return None
         code = frame.f_code
         job_id, job_name = self._job_of(task)
+        if self._of_jobs and job_name is None:
+            return None
         return Place(code.co_filename, frame.f_lineno, code.co_qualname, job_id, job_name)
 
     def _job_of(self, task: asyncio.Task[Any]) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -115,15 +116,16 @@ async def test_a_given_window_holds(supervisor: Supervisor, sizes: list[int]) ->
 
 
 async def test_an_item_that_fails(supervisor: Supervisor) -> None:
-    """What precedes it is seen, its error is raised, and nothing after it is."""
+    """What precedes it is seen, its error is raised and says which it was, and nothing after it is seen."""
     seen: list[int] = []
     with pytest.raises(ValueError, match="777") as caught:
         async for value in supervisor.map(chunk_jobs.double_but_not, range(MANY), cpu=True):
             seen.append(value)
     assert seen == list(range(0, 2 * 777, 2))
     assert "double_but_not" in str(caught.value.__cause__)
-    with pytest.raises(ValueError, match="777"):
+    with pytest.raises(ValueError, match="777") as caught:
         await supervisor.map(chunk_jobs.double_but_not, range(MANY), cpu=True)
+    assert caught.value.__notes__ == ["item 777 of its map, counted from 0"]
     stats = supervisor.stats().queues["processes"]
     assert stats.submitted == stats.succeeded + stats.failed + stats.cancelled
     assert stats.failed == 2
@@ -140,9 +142,16 @@ async def test_an_error_that_must_not_come_back_as_itself(
 
 
 async def test_a_crash_in_a_chunk(supervisor: Supervisor) -> None:
-    """The map fails with WorkerCrashed, and the next one runs in a new child."""
-    with pytest.raises(WorkerCrashed):
+    """The map fails with WorkerCrashed, which says between which items the culprit is, and the next one
+    runs in a new child.
+    """
+    with pytest.raises(WorkerCrashed) as caught:
         await supervisor.map(chunk_jobs.dies, range(MANY), cpu=True)
+    note = caught.value.__notes__[-1]
+    numbers = re.search(r"items? (\d+)(?: to (\d+))? of its map, counted from 0", note)
+    assert numbers is not None, note
+    first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+    assert first <= 400 <= last
     assert await supervisor.map(chunk_jobs.double, range(100), cpu=True) == list(range(0, 200, 2))
 
 

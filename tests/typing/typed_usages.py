@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import assert_type
+from functools import partial
+from typing import Any, assert_type
 
 from asyncworkers import (
     Bridge,
@@ -116,6 +118,16 @@ async def mapping(supervisor: Supervisor) -> None:
     async with supervisor.map(plain, range(3)).progress() as numbers:
         async for number in numbers:
             assert_type(number, float)
+    assert_type(await supervisor.map(lambda number: 2 * number, [1, 2], cpu=True), list[int])
+    assert_type(await supervisor.map(asyncio.sleep, [1, 2.5]), list[None])
+    assert_type(await supervisor.map(partial(read, limit=3), ["p"]), list[str])
+
+
+async def mapping_what_is_not_known(supervisor: Supervisor, items: list[Any]) -> None:
+    """Items of any type fit every function, and items of a narrower type one that takes more."""
+    assert_type(await supervisor.map(fetch, items), list[bytes])
+    assert_type(await supervisor.submit_many(read, items), list[Job[str]])
+    assert_type(await supervisor.map(plain, [True]), list[float])
 
 
 async def waiting(ended: Job[bytes]) -> None:
@@ -157,6 +169,9 @@ async def mistakes(supervisor: Supervisor) -> None:
     await supervisor.submit(fetch)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await supervisor.submit(fetch, "u", priority=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await supervisor.call(read, "p", limit="x")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await supervisor.map(fetch, [1])  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await supervisor.map(plain, urls())  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await supervisor.submit_many(read, [1])  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     fetch.options(retries=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Retry(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
