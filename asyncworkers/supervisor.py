@@ -38,6 +38,7 @@ from typing import (
 
 from asyncworkers import _checks, _html, _premises, events
 from asyncworkers._engine.escorting import Escorting
+from asyncworkers._engine.explain import explain_queue
 from asyncworkers._engine.hub import Hub, Witness
 from asyncworkers._engine.intake import Intake
 from asyncworkers._engine.memory import MemoryQueue
@@ -834,7 +835,7 @@ class Supervisor:
         self._entered().hub.check_loop()
         found = self._entered().queue(queue)
         found.resize(_checks.whole("workers", workers, 0, 1_000_000))
-        found.emit(events.QueueResized, queue, workers)
+        found.teller.emit(events.QueueResized, queue, workers)
         if self._state == "draining":
             end_if_still(found)
 
@@ -844,7 +845,7 @@ class Supervisor:
         if found.paused is not paused:
             found.paused = paused
             found.hold(paused)
-            found.emit(events.QueuePaused if paused else events.QueueResumed, queue)
+            found.teller.emit(events.QueuePaused if paused else events.QueueResumed, queue)
             if self._state == "draining":
                 end_if_still(found)
 
@@ -940,7 +941,7 @@ class Supervisor:
         intake.hub.check_loop()
         queues = intake.queues.values() if queue is None else (intake.queue(queue),)
         depot = self._depot
-        jobs = (job for one in queues for job in one.jobs())
+        jobs = (job for one in queues for job in one.census.jobs())
         if depot is None:
             return jobs
         runs = depot.link.runs
@@ -1029,8 +1030,8 @@ class Supervisor:
         """What every queue is doing, and what its jobs are waiting for, in a few lines of text."""
         lines = [repr(self)[1:-1]]
         for queue in self._known_queues().values():
-            lines.append(f"  {queue.explain()}")
-            lines.extend(f"    {job.name} {job.id} {job.why}" for job in queue.examples(3))
+            lines.append(f"  {explain_queue(queue)}")
+            lines.extend(f"    {job.name} {job.id} {job.why}" for job in queue.census.examples(3))
         return "\n".join(lines)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -1102,10 +1103,10 @@ class Supervisor:
 
     def __repr__(self) -> str:
         figures = [
-            f"{queue.name}: {queue.running} running, {queue.queued} queued, "
+            f"{queue.name}: {queue.census.running} running, {queue.census.queued} queued, "
             f"{counted(queue.crew.workers, 'worker')}"
             for queue in self._known_queues().values()
-            if queue.submitted or queue.name == "default"
+            if queue.census.submitted or queue.name == "default"
         ]
         inside = f" [{'; '.join(figures)}]" if figures else ""
         named = "" if self._name == "supervisor" else f" {self._name!r}"
@@ -1117,7 +1118,7 @@ class Supervisor:
         waits = [
             (job.name, job.id, job.why)
             for queue in self._known_queues().values()
-            for job in queue.examples(3)
+            for job in queue.census.examples(3)
         ]
         return _html.block(
             f"Supervisor{named}, {self._state}",

@@ -281,7 +281,7 @@ async def test_looking_at_a_backlog_is_cheap_however_long_it_is():
 
         sys.setprofile(count)
         try:
-            assert queue.oldest is not None
+            assert queue.census.oldest is not None
         finally:
             sys.setprofile(None)
         gate.set()

@@ -25,7 +25,7 @@ from asyncworkers import (
     job,
 )
 from asyncworkers import events as happened
-from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.teller import Teller
 from asyncworkers.testing import EventRecorder, no_leaks
 
 pytestmark = pytest.mark.asyncio
@@ -418,7 +418,7 @@ async def _crash_often(supervisor: Supervisor, times: int) -> None:
         raise ZeroDivisionError("ours")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MemoryQueue, "tell_started", crash)
+        patch.setattr(Teller, "started", crash)
         for _ in range(times):
             with contextlib.suppress(SupervisorClosed, SupervisorFailed):
                 await (await supervisor.submit(echo, 1)).wait()

@@ -7,7 +7,8 @@ A job's day
 function share (the queue, the policies, the function itself) stands in one `Order`, so that a
 job is small: a million may wait. The job notes the time and, if the submitter has any context
 variables set, a snapshot of them. Then its queue (`memory`) accepts it: the job stands in a `line`,
-or, if it has a delay, in an `agenda` until it is due. The queue wakes an idle worker or hires one.
+or, if it has a delay, in the queue's `timetable` until it is due. The queue wakes an idle worker of
+its `crew`, or hires one (`employment`).
 
 *Noon.* A worker (`worker`) is a coroutine that asks its queue for the next job. It knows nothing
 else: not who submitted the job, not whether it will ever be stored. It has an `Attempt` in hand,
@@ -22,14 +23,15 @@ Whatever comes back, a value or an exception of any kind, is a fact: an `Outcome
 
 *Afternoon.* `policies.decide` judges the fact, knowing no clock and touching nothing: complete,
 fail, cancel, or try again after so many seconds. The queue settles: it gives the job its end and
-wakes whoever awaits it, or puts it back on the agenda. Listeners hear of each step, in order.
+wakes whoever awaits it, or puts it back into the timetable. Listeners hear of each step, in order,
+from the queue's `teller`; whoever asks for figures or for jobs has them from its `census`.
 A job that succeeds in the ordinary way takes a short cut through all of this (`complete`).
 
-*Interruptions.* A timeout, `cancel()`, or the supervisor's end cancels the attempt, never the
-worker as such, and the reason given is the outcome, whatever the function does about it. If the
-function does not end within `unwind` seconds, the job is settled without it: the worker is retired
-with the stubborn code and another one is hired. A worker also ends, and is replaced, when a job
-left its task cancelled or its context changed, so that no job inherits anything from another.
+*Interruptions* (`unwinding`). A timeout, `cancel()`, or the supervisor's end cancels the attempt,
+never the worker as such, and the reason given is the outcome, whatever the function does about it.
+If the function does not end within `unwind` seconds, the job is settled without it: the worker is
+retired with the stubborn code and another one is hired. A worker also ends, and is replaced, when a
+job left its task cancelled or its context changed, so that no job inherits anything from another.
 
 *A job that awaits a job* lends its slot: the queue may hire one more worker meanwhile. When the job
 goes on there may be one too many; then nothing new is started until one of them is done.

@@ -16,7 +16,15 @@ from asyncworkers.errors import JobFailed
 from asyncworkers.job import Job
 from asyncworkers.outcome import Cancelled, Failed, TimedOut
 
-__all__ = ["UNFINISHED", "Attempt", "Lender", "failure", "unfinished"]
+__all__ = [
+    "UNFINISHED",
+    "Attempt",
+    "Lender",
+    "failure",
+    "fault_of_ours",
+    "unfinished",
+    "waits_for",
+]
 
 UNFINISHED: frozenset[Any] = frozenset(
     {
@@ -199,6 +207,21 @@ class Attempt:
             self.queue.take_slot_back()
 
 
+def waits_for(job: Job[Any], goal: Job[Any]) -> bool:
+    """Whether the job is the goal, or awaits it through any number of others."""
+    seen: set[int] = set()
+    open_jobs = [job]
+    while open_jobs:
+        one = open_jobs.pop()
+        if one is goal:
+            return True
+        attempt = one._runner()
+        if id(one) not in seen and attempt is not None:
+            seen.add(id(one))
+            open_jobs.extend(attempt.waits_for)
+    return False
+
+
 def _reason(verdict: Cancelled | TimedOut) -> str:
     match verdict:
         case Cancelled(reason):
@@ -228,6 +251,13 @@ def failure(error: BaseException) -> Failed:
         failed = JobFailed(f"the job raised {kind}, which must not leave it")
     failed.__cause__ = error
     return Failed(failed)
+
+
+def fault_of_ours(crash: BaseException) -> JobFailed:
+    """The error of a job whose worker crashed."""
+    error = JobFailed(f"a fault of asyncworkers: its worker raised {_checks.kind_of(crash)}")
+    error.__cause__ = crash
+    return error
 
 
 def unfinished(value: Any, name: str) -> Failed:

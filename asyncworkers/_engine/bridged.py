@@ -67,7 +67,7 @@ class BridgedWorker(Attempt):
         if queue.hub.stopping is not None:
             return
         losses.deaths += 1
-        queue.tell_gone(self, losses.what, cause)
+        queue.teller.gone(self, losses.what, cause)
         if not self._began and losses.deaths >= ENOUGH and not losses.ready:
             self._fail_what_waits()
         pause = losses.pause()

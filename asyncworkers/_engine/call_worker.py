@@ -11,6 +11,7 @@ from asyncworkers import _checks
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
 from asyncworkers._engine.bridged import BridgedWorker, Losses
 from asyncworkers._engine.drive import own_context
+from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge import AbandoningBridge, Bridge, BridgeBroken
@@ -45,7 +46,7 @@ class Bridges(Losses):
     def hire(self, queue: MemoryQueue, number: int) -> Attempt:
         """Start a worker for the queue, and with it a bridge."""
         worker = CallWorker(queue, number, self)
-        queue.employ(worker, worker.work())
+        employ(queue, worker, worker.work())
         return worker
 
 
@@ -332,7 +333,7 @@ class CallWorker(BridgedWorker):
         if token is not None:
             token.cancel("nobody waits for it any more")  # unless it was told why already
         if self._call is not None and not self._call.done():
-            self.home.let_end(self, job)
+            self.home.unwinding.let_end(self, job)
 
     def kill(self) -> bool:
         """End the job by force: it is settled at once, and its bridge is no more."""
@@ -350,7 +351,8 @@ class CallWorker(BridgedWorker):
     def _give_up(self, call: asyncio.Future[Any] | None, job: Job[Any], number: int) -> None:
         """The bridge was killed and is still carrying: let another worker take our place."""
         if call is not None and call is self._call and not call.done():
-            self.home.retire(self, job, number, "its bridge was killed and does not let go of it")
+            what = "its bridge was killed and does not let go of it"
+            self.home.unwinding.retire(self, job, number, what)
             call.cancel()
 
 

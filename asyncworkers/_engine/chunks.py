@@ -127,7 +127,7 @@ class Chunks:
             queue.line.appendleft(job)
         if queue.told:
             for job in jobs:
-                queue.tell_submitted(job)
+                queue.teller.submitted(job)
         ending = queue.hub.stopping or queue.ending
         if ending is not None:
             for job in jobs:

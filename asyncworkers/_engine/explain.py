@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 from asyncworkers import _checks
-from asyncworkers._engine.children import ChildStats
+from asyncworkers._engine.census import Census
+from asyncworkers._engine.crew import Crew
+from asyncworkers._engine.unwinding import Unwinding
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
 from asyncworkers.units import agreed, counted
@@ -20,16 +21,9 @@ class Explained(Protocol):
     name: str
     paused: bool
     clock: Any
-    crew: Any
-
-    @property
-    def queued(self) -> int: ...
-    @property
-    def held_threads(self) -> list[str]: ...
-    @property
-    def ending_threads(self) -> list[str]: ...
-    @property
-    def children(self) -> Iterable[ChildStats]: ...
+    crew: Crew
+    census: Census
+    unwinding: Unwinding
 
 
 def explain_job(job: Job[Any], queue: Explained) -> str:
@@ -74,11 +68,11 @@ def _why_ahead(job: Job[Any], queue: Explained) -> str | None:
 def _why_queued(queue: Explained) -> str:
     if queue.paused:
         return f"queue {queue.name!r} is paused"
-    held = queue.held_threads
+    held = queue.unwinding.held_threads
     delays = [attempt.delay for attempt in queue.crew.members if attempt.delay is not None]
     if held and len(held) >= queue.crew.workers:
         return f"every thread of queue {queue.name!r} is held by an abandoned attempt of {_listed(held)}"
-    ending = [*held, *queue.ending_threads]
+    ending = [*held, *queue.unwinding.ending_threads]
     if ending and len(ending) >= queue.crew.workers:
         return f"every thread of queue {queue.name!r} still runs what was told to stop: {_listed(ending)}"
     busy = len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent
@@ -86,7 +80,8 @@ def _why_queued(queue: Explained) -> str:
         return f"queue {queue.name!r} has no workers"
     if delays and busy >= queue.crew.workers:
         return f"queue {queue.name!r}: {delays[0]}"
-    wait = f"{counted(queue.queued, 'job')} {agreed(queue.queued, 'waits', 'wait')}"
+    queued = queue.census.queued
+    wait = f"{counted(queued, 'job')} {agreed(queued, 'waits', 'wait')}"
     if busy >= queue.crew.workers:
         workers = queue.crew.workers
         all_of_them = agreed(workers, "the only worker", f"all {workers:,} workers")
@@ -114,23 +109,23 @@ def explain_queue(queue: Explained) -> str:
     busy = max(0, len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent)
     facts = [
         f"{busy:,} of {counted(queue.crew.workers, 'worker')} busy",
-        f"{counted(queue.queued, 'job')} queued",
+        f"{counted(queue.census.queued, 'job')} queued",
     ]
     if queue.crew.lent:
         facts.append(f"{counted(queue.crew.lent, 'slot')} lent by jobs that await jobs")
     if queue.paused:
         facts.append("paused")
-    held = queue.held_threads
+    held = queue.unwinding.held_threads
     if held:
         facts.append(
             f"{counted(len(held), 'thread')} held by abandoned attempts of {_listed(held)}"
         )
-    ending = queue.ending_threads
+    ending = queue.unwinding.ending_threads
     if ending:
         run = agreed(len(ending), "runs", "run")
         threads = counted(len(ending), "thread")
         facts.append(f"{threads} still {run} what was told to stop: {_listed(ending)}")
-    children = [f"\n    {child}" for child in queue.children]
+    children = [f"\n    {child}" for child in queue.census.children]
     return f"{queue.name}: {', '.join(facts)}{''.join(children)}"
 
 

@@ -18,7 +18,7 @@ from asyncworkers._log import log
 from asyncworkers.errors import SupervisorClosed, WrongLoop, WrongProcess
 from asyncworkers.events import Listeners, LoopStalled
 from asyncworkers.function import JobFunction, NoOrder
-from asyncworkers.job import Failure, Job, running_job
+from asyncworkers.job import ENDED, Failure, Job, running_job
 
 __all__ = ["Hub", "Witness"]
 
@@ -44,8 +44,6 @@ class ServedQueue(Protocol):
     crew: Any
     unwinding: Any
 
-    @property
-    def held_threads(self) -> list[str]: ...
     def unfinished(self) -> list[Job[Any]]: ...
     def close(self) -> None: ...
 
@@ -95,6 +93,15 @@ class Hub:
         self.stalls: tuple[int, float, LoopStalled | None] = 0, 0.0, None  # of them, seconds, worst
         self.escort: Escorting | None = None
         self._quiet: list[asyncio.Future[None]] = []
+
+    def job_id(self, job: Job[Any]) -> str:
+        """The job's id, given when first asked for: a number after a prefix no other supervisor has."""
+        rare = job._rare or job._uncommon()
+        if not rare.id:
+            rare.id = f"{self.prefix}-{next(self.numbers)}"
+            if job._state < ENDED:
+                self.index[rare.id] = job
+        return rare.id
 
     def is_here(self) -> bool:
         """Whether this is called in the supervisor's event loop."""
@@ -190,7 +197,7 @@ class Hub:
         return self._is_quiet()
 
     def _is_quiet(self) -> bool:
-        if self.open > 0 or any(queue.unwinding for queue in self.queues):
+        if self.open > 0 or any(queue.unwinding.calls for queue in self.queues):
             return False
         return not any(reader.busy() for reader in self.readers)
 

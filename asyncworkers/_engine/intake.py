@@ -106,7 +106,7 @@ class Intake:
             crew.staff(1)
         line.append(job)
         if queue.told:
-            queue.tell_submitted(job)
+            queue.teller.submitted(job)
         return job
 
     def take_packed(
@@ -131,7 +131,7 @@ class Intake:
         queue.line.append(job)
         queue.crew.staff(1)
         if queue.told:
-            queue.tell_submitted(job)
+            queue.teller.submitted(job)
         return job
 
     def make(

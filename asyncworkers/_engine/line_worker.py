@@ -15,6 +15,7 @@ from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt, failure
 from asyncworkers._engine.bridged import BridgedWorker, Losses
 from asyncworkers._engine.children import ChildStats
+from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers._log import log
 from asyncworkers.bridge.child import ring, wire
@@ -94,7 +95,7 @@ class Children(Losses):
         queue.crew.overflow = self.schedule
         worker = LineWorker(queue, number, self)
         self.workers[worker] = None
-        queue.employ(worker, worker.work())
+        employ(queue, worker, worker.work())
         return worker
 
     def wake(self, worker: LineWorker) -> None:
@@ -463,7 +464,7 @@ class LineWorker(BridgedWorker):
         if job._rare is not None:
             job._rare.tries += 1
         if queue.told:
-            queue.tell_started(job, stand_in)
+            queue.teller.started(job, stand_in)
         queue.conclude(job, stand_in, failure(error), now)
 
     def _head_takes(self) -> float:
@@ -745,7 +746,7 @@ class LineWorker(BridgedWorker):
             self.clear()
             if queue.told:
                 skipped = BridgeBroken("its child was asked to let go of it, and had not begun")
-                queue.tell_ended(job, self, Failed(skipped), Release(), moment)
+                queue.teller.ended(job, self, Failed(skipped), Release(), moment)
             queue.settle(job, Release(), moment)
         else:
             queue.conclude(job, self, outcome, moment)
@@ -877,7 +878,7 @@ class LineWorker(BridgedWorker):
             self._seen = now = self.home.now()
             assert self._started is not None
             details = self.number, self.process.pid, now - self._started
-            self.home.emit(ChildStarted, self.home.name, *details)
+            self.home.teller.emit(ChildStarted, self.home.name, *details)
             self._hold(False)
             self.process.sleep(True)  # it may have woken us already
             self.children.wake(self)
@@ -976,7 +977,7 @@ class LineWorker(BridgedWorker):
             self._count_dropped()
             died = self._over.cancelled() or self._over.result() is _DIED
             cause = self._cause or (said_of(self.process.exit_code) if died else _HOME)
-            self.home.emit(ChildEnded, self.home.name, self.number, self.process.pid, cause)
+            self.home.teller.emit(ChildEnded, self.home.name, self.number, self.process.pid, cause)
 
     @property
     def child(self) -> ChildStats | None:
@@ -1048,7 +1049,7 @@ class LineWorker(BridgedWorker):
             if timeout is not None and self.verdict is None and not ended:
                 left = job._started + timeout - now
                 if left <= 0:
-                    queue.cancel_attempt(self, TimedOut(timeout))
+                    queue.unwinding.cancel(self, TimedOut(timeout))
                 else:
                     self._pulse = min(self._pulse, max(left, 0.0005))
         if self.process.freighter.trim(now) and self._ready:

@@ -144,23 +144,23 @@ def queue_stats(queue: MemoryQueue) -> QueueStats:
     return QueueStats(
         name=queue.name,
         workers=queue.crew.workers,
-        running=queue.running,
-        queued=queue.queued,
-        scheduled=queue.scheduled,
+        running=queue.census.running,
+        queued=queue.census.queued,
+        scheduled=queue.census.scheduled,
         lent=queue.crew.lent,
         paused=queue.paused,
-        submitted=queue.submitted,
-        succeeded=queue.succeeded,
+        submitted=queue.census.submitted,
+        succeeded=queue.census.succeeded,
         failed=queue.failed,
         cancelled=queue.cancelled,
         retried=queue.retried,
         timed_out=queue.timed_out,
-        abandoned=queue.abandoned,
-        held_threads=len(queue.held_threads),
+        abandoned=queue.unwinding.abandoned,
+        held_threads=len(queue.unwinding.held_threads),
         zombies=len(queue.crew.zombies),
-        children=tuple(queue.children),
+        children=tuple(queue.census.children),
         logs_dropped=queue.logs_dropped,
-        oldest=queue.oldest,
+        oldest=queue.census.oldest,
     )
 
 
@@ -225,10 +225,10 @@ def backlog_here(queue: MemoryQueue) -> Backlog:
     """What a queue in memory has to do."""
     return Backlog(
         queue.name,
-        queue.queued,
-        queue.scheduled,
-        queue.running,
-        queue.oldest or 0.0,
+        queue.census.queued,
+        queue.census.scheduled,
+        queue.census.running,
+        queue.census.oldest or 0.0,
         queue.crew.workers,
     )
 
@@ -257,7 +257,7 @@ def health_of(state: str, hub: Hub | None) -> Health:
         if hub.depot is not None and hub.depot.trouble is not None:
             reasons.append(hub.depot.trouble)
         for queue in hub.queues:
-            held = len(queue.held_threads)
+            held = len(queue.unwinding.held_threads)
             if held and held >= queue.crew.workers:
                 reasons.append(
                     f"every thread of queue {queue.name!r} is held by an abandoned attempt"

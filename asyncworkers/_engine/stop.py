@@ -46,10 +46,10 @@ async def _finish(hub: Hub, grace: float | None) -> tuple[list[Job[Any]], set[Jo
     waiting = {job for job in left if job._state < RUNNING}
     if not quiet:
         stop(hub, hub.stopping or "the grace of the drain was over")
-        patience = min([LAST_UNWIND, *(queue.unwind for queue in _queues(hub))])
+        patience = min([LAST_UNWIND, *(queue.unwinding.seconds for queue in _queues(hub))])
         if not await hub.wait_quiet(patience):
             for queue in _queues(hub):
-                queue.abandon_all()
+                queue.unwinding.abandon_all()
     return left, waiting
 
 
@@ -135,7 +135,7 @@ async def _end_orphans(hub: Hub, strays: Strays | None) -> None:
 async def close(hub: Hub) -> None:
     """Send the workers home and end what jobs left behind; what does not end is left to the loop."""
     for stopped in _queues(hub):
-        stopped.abandon_all()  # all of it has ended, unless somebody was in too much of a hurry
+        stopped.unwinding.abandon_all()  # all of it has ended, unless somebody was in too much of a hurry
     for queue in hub.queues:
         queue.close()
     hub.aside.close()

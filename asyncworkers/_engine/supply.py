@@ -263,7 +263,7 @@ class Supply:
             plan = self._plan
             if not plan.delay and plan.order.policies.expires is None:
                 if self.queue.told:
-                    self.queue.tell_submitted(job)
+                    self.queue.teller.submitted(job)
                 return job
             self.queue.put_special(job, plan.delay, plan.order.policies.expires)
             self.refill()

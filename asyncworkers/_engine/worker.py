@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
 from asyncworkers._engine.drive import drive, own_context
+from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.function import PLAIN_COROUTINE
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
@@ -21,7 +22,7 @@ __all__ = ["conclude", "hire", "learn_that_it_sets_context"]
 def hire(queue: MemoryQueue, number: int) -> Attempt:
     """Start a worker for the queue."""
     attempt = Attempt(queue, number)
-    queue.employ(attempt, work(queue, attempt))
+    employ(queue, attempt, work(queue, attempt))
     return attempt
 
 
@@ -77,7 +78,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if order.timeout is not None:
             queue.timeouts.add(moment + order.timeout, attempt, attempt.serial)
         if queue.told:
-            queue.tell_started(job, attempt)
+            queue.teller.started(job, attempt)
         # Run it; whatever it raises stays here.
         outcome: Outcome | None = None
         value: Any = None
@@ -119,7 +120,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                 if job._waiters is not None:
                     job._wake()
             except BaseException:
-                attempt.job = job  # a fault of ours: `worker_ended` sees to the job
+                attempt.job = job  # a fault of ours: `employment` sees to the job
                 raise
         else:
             conclude(queue, attempt, job, outcome, value, moment)

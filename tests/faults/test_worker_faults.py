@@ -28,6 +28,7 @@ from asyncworkers import (
     job,
 )
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.teller import Teller
 from asyncworkers.events import (
     Event,
     JobSettled,
@@ -50,17 +51,17 @@ async def fail() -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "when"),
+    ("part", "point", "when"),
     [
-        ("tell_started", "after"),
-        ("tell_completed", "after"),
-        ("conclude", "before"),
-        ("settle", "before"),
-        ("failure_of", "before"),
-        ("_end", "after"),
+        (Teller, "started", "after"),
+        (MemoryQueue, "tell_completed", "after"),
+        (MemoryQueue, "conclude", "before"),
+        (MemoryQueue, "settle", "before"),
+        (MemoryQueue, "failure_of", "before"),
+        (MemoryQueue, "_end", "after"),
     ],
 )
-async def test_fault_W01_worker_crashes(caplog: Log, point: str, when: Any) -> None:
+async def test_fault_W01_worker_crashes(caplog: Log, part: type, point: str, when: Any) -> None:
     """A worker that crashes by a fault of ours is replaced, and its job ends as failed with the
     crash as the cause; the other workers' jobs are unharmed.
     """
@@ -73,10 +74,11 @@ async def test_fault_W01_worker_crashes(caplog: Log, point: str, when: Any) -> N
     async with trial(caplog) as t:
         beside = await t.supervisor.submit(sibling)
         await turns()
-        function = echo if point.startswith("tell") else job(fail, name="fail")
-        arguments = (CANARY,) if point.startswith("tell") else ()
+        succeeds = point in ("started", "tell_completed")
+        function = echo if succeeds else job(fail, name="fail")
+        arguments = (CANARY,) if succeeds else ()
         faults = FaultInjector(1, when=when, error=ZeroDivisionError("ours"))
-        with faults.planted(MemoryQueue, point):
+        with faults.planted(part, point):
             unlucky = await t.supervisor.submit(function, *arguments)
             outcome = await unlucky.wait()
             await turns()
@@ -596,7 +598,7 @@ async def test_fault_W13_many_delayed_jobs(caplog: Log) -> None:
         assert len(alive) <= timers + 2
         for one in jobs[::2]:
             one.cancel()
-        agenda = supervisor._intake.queues["default"]._due  # type: ignore[union-attr]
+        agenda = supervisor._intake.queues["default"].timetable._due  # type: ignore[union-attr]
         for _ in range(3):
             jobs += [await supervisor.submit(by_delay[19_999], 19_999) for _ in range(10_000)]
             for one in jobs[-10_000:]:

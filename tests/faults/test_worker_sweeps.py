@@ -11,6 +11,7 @@ from invariants import echo
 from asyncworkers import Job, JobCancelled, JobFailed, Queue, Retry, Supervisor, job
 from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.teller import Teller
 from asyncworkers.events import JobSettled, JobSubmitted
 from asyncworkers.testing import (
     CancelRun,
@@ -128,9 +129,10 @@ def test_fault_W04_every_error_at_every_point(error: BaseException) -> None:
         return [one.state for one in jobs]
 
     def run(faults: FaultInjector) -> None:
-        points = ("tell_completed", "tell_started", "conclude", "settle", "admit", "excuse")
+        points = ("tell_completed", "conclude", "settle", "admit", "excuse")
         with contextlib.ExitStack() as stack:
             stack.enter_context(faults.planted(MemoryQueue, *points))
+            stack.enter_context(faults.planted(Teller, "started"))
             stack.enter_context(faults.planted(Crew, "wait_ready"))
             result = simulate(life)
         assert set(result.value) <= {"succeeded", "failed", "cancelled"}

@@ -306,7 +306,7 @@ async def test_a_drain_gives_back_what_did_not_start(place, tmp_path):
         queue = supervisor._intake.queues["default"]
         queue._rate = 1e9  # as if jobs were quick: some are leased ahead
         waiting = await supervisor.submit_many(double, range(5))
-        while not queue.queued:
+        while not queue.census.queued:
             await asyncio.sleep(0)
         assert await supervisor.drain(0)
     assert notes(tmp_path / "diary")[-1] == "cancelled"

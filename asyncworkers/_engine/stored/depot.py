@@ -307,7 +307,7 @@ class Depot:
             return
         why = "the supervisor ends, and the job it awaits is left in the store"
         if attempt.job._state == RUNNING:
-            cast("Any", attempt.job._order.home).cancel_attempt(attempt, Cancelled(why))
+            cast("Any", attempt.job._order.home).unwinding.cancel(attempt, Cancelled(why))
 
     # ---- steering
 

@@ -196,7 +196,7 @@ class StoredQueue(MemoryQueue):
             fed += 1
             line.append(job)
             if lease.expires is not None:
-                self._expiries.add(now + max(0.0, lease.expires - wall), job)
+                self.timetable.expire_at(now + max(0.0, lease.expires - wall), job)
         if fed:
             self.crew.staff(fed)
 
@@ -271,8 +271,8 @@ class StoredQueue(MemoryQueue):
             self.give_back("the queue was paused here")
         self._stir()
 
-    def _dismiss(self, attempt: Attempt) -> None:
-        super()._dismiss(attempt)
+    def dismiss(self, attempt: Attempt) -> None:
+        super().dismiss(attempt)
         self._stir()
 
     def _stir(self) -> None:
@@ -282,7 +282,7 @@ class StoredQueue(MemoryQueue):
     def give_back(self, reason: str, *, older_than: float | None = None) -> None:
         """Leased jobs that have not begun go back to the store."""
         ahead = [job for attempt in self.crew.members for job in attempt.ahead]
-        for job in (*ahead, *self.waiting_jobs()):
+        for job in (*ahead, *self.census.in_line()):
             held = job._rare
             if isinstance(held, Held) and (
                 older_than is None or (not held.begun and held.fed < older_than)
@@ -346,7 +346,7 @@ class StoredQueue(MemoryQueue):
             self.conclude(job, attempt, Failed(error), job._finished)
             return
         if self.told:
-            self.tell_end(job, attempt, job._finished, "Succeeded", "Complete", None, None)
+            self.teller.succeeded(job, attempt)
         self._let_run_go(job, SUCCEEDED, self._completed(held))
 
     def settle(self, job: Job[Any], decision: Decision, moment: float) -> None:
@@ -434,7 +434,7 @@ class StoredQueue(MemoryQueue):
                 held.lease.attempt,
             )
             if self.hub.listeners:
-                self._emit(events.LeaseLost, job, held.lease.attempt)
+                self.teller.of_job(events.LeaseLost, job, held.lease.attempt)
         else:
             state = _END_OF.get(settlement.verb)
         if state is not None:
@@ -445,7 +445,8 @@ class StoredQueue(MemoryQueue):
             else:
                 self.cancelled += 1
             if self.hub.listeners:
-                self._emit(events.JobSettled, job, held.lease.attempt, STATES[state].value)
+                ended = held.lease.attempt, STATES[state].value
+                self.teller.of_job(events.JobSettled, job, *ended)
         self._desk.ended(job, held, settlement, state)
 
     def report(self, job: Job[Any], progress: Progress) -> None:
