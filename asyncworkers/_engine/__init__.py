@@ -18,7 +18,9 @@ It runs the job's function:
 - in its own task, but step by step in the job's own context (`drive`), if it did;
 - in a task of the job's own, for queues that are declared so;
 Other queues have other workers: `call_worker` has a bridge carry one job at a time, to a thread or to
-wherever a user's bridge leads; `line_worker` keeps a child process busy with a line of jobs.
+wherever a user's bridge leads; `line_worker` keeps a child process busy with a line of jobs (`sent`),
+unloads what comes back (`unloading`), and has others look after the child (`child_life`, `_watch`,
+`_words`).
 Whatever comes back, a value or an exception of any kind, is a fact: an `Outcome`.
 
 *Afternoon.* `policies.decide` judges the fact, knowing no clock and touching nothing: complete,
