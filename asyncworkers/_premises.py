@@ -99,9 +99,9 @@ def _hire_children(queue: Queue) -> Callable[[MemoryQueue, int], Attempt]:
 
     def hire(queue: MemoryQueue, number: int) -> Attempt:
         if not hires:
-            from asyncworkers._engine.line_worker import Children
+            from asyncworkers._engine.line_worker import hire_for
 
-            hires.append(Children(terms).hire)
+            hires.append(hire_for(queue, terms))
         return hires[0](queue, number)
 
     return hire

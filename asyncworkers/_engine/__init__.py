@@ -18,7 +18,9 @@ It runs the job's function:
 - in its own task, but step by step in the job's own context (`drive`), if it did;
 - in a task of the job's own, for queues that are declared so;
 Other queues have other workers: `call_worker` has a bridge carry one job at a time, to a thread or to
-wherever a user's bridge leads; `line_worker` keeps a child process busy with a line of jobs.
+wherever a user's bridge leads; `line_worker` keeps a child process busy with a line of jobs (`sent`),
+unloads what comes back (`unloading`), and has others look after the child (`child_life`, `_watch`,
+`_words`).
 Whatever comes back, a value or an exception of any kind, is a fact: an `Outcome`.
 
 *Afternoon.* `policies.decide` judges the fact, knowing no clock and touching nothing: complete,
@@ -27,11 +29,11 @@ wakes whoever awaits it, or puts it back into the timetable. Listeners hear of e
 from the queue's `teller`; whoever asks for figures or for jobs has them from its `census`.
 A job that succeeds in the ordinary way takes a short cut through all of this (`complete`).
 
-*Interruptions* (`unwinding`). A timeout, `cancel()`, or the supervisor's end cancels the attempt, never the
-worker as such, and the reason given is the outcome, whatever the function does about it. If the
-function does not end within `unwind` seconds, the job is settled without it: the worker is retired
-with the stubborn code and another one is hired. A worker also ends, and is replaced, when a job
-left its task cancelled or its context changed, so that no job inherits anything from another.
+*Interruptions* (`unwinding`). A timeout, `cancel()`, or the supervisor's end cancels the attempt,
+never the worker as such, and the reason given is the outcome, whatever the function does about it.
+If the function does not end within `unwind` seconds, the job is settled without it: the worker is
+retired with the stubborn code and another one is hired. A worker also ends, and is replaced, when a
+job left its task cancelled or its context changed, so that no job inherits anything from another.
 
 *A job that awaits a job* lends its slot: the queue may hire one more worker meanwhile. When the job
 goes on there may be one too many; then nothing new is started until one of them is done.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from asyncworkers._engine.children import ChildStats
+from asyncworkers._engine.clock import Clock
 from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.entry import Supply, place, waits
 from asyncworkers._engine.line import Line, RankedLine
@@ -19,7 +20,7 @@ __all__ = ["Census"]
 class Counted(Protocol):
     """What is needed of the queue whose jobs they are."""
 
-    now: Callable[[], float]
+    clock: Clock
     line: Line
     crew: Crew
     timetable: Timetable
@@ -84,7 +85,7 @@ class Census:
         lines = line.lines() if isinstance(line, RankedLine) else (line,)
         heads = (next(filter(waits, line), None) for line in lines)
         since = [place(head)[1] for head in heads if head is not None]
-        return self._queue.now() - min(since) if since else None
+        return self._queue.clock.now() - min(since) if since else None
 
     @property
     def children(self) -> Iterator[ChildStats]:

@@ -6,24 +6,25 @@ import asyncio
 import itertools
 import pickle
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextvars import Context
 from typing import Any, cast
 
-from asyncworkers import _checks
 from asyncworkers._engine.attempt import Attempt, failure
-from asyncworkers._engine.bridged import BridgedWorker, Losses
+from asyncworkers._engine.bridged import BridgedWorker
+from asyncworkers._engine.child_life import LEAVE, ChildLife, Reason
+from asyncworkers._engine.child_watch import ChildWatch
+from asyncworkers._engine.child_words import ChildWords
 from asyncworkers._engine.children import ChildStats
 from asyncworkers._engine.employment import employ
+from asyncworkers._engine.loading import Load
 from asyncworkers._engine.memory import MemoryQueue
-from asyncworkers._log import log
+from asyncworkers._engine.nursery import Nursery
+from asyncworkers._engine.sent import Sent, SentLine
+from asyncworkers._engine.unloading import EndRecord, Unloading, outcome_of_record, unreadable
 from asyncworkers.bridge.child import ring, wire
-from asyncworkers.bridge.child.freight import Freight, unpack
-from asyncworkers.bridge.echo import levels, say
-from asyncworkers.bridge.failure import crashed, rebuild, said_of, unready
-from asyncworkers.bridge.freighter import Loaded
-from asyncworkers.bridge.heavy import LIGHT, load_gently
+from asyncworkers.bridge.child.freight import Freight
+from asyncworkers.bridge.echo import levels
+from asyncworkers.bridge.failure import rebuild
 from asyncworkers.bridge.parcel import Parcel
 from asyncworkers.bridge.process import ProcessBridge
 from asyncworkers.bridge.protocol import BridgeBroken
@@ -31,173 +32,84 @@ from asyncworkers.bridge.steps import Heavy, Step
 from asyncworkers.bridge.terms import Terms
 from asyncworkers.errors import NotSerializable, WorkerCrashed
 from asyncworkers.events import ChildEnded, ChildStarted
-from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Progress
-from asyncworkers.outcome import Cancelled, Failed, Outcome, Release, Succeeded, TimedOut
+from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job
+from asyncworkers.outcome import Cancelled, Failed, Outcome, Release, TimedOut
 
-__all__ = ["Children", "LineWorker"]
-
-LINE = 0.001
-"""Seconds of work that may wait in a child's line behind the job it runs."""
-
-LONG = 0.004
-"""Seconds: behind a job that takes longer nothing waits, and what does is taken back."""
-
-LOOK = 0.002
-"""Seconds between two looks at a child that is busy; they become rarer while nothing changes."""
-
-SOON, RARELY = 0.01, 0.25
-"""Seconds between two looks at most: until the child has begun its job, and afterwards."""
+__all__ = ["LineWorker", "hire_for"]
 
 LOOKS = 3
 """Looks at what a job does that is to be given up while its child comes to it."""
 
-START = 60.0
-"""Seconds in which a child must begin what it was sent."""
-
 KNOWN = 1_000
 """Functions that a child keeps; the one defined first is forgotten first."""
-
-LEAVE = 0.5
-"""Seconds that a child gets to end by itself when it is not needed any more, and when it was killed."""
-
-FOUND = -1
-"""Instead of a record's kind: the value is to be unpacked of what was found in the arena."""
-
-MADE = -2
-"""Instead of a record's kind: the value was unpacked in a thread, or there is an error."""
 
 SAID_AT_ONCE = 50
 """Log records of one child that are logged in one turn of the loop."""
 
-HURRY = 0.1
-"""Seconds that it gets for that when the supervisor closes."""
 
-_HOME, _DIED, _WORN = "it is not needed any more", "it died", "it has served enough"
+def hire_for(queue: MemoryQueue, terms: Terms) -> Callable[[MemoryQueue, int], Attempt]:
+    """What hires the line workers of a queue, each with a child on these terms."""
+    nursery = Nursery(queue, terms)
 
-Sent = tuple[Job[Any], Parcel, float]
-"""A job in a child's line, with what was sent of it and how long it is expected to take."""
-
-
-class Children(Losses):
-    """What the line workers of a queue have in common: who has room, and how many died lately."""
-
-    def __init__(self, terms: Terms) -> None:
-        super().__init__("child process", "children")
-        self.terms = terms
-        self.workers: dict[LineWorker, None] = {}
-        self._woken: list[LineWorker] = []
-        self._queue: MemoryQueue | None = None
-        self._scheduled = False
-
-    def hire(self, queue: MemoryQueue, number: int) -> Attempt:
-        """Start a line worker, and with it a child, for the queue."""
-        self._queue = queue
-        queue.crew.overflow = self.schedule
-        worker = LineWorker(queue, number, self)
-        self.workers[worker] = None
+    def hire(queue: MemoryQueue, number: int) -> Attempt:
+        worker = LineWorker(queue, number, nursery)
+        nursery.workers[worker] = None
         employ(queue, worker, worker.work())
         return worker
 
-    def wake(self, worker: LineWorker) -> None:
-        """This idle worker is wanted. Jobs that are submitted in one turn of the loop cross together."""
-        self._woken.append(worker)
-        self.schedule()
-
-    def schedule(self) -> None:
-        """Hand out jobs in the loop's next turn."""
-        if not self._scheduled and self._queue is not None:
-            self._scheduled = True
-            self._queue.hub.loop.call_soon(self._hand_out, context=_EMPTY)
-
-    def _hand_out(self) -> None:
-        """Give each idle worker its share of what waits, and the others what their lines have room for."""
-        self._scheduled = False
-        assert self._queue is not None
-        called, self._woken = self._woken, []
-        woken = [worker for worker in called if worker._ready]
-        if len(woken) < len(called) and self._queue.line:
-            self._queue.crew.staff(len(called) - len(woken))  # whose child has died meanwhile
-        for left, worker in zip(range(len(woken), 0, -1), woken, strict=True):
-            worker.fill(-(-len(self._queue.line) // left) or 1)
-        if self._queue.line:
-            for worker in self.workers:
-                if worker.sent:
-                    worker.fill(ring.PLACES)
-
-
-_EMPTY = Context()
+    return hire
 
 
 class LineWorker(BridgedWorker):
     """One child process and the line of jobs it was sent; as an attempt, the execution of the first.
 
     - A job becomes `running` when the child says that it has come to it, never on suspicion. Those
-      behind it count as queued. All of them have this worker as their `_value`. What was taken back
-      or withdrawn leaves None in its place in `sent`, until the child has passed it: the same job
-      may be sent to the same child again meanwhile.
+      behind it count as queued. All of them have this worker as their `_value`.
     - What is behind the running job takes about `LINE` seconds, by what jobs of these functions
       took lately, so that the child never waits for us between two short jobs, and little waits
       behind one that turns out to be long. That little is taken back then.
     - While results come we look for more in each turn of the loop, and the child need not wake us.
       When a look finds none, the child is told to, and after one look more we wait for it.
+
+    What is in the line is in `line`; `life` knows how the child ends, `watch` that it gets on, `words`
+    what it says. Big arguments go out by a `Load`, big results come in by `unloading`.
     """
 
     __slots__ = (
-        "_cause",
         "_fills",
-        "_first",
         "_idle",
         "_known",
-        "_over",
-        "_packing",
-        "_patience",
-        "_pulse",
-        "_ready",
         "_records",
-        "_results",
         "_scheduled",
-        "_seen",
         "_skipped",
-        "_started",
-        "_stranger",
-        "_timer",
-        "_told_dropped",
-        "_unfit",
-        "_unpacking",
-        "_waiting",
-        "children",
+        "life",
+        "line",
+        "nursery",
+        "packing",
         "process",
-        "sent",
+        "ready",
+        "unloading",
+        "watch",
+        "words",
     )
 
-    def __init__(self, queue: MemoryQueue, number: int, children: Children) -> None:
-        super().__init__(queue, number, children)
-        self.children = children
-        self.sent: deque[Sent | None] = deque()
+    def __init__(self, queue: MemoryQueue, number: int, nursery: Nursery) -> None:
+        super().__init__(queue, number, nursery)
+        self.nursery = nursery
         self.process = ProcessBridge(queue.hub.loop, self.look, self._heard, self._ended)
-        self._over: asyncio.Future[str] = queue.hub.loop.create_future()
-        self._records: Iterator[tuple[int, int, int, int, Any]] = iter(())
-        self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
-        self._cause: str | None = None  # why the child died, if we know better than its exit code
-        self._unfit: BaseException | None = None  # what its initializer raised
-        self._patience = LEAVE
-        self._started: float | None = None  # when the process was
-        self._skipped = 0  # places of the line that were passed without running a job
-        self._told_dropped = 0  # log records
-        self._scheduled = False  # a look in the next turn
-        self._first = 1  # the number of the first job in `sent`
-        self._waiting = 0.0  # seconds that what is behind it is expected to take
-        self._known: dict[int, None] = {}  # numbers of the functions the child knows
-        self._ready = False
+        self.line = SentLine()
+        self.life = ChildLife(self.process, queue.hub.loop)
+        self.watch = ChildWatch(self)
+        self.words = ChildWords(self)
+        self.unloading = Unloading(self)
+        self.packing: Step | None = None  # the last job of the line, in a thread
+        self.ready = False
         self._idle = False  # it is one of the idle of its crew
         self._fills = False  # jobs are being taken, to be sent together
-        self._packing: Step | None = None  # the last job of the line, in a thread
-        # The end of the first job, in a thread: how to give it back, and what tells of it.
-        self._unpacking: tuple[Step, Callable[[], None], asyncio.Future[None]] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._stranger: asyncio.CancelledError | None = None  # who has ended this worker
-        self._pulse = LOOK
-        self._seen = 0.0  # when the job the child runs was seen first, or the line began
+        self._known: dict[int, None] = {}  # numbers of the functions the child knows
+        self._records: Iterator[EndRecord] = iter(())
+        self._scheduled = False  # a look in the next turn
+        self._skipped = 0  # places of the line that were passed without running a job
 
     # ---- its life
 
@@ -205,82 +117,73 @@ class LineWorker(BridgedWorker):
         """Serve until nobody needs this worker, or its child has died; leave nothing behind."""
         await asyncio.sleep(0)  # an eager task factory began us inside `submit`
         self.home.crew.arrive(self)
-        bridge = self.process
+        life, process = self.life, self.process
         self._hold(True)
         try:
             try:
-                bridge.start(self._setup(), self.children.terms.environment(self.home.crew.workers))
+                terms = self.nursery.terms
+                process.start(self._setup(), terms.environment(self.home.crew.workers))
             except BridgeBroken as error:
-                reason, self._cause = _DIED, str(error)
+                reason: Reason = "died"
+                life.cause = str(error)
             else:
-                self._seen = self._started = self.home.now()
-                self._watch()
-                reason = await self._over
+                self.watch.seen = life.started = self.home.now()
+                self.watch.begin()
+                reason = await life.over()
                 self._hold(True)
                 self._retire()
-                if self._unpacking is not None:  # that job has ended: its value is on the way
-                    await self._unpacking[2]
-                if reason is _WORN:
+                if self.unloading.unpacking is not None:
+                    await self.unloading.unpacking[2]  # that job has ended: its value is on the way
+                if reason == "worn":
                     self._settle_all()  # it begins nothing any more
-                    bridge.freighter.stop()
-                if reason is not _DIED:
-                    bridge.hang_up()
-                    await self._wait_for_end(self._patience)
-                bridge.kill()
-                await self._wait_for_end(LEAVE)
+                    process.freighter.stop()
+                if reason != "died":
+                    await life.hang_up()
+                await life.kill()
             self._let_go()
-            for _ in bridge.freighter.close_steps():
+            for _ in process.freighter.close_steps():
                 await asyncio.sleep(0)
-            if reason is _DIED:
-                await self._mourn(self._cause or said_of(bridge.exit_code))
-        except asyncio.CancelledError as error:  # a stranger has cancelled our task
-            self._stranger = error
+            if reason == "died":
+                await self._mourn(life.cause_of_death())
+        except asyncio.CancelledError as error:
+            life.stranger = error
             raise
         finally:
             self._let_go()
-            bridge.freighter.close()
+            process.freighter.close()
+
+    def _setup(self) -> dict[str, Any]:
+        known = {"path": list(sys.path), "argv": list(sys.argv), "levels": levels()}
+        return known | self.nursery.terms.setup()
 
     def leave(self) -> float:
         """The supervisor closes: end, whatever there is to be done."""
-        self._patience = HURRY
-        self._unpack_no_more()
-        self._end(_HOME)
+        self.unloading.unpack_no_more()
+        self.life.hurry()
         self._end_rest()
         return 2 * LEAVE + self.process.freighter.seconds_to_close
 
-    def _end(self, reason: str) -> None:
-        if not self._over.done():
-            self._over.set_result(reason)
-
-    async def _wait_for_end(self, seconds: float) -> None:
-        pause = 0.0005
-        while seconds > 0 and not self.process.has_ended():
-            await asyncio.sleep(pause)
-            seconds -= pause
-            pause = min(pause * 2, 0.02)
-
     def _retire(self) -> None:
         """Take no more jobs."""
-        self._ready = False
-        self.children.ready.pop(self, None)
-        self.children.workers.pop(self, None)
+        self.ready = False
+        self.nursery.ready.pop(self, None)
+        self.nursery.workers.pop(self, None)
         if self._idle and self in self.home.crew.idle:
             self.home.crew.idle.remove(self)
 
     def _let_go(self) -> None:
         """Give every job in the line its due, and let go of the child; nothing runs afterwards."""
         self._retire()
-        self._end(_DIED)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self.process.has_ended():  # a stranger has cancelled our task
-            self.process.kill()
-            self.process.wait(LEAVE)
+        self.life.die()
+        self.watch.stop()
+        self.life.kill_at_once()
         self._settle_all()
-        if self._packing is not None:
-            self._packing.unwanted = True
-        self._tell_ended()
+        if self.packing is not None:
+            self.packing.unwanted = True
+        if self.process.is_open:
+            self.words.count_dropped()
+            details = self.number, self.process.pid, self.life.epitaph()
+            self.home.teller.emit(ChildEnded, self.home.name, *details)
         self.process.freighter.stop()
         self.process.close()
         self._hold(False)
@@ -291,34 +194,108 @@ class LineWorker(BridgedWorker):
         """
         while self.process.is_open and self._drain(at_once=True):
             pass
-        if not self.sent:
+        if not self.line.jobs:
             return
         current = self.process.current()
         back: list[Sent] = []
-        for number, one in enumerate(self.sent, self._first):
-            if one is None:
-                continue
+        for number, one in self.line.numbered():
             job, parcel, _ = one
             if number == current or job._state == RUNNING:
                 if job._state == QUEUED:
                     self._begin(job, self._moment(self.process.started()))
-                self._conclude(job, parcel, Failed(self._crashed(job)))
+                self._conclude(job, parcel, Failed(self.life.crashed(job)))
             else:
                 back.append(one)
-        self.sent.clear()
+        self.line.jobs.clear()
         self._give_back(back)
 
-    def _crashed(self, job: Job[Any]) -> WorkerCrashed:
-        error = crashed(job.name, self.process.exit_code, self.process.last_words, self._cause)
-        error.__cause__ = self._stranger
-        return error
-
     def _unready(self, job: Job[Any]) -> WorkerCrashed:
-        exit_code = self.process.exit_code
-        how = self._cause or said_of(exit_code)
-        error = unready(job.name, how, None if self._cause else exit_code, self.process.last_words)
-        error.__cause__ = self._unfit
-        return error
+        return self.life.unready(job)
+
+    def _ended(self) -> None:
+        """The channel has closed: the child has ended, or is of no use any more."""
+        broken = self.process.garbage
+        self.life.die(None if broken is None else f"it broke the protocol: {broken}")
+
+    def garbage(self, text: str) -> None:
+        """What the child says makes no sense."""
+        self.process.garbage = text
+        self._ended()
+
+    def _heard(self, kind: int, payload: bytes | memoryview) -> None:
+        """A frame has come over the socket."""
+        if kind == wire.HELLO:
+            self._greet()
+        elif kind == wire.RESULT:
+            (end, number), data = wire.open_long(payload)
+            self.unloading.keep(number, end, data)
+        else:
+            self.garbage(f"a frame of kind {kind}")
+
+    def _greet(self) -> None:
+        """The child is ready."""
+        self.ready = True
+        self.nursery.ready[self] = None
+        self.watch.seen = now = self.home.now()
+        assert self.life.started is not None
+        details = self.number, self.process.pid, now - self.life.started
+        self.home.teller.emit(ChildStarted, self.home.name, *details)
+        self._hold(False)
+        self.process.sleep(True)  # it may have woken us already
+        self.nursery.wake(self)
+
+    def _resigned(self, kind: int, payload: bytes) -> None:
+        """The child begins no other job: it has served enough, or could not be made ready."""
+        if kind == ring.WORN:
+            self.ready = False
+            self.nursery.ready.pop(self, None)
+            self.life.wear_out(payload.decode())
+        else:
+            self.life.is_unfit(rebuild(payload))
+
+    # ---- as others see it
+
+    @property
+    def child(self) -> ChildStats | None:
+        """The process, from its start to its end."""
+        if not self.process.is_open:
+            return None
+        self.refresh()
+        self.words.count_dropped()
+        job = self.job
+        return ChildStats(
+            worker=self.number,
+            pid=self.process.pid,
+            ready=self.ready,
+            memory=self.process.memory,
+            jobs=self.line.first - 1 - self._skipped,
+            job_name=None if job is None else job.name,
+            job_id=None if job is None else job.id,
+            sent=len(self.ahead),
+        )
+
+    @property
+    def delay(self) -> str | None:
+        """It starts a child, or must not start one so soon after others have died."""
+        if self._rest is not None:
+            cause = self.life.cause or "one died"
+            return f"no child process is started for a while, because {cause}"
+        if self.process.is_open and not self.ready and not self.life.is_over:
+            seconds = self.home.now() - self.watch.seen
+            return f"its child process {self.process.pid} is starting, for {seconds:.3g} s"
+        return None
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether something big is on its way to the child or from it, which is not the child's fault."""
+        freighter = self.process.freighter
+        moving = freighter.loads or freighter.unloads
+        return bool(moving or self.packing or self.unloading.unpacking)
+
+    @property
+    def has_unpacking(self) -> bool:
+        """Whether the first job has ended, and its value is in a thread."""
+        return self.unloading.unpacking is not None
 
     # ---- waiting for jobs, as one of the idle of its crew
 
@@ -331,10 +308,10 @@ class LineWorker(BridgedWorker):
         self._idle = False
         if needed:
             self.home.crew.calls -= 1  # it is answered at once: a line takes many jobs, not one
-            self.children.wake(self)
+            self.nursery.wake(self)
         else:
             self.off_duty = True
-            self._end(_HOME)
+            self.life.end("not needed")
 
     def _go_idle(self) -> None:
         self._hold(False)
@@ -343,15 +320,15 @@ class LineWorker(BridgedWorker):
         self._idle = True
         if self.home.excuse(self) or not self.home.crew.rest(self):
             self.off_duty = True
-            self._end(_HOME)
+            self.life.end("not needed")
 
     # ---- sending
 
     def fill(self, most: int) -> None:
         """Send jobs, as many as the line has room for."""
-        if not self._ready or self.process.clogged or self.process.freighter.loads:
+        if not self.ready or self.process.clogged or self.process.freighter.loads:
             return
-        if self._packing is not None:
+        if self.packing is not None:
             return
         if self._fills:
             return  # code of an item, or of who gave it, has made us look: that one goes on
@@ -361,16 +338,17 @@ class LineWorker(BridgedWorker):
         finally:
             self._fills = False
         if big is not None:
-            self._load(*big)
+            big.begin()
 
-    def _fill(self, most: int) -> tuple[Job[Any], Parcel] | None:
+    def _fill(self, most: int) -> Load | None:
         """Send them; the last one, if it has big data, is in line, but still to be sent."""
-        was_empty, big = not self.sent, None
-        sent, known, number = self.sent, self._known, self._first + len(self.sent)
+        line, known, big = self.line, self._known, None
+        sent = line.jobs
+        was_empty, number = not sent, line.first + len(sent)
         batch: list[tuple[Any, ...]] = []
         escort = self.home.hub.escort
         while len(batch) < most and len(sent) < ring.PLACES - 1:
-            if sent and (self._waiting >= LINE or self._head_takes() > LONG):
+            if sent and not line.has_room():
                 break
             job = self._take()
             if job is None:
@@ -381,11 +359,11 @@ class LineWorker(BridgedWorker):
                 self._define(version.number, version.definition)
             cost = version.took
             if sent:
-                self._waiting += cost
+                line.waiting += cost
             sent.append((job, parcel, cost))
             job._value = self
             if arguments.__class__ is Freight or arguments.__class__ is Heavy:
-                big = job, parcel
+                big = Load(self, job, parcel)
                 break
             if escort is not None:
                 tries = 0 if job._rare is None else job._rare.tries
@@ -399,84 +377,12 @@ class LineWorker(BridgedWorker):
             return None
         if was_empty:
             self._hold(True)
-            self._seen = self.home.now()
-            self._pulse = LOOK
-            self._watch()
+            self.watch.saw(self.home.now())
+            self.watch.begin()
         if batch:
             self.process.freighter.poll()
             self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, batch), 5)))
         return big
-
-    def _load(self, job: Job[Any], parcel: Parcel) -> None:
-        """Send the last job in the line, which has big data: they are copied first, and in steps."""
-        number = self._first + len(self.sent) - 1
-        escort = self.home.hub.escort
-        luggage = () if escort is None else (escort.sent(job),)
-        tries = 0 if job._rare is None else job._rare.tries
-
-        def wanted() -> bool:
-            at = number - self._first
-            return at < len(self.sent) and self.sent[at] is not None
-
-        def loaded(message: Loaded) -> None:
-            version = parcel[0].number
-            if isinstance(message, list):
-                facts = (number, version, tries + 1, *luggage)
-                for part in wire.long_frame(wire.FREIGHT, facts, message):
-                    self.process.write(part)
-            else:  # it cannot be sent; or it was taken back, and the child will skip it
-                entry = (version, () if message is None else message, tries + 1, *luggage)
-                self.process.write(wire.frame(wire.JOBS, pickle.dumps((number, [entry]), 5)))
-            if len(self.sent) == 1:
-                self._seen = self.home.now()
-            self.fill(ring.PLACES)
-
-        def packed(arguments: Any, error: BaseException | None) -> None:
-            if self._ready and error is not None and wanted():
-                self.sent[number - self._first] = None
-                self.process.take_back(number)
-                self._refuse(job, error)  # nothing is sent meanwhile, whatever its end sets off
-            self._packing = None
-            if not self._ready:
-                return  # whoever settles the line gives it back as it is
-            if not wanted():
-                loaded(None)
-            else:
-                self.sent[number - self._first] = job, (parcel[0], arguments), parcel[0].took
-                self._ship(arguments, wanted, loaded)
-
-        if parcel[1].__class__ is Heavy:
-            self._packing = self.home.hub.aside.begin(parcel[1].pack, packed)
-        else:
-            self._ship(parcel[1], wanted, loaded)
-
-    def _ship(
-        self, arguments: Any, wanted: Callable[[], bool], loaded: Callable[[Loaded], None]
-    ) -> None:
-        """Have packed arguments copied to where the child finds them, if any part of them is big."""
-        freighter = self.process.freighter
-        freighter.last_used = self.home.now()
-        freighter.poll()
-        freight = arguments if arguments.__class__ is Freight else Freight(arguments, [])
-        freighter.load(freight, wanted, loaded)
-
-    def _refuse(self, job: Job[Any], error: BaseException) -> None:
-        """A job fails that was never sent; what the child runs meanwhile is not concerned."""
-        queue = self.home
-        stand_in = Attempt(queue, self.number)
-        stand_in.job = job
-        job._value = stand_in
-        job._state = RUNNING
-        job._started = now = queue.now()
-        if job._rare is not None:
-            job._rare.tries += 1
-        if queue.told:
-            queue.teller.started(job, stand_in)
-        queue.conclude(job, stand_in, failure(error), now)
-
-    def _head_takes(self) -> float:
-        head = self.sent[0]
-        return 0.0 if head is None else head[2]
 
     def _take(self) -> Job[Any] | None:
         """The next job of the queue, packed; one that cannot be packed fails here."""
@@ -493,10 +399,24 @@ class LineWorker(BridgedWorker):
             except Heavy as heavy:
                 job._value = heavy.version, heavy.with_traceback(None)
             except NotSerializable as error:
-                self._refuse(job, error)
+                self.refuse(job, error)
                 continue
             return job
         return None
+
+    def refuse(self, job: Job[Any], error: BaseException) -> None:
+        """A job fails that was never sent; what the child runs meanwhile is not concerned."""
+        queue = self.home
+        stand_in = Attempt(queue, self.number)
+        stand_in.job = job
+        job._value = stand_in
+        job._state = RUNNING
+        job._started = now = queue.now()
+        if job._rare is not None:
+            job._rare.tries += 1
+        if queue.told:
+            queue.teller.started(job, stand_in)
+        queue.conclude(job, stand_in, failure(error), now)
 
     def _define(self, number: int, definition: Any) -> None:
         known = self._known
@@ -504,7 +424,7 @@ class LineWorker(BridgedWorker):
         self.process.write(wire.frame(wire.DEFINE, pickle.dumps((number, definition), 5)))
         if len(known) > KNOWN:
             oldest = next(iter(known))
-            if all(one is None or one[1][0].number != oldest for one in self.sent):
+            if all(one[1][0].number != oldest for _, one in self.line.numbered()):
                 del known[oldest]
                 self.process.write(wire.frame(wire.FORGET, pickle.dumps([oldest], 5)))
 
@@ -512,8 +432,8 @@ class LineWorker(BridgedWorker):
 
     def look(self) -> None:
         """Read the ring, settle, fill the line; look again soon if there was anything."""
-        if not self._ready:
-            if not self._over.done():
+        if not self.ready:
+            if not self.life.is_over:
                 self._drain()  # its initializer may have something to say
             return
         found = self._drain()
@@ -523,7 +443,7 @@ class LineWorker(BridgedWorker):
 
     def _look_again(self, found: bool) -> None:
         process = self.process
-        if not self.sent:
+        if not self.line.jobs:
             process.sleep(True)
             return
         if found:
@@ -543,29 +463,34 @@ class LineWorker(BridgedWorker):
         self._scheduled = False
         self.look()
 
+    def read_next(self, record: EndRecord) -> None:
+        """This is the next record to be read."""
+        self._records = itertools.chain([record], self._records)
+
     def _drain(self, *, at_once: bool = False) -> bool:
         """Settle what has ended; whether anything has. Big results take steps, unless `at_once`.
 
         This is the path of each job that comes back, so it is one function: what simply succeeded is
         settled here in line, and what few jobs need is a call away behind one check.
         """
-        queue, sent = self.home, self.sent
+        queue, line, unloading = self.home, self.line, self.unloading
+        sent = line.jobs
         found = False
         said = 0
         learn: tuple[Any, int] | None = None
         now = queue.now()
-        if self.process.freighter.unloads or self._unpacking is not None:
+        if self.process.freighter.unloads or unloading.unpacking is not None:
             if not at_once:
                 return False
             self.process.freighter.unload_now()
-            self._unpack_no_more()
+            unloading.unpack_no_more()
         while True:
             record = next(self._records, None)
             if record is None:
                 try:
                     records = self.process.ring.read()
                 except ValueError as error:
-                    self._garbage(str(error))
+                    self.garbage(str(error))
                     break
                 if not records:
                     break
@@ -574,25 +499,29 @@ class LineWorker(BridgedWorker):
             kind, number, started, ended, payload = record
             found = True
             if kind >= ring.BELOW:
-                self._noted(kind, number, payload)
+                if kind in (ring.WORN, ring.UNFIT):
+                    self._resigned(kind, payload)
+                else:
+                    self.words.heard(kind, number, payload)
                 said += 1
                 if said == SAID_AT_ONCE:
                     self._look_soon()
                     break
                 continue
-            if number != self._first or not sent:
-                self._garbage(f"an end of job {number}, when {self._first} was next")
+            if number != line.first or not sent:
+                self.garbage(f"an end of job {number}, when {line.first} was next")
                 break
             if kind == ring.ELSEWHERE:
-                kind, payload = self._from_socket(number)
+                kind, payload = unloading.from_socket(number)
             if kind == ring.FREIGHT:
-                if not self._unload(number, started, ended, memoryview(payload), at_once=at_once):
+                message = memoryview(payload)
+                if not unloading.unload(number, started, ended, message, at_once=at_once):
                     break
                 continue
-            if self._is_heavy(kind, payload) and not at_once:
-                self._unpack(kind, number, started, ended, payload)
+            if unloading.is_heavy(kind, payload) and not at_once:
+                unloading.unpack((kind, number, started, ended, payload))
                 break
-            one = self._step()
+            one = line.step()
             if one is None:  # it was taken back, or withdrawn
                 self.process.shared.places[number & ring.MASK] = 0
                 self._skipped += 1
@@ -604,7 +533,7 @@ class LineWorker(BridgedWorker):
                     value = pickle.loads(payload) if payload else None  # noqa: S301  # of our child
                 except BaseException as error:
                     self._begin(job, self._moment(started))
-                    self._conclude(job, parcel, Failed(_unreadable(job, error)))
+                    self._conclude(job, parcel, unreadable(job, error))
                     continue
                 job._started = self._moment(started)
                 job._finished = now
@@ -619,9 +548,8 @@ class LineWorker(BridgedWorker):
                 self._end_rarely(one, kind, started, ended, payload)
         if learn is not None:
             learn[0].learn(learn[1] * 1e-9)
-            self.children.deaths = 0
-            self._seen = now
-            self._pulse = LOOK
+            self.nursery.deaths = 0
+            self.watch.saw(now)
         return found
 
     def _end_rarely(self, one: Sent, kind: int, started: int, ended: int, payload: Any) -> None:
@@ -634,102 +562,10 @@ class LineWorker(BridgedWorker):
                 return
             self._begin(job, self._moment(started))
         ended_by_verdict = self.job is job and self.verdict is not None
-        outcome = None if ended_by_verdict else self._outcome(job, kind, payload)
+        outcome = None if ended_by_verdict else outcome_of_record(job, kind, payload)
         # The loop may hear late of several ends at once: a job ended when its child says so.
         moment = max(self._moment(ended), job._started) if kind != ring.SKIPPED else None
         self._conclude(job, parcel, outcome, moment)
-
-    def _unload(
-        self, number: int, started: int, ended: int, message: memoryview, *, at_once: bool
-    ) -> bool:
-        """Find the big data of a result: the next record is the result then. False if that takes steps."""
-        at_hand = True
-
-        def found(result: Any) -> None:
-            record = (FOUND, number, started, ended, result)
-            self._records = itertools.chain([record], self._records)
-            if not at_hand:
-                self.look()
-
-        freighter = self.process.freighter
-        freighter.last_used = self.home.now()
-        if self.sent[0] is None:  # nobody wants it
-            freighter.discard(message)
-            found(None)
-            return True
-        try:
-            at_hand = freighter.unload(message, found, at_once=at_once)
-        except ValueError as error:
-            self._garbage(str(error))
-            return False
-        return at_hand
-
-    def _is_heavy(self, kind: int, payload: Any) -> bool:
-        """Whether a value that somebody wants takes long to unpickle."""
-        one = self.sent[0]
-        if one is None or (self.job is one[0] and self.verdict is not None):
-            return False
-        return (kind == ring.VALUE and len(payload) > LIGHT) or (
-            kind == FOUND and payload is not None and len(payload.stream) > LIGHT
-        )
-
-    def _unpack(self, kind: int, number: int, started: int, ended: int, payload: Any) -> None:
-        """Have a value unpickled in a thread: the next record is the value then."""
-        stream, buffers = cast("Any", payload if kind == FOUND else (payload, []))
-        over: asyncio.Future[None] = self.home.hub.loop.create_future()
-
-        def made(value: Any, error: BaseException | None) -> None:
-            if self._unpacking is not None and self._unpacking[0] is step:
-                self._unpacking = None
-                self._seen = self.home.now()
-                _resolve(over)
-                record = (MADE, number, started, ended, (value, error))
-                self._records = itertools.chain([record], self._records)
-                self.look()
-
-        def as_it_came() -> None:
-            record = (kind, number, started, ended, payload)
-            self._records = itertools.chain([record], self._records)
-
-        step = self.home.hub.aside.begin(lambda step: load_gently(stream, buffers, step), made)
-        self._unpacking = step, as_it_came, over
-
-    def _unpack_no_more(self) -> None:
-        """Nobody can wait for the thread any more, or wants the value."""
-        if self._unpacking is not None:
-            (step, as_it_came, over), self._unpacking = self._unpacking, None
-            step.unwanted = True
-            _resolve(over)
-            as_it_came()
-
-    def _step(self) -> Sent | None:
-        """The first job in the line has ended, or was skipped; what it was."""
-        sent = self.sent
-        one = sent.popleft()
-        self._first += 1
-        if sent:
-            head = sent[0]
-            if head is not None:
-                self._waiting -= head[2]
-        else:
-            self._waiting = 0.0
-        return one
-
-    def _outcome(self, job: Job[Any], kind: int, payload: Any) -> Outcome | None:
-        """What a record says; None if the job was skipped."""
-        if kind == ring.SKIPPED:
-            return None
-        try:
-            if kind == ring.VALUE:
-                return Succeeded(pickle.loads(payload) if payload else None)  # noqa: S301
-            if kind == FOUND:
-                return Succeeded(unpack(*payload))
-            if kind == MADE:
-                value, error = payload
-                return Succeeded(value) if error is None else Failed(_unreadable(job, error))
-            return failure(rebuild(payload))
-        except BaseException as error:
-            return Failed(_unreadable(job, error))
 
     def _conclude(
         self,
@@ -765,30 +601,25 @@ class LineWorker(BridgedWorker):
         clock = self.home.clock
         return stamp * 1e-9 if clock.real else clock.now()
 
-    def _from_socket(self, number: int) -> tuple[int, Any]:
-        """The end of a job that came over the socket; it was written before its record."""
-        while number not in self._results and self.process.read_on():
-            pass
-        return self._results.pop(number, (ring.ERROR, b""))
-
     # ---- taking back, cancelling
 
     @property
     def ahead(self) -> list[Job[Any]]:
         """The jobs in the line that have not begun."""
-        return [one[0] for one in self.sent if one is not None and one[0]._state == QUEUED]
+        return self.line.ahead()
 
     def refresh(self) -> None:
         """Note the job that the child has come to, if it has not ended already."""
-        if self.sent and self.job is None and self._ready:
-            one = self.sent[0]
-            if one is not None and self.process.current() == self._first:
-                self._seen = self._moment(self.process.started())
-                self._begin(one[0], self._seen)
+        line = self.line
+        if line.jobs and self.job is None and self.ready:
+            one = line.jobs[0]
+            if one is not None and self.process.current() == line.first:
+                self.watch.seen = started = self._moment(self.process.started())
+                self._begin(one[0], started)
 
     def give_up(self, job: Job[Any]) -> bool:
         """Let go of a job of the line for good; False if the child has come to it, or it has ended."""
-        number = self._number_of(job)
+        number = self.line.number_of(job)
         if number is None:
             return False
         if not self.process.take_back(number):
@@ -797,42 +628,18 @@ class LineWorker(BridgedWorker):
                 self.refresh()
                 if job._state != QUEUED:
                     return False
-                if self._number_of(job) != number:
-                    return self.give_up(
-                        job
-                    )  # the child had skipped it, so it went back or was sent anew
+                if self.line.number_of(job) != number:  # skipped: it went back, or was sent anew
+                    return self.give_up(job)
             # Its end is on the way, behind something big that is still read: it counts no more.
             self.process.interrupt(number)
-        place = number - self._first
-        one = self.sent[place]
-        if place and one is not None:
-            self._waiting -= one[2]
-        self.sent[place] = None
-        if self._packing is not None and place == len(self.sent) - 1:
-            self._packing.unwanted = True
+        self.line.drop(number)
+        if self.packing is not None and number == self.line.last:
+            self.packing.unwanted = True
         return True
 
-    def _number_of(self, job: Job[Any]) -> int | None:
-        """The number under which a job of the line was sent."""
-        for number, one in enumerate(self.sent, self._first):
-            if one is not None and one[0] is job:
-                return number
-        return None
-
-    def _take_back(self) -> None:
+    def shorten(self) -> None:
         """Take back what is behind the running job, for others, or to be sent again later."""
-        back: list[Sent] = []
-        for place, one in enumerate(self.sent):
-            if (
-                one is not None
-                and one[0]._state == QUEUED
-                and self.process.take_back(self._first + place)
-            ):
-                back.append(one)
-                self.sent[place] = None
-                if place:
-                    self._waiting -= one[2]
-        self._give_back(back)
+        self._give_back(self.line.take_back(self.process.take_back))
 
     def _give_back(self, back: list[Sent]) -> None:
         """These never began: they go where they came from, at the front of the queue."""
@@ -847,232 +654,35 @@ class LineWorker(BridgedWorker):
         elif back:
             queue.crew.staff(len(back))
 
+    def time_out(self, timeout: float) -> None:
+        """The running job has taken too long."""
+        self.home.unwinding.cancel(self, TimedOut(timeout))
+
     def cancel(self, verdict: Cancelled | TimedOut) -> bool:
         """Have the running job interrupted; what waits behind it need not wait for that."""
         if self.verdict is not None or self.job is None:
             return False
         self.verdict = verdict
-        one = self.sent[0] if self.sent else None
+        one = self.line.jobs[0] if self.line.jobs else None
         if one is not None and one[0] is self.job:
-            self.process.interrupt(self._first)
-            self._take_back()
-            if self._unpacking is not None:
-                self._unpack_no_more()
+            self.process.interrupt(self.line.first)
+            self.shorten()
+            if self.unloading.unpacking is not None:
+                self.unloading.unpack_no_more()
                 self._look_soon()
         return True
 
     def kill(self) -> bool:
         """End the running job by force: it is settled at once, and its child is no more."""
-        self._cause = "it was killed, because the job did not end when interrupted"
+        self.life.cause = "it was killed, because the job did not end when interrupted"
         self.process.kill()
         job = self.job
         if job is not None and self.verdict is not None:
             while self._drain(at_once=True):
                 pass
-            one = self.sent[0] if self.sent else None
+            one = self.line.jobs[0] if self.line.jobs else None
             if one is not None and one[0] is job and self.job is job:
-                self.sent[0] = None
+                self.line.drop(self.line.first)
                 self._conclude(job, one[1], None)
-        self._end(_DIED)
+        self.life.die()
         return True
-
-    # ---- what the child says
-
-    def _heard(self, kind: int, payload: bytes | memoryview) -> None:
-        if kind == wire.HELLO:
-            self._ready = True
-            self.children.ready[self] = None
-            self._seen = now = self.home.now()
-            assert self._started is not None
-            details = self.number, self.process.pid, now - self._started
-            self.home.teller.emit(ChildStarted, self.home.name, *details)
-            self._hold(False)
-            self.process.sleep(True)  # it may have woken us already
-            self.children.wake(self)
-        elif kind == wire.RESULT:
-            (end, number), data = wire.open_long(payload)
-            self._results[number] = (end, data)
-        else:
-            self._garbage(f"a frame of kind {kind}")
-
-    def _noted(self, kind: int, number: int, payload: bytes) -> None:
-        """The child, or the running job, says or asks something."""
-        if kind == ring.SAID:
-            self._say(number, payload)
-            return
-        if kind in (ring.WORN, ring.UNFIT):
-            self._resigned(kind, payload)
-            return
-        one = self.sent[0] if self.sent and number == self._first else None
-        if one is None:
-            return
-        job = one[0]
-        self.refresh()
-        details = pickle.loads(payload)  # noqa: S301  # of our child
-        if kind == ring.NOTE:
-            if details[0] == "progress":
-                self.home.report(job, Progress(*details[1:]))
-        elif kind == ring.ASK:
-            answer = pickle.dumps((number, self._facts(job)), 5)
-            self.process.write(wire.frame(wire.ANSWER, answer))
-
-    def _facts(self, job: Job[Any]) -> dict[str, Any]:
-        retry = job._order.policies.retry
-        return {
-            "id": job.id,
-            "name": job.name,
-            "queue": job.queue,
-            "attempt": job.attempt,
-            "attempts": 1 if retry is None else retry.attempts,
-            "tags": job.tags,
-        }
-
-    def _ended(self) -> None:
-        """The channel has closed: the child has ended, or is of no use any more."""
-        if self.process.garbage is not None:
-            self._cause = f"it broke the protocol: {self.process.garbage}"
-        self._end(_DIED)
-
-    def _garbage(self, text: str) -> None:
-        self.process.garbage = text
-        self._ended()
-
-    # ---- its life, as others see it
-
-    def _setup(self) -> dict[str, Any]:
-        known = {"path": list(sys.path), "argv": list(sys.argv), "levels": levels()}
-        return known | self.children.terms.setup()
-
-    def _resigned(self, kind: int, payload: bytes) -> None:
-        """The child begins no other job: it has served enough, or could not be made ready."""
-        if kind == ring.WORN:
-            self._ready = False
-            self.children.ready.pop(self, None)
-            self._cause = payload.decode()
-            self._end(_WORN)
-            return
-        self._unfit = error = rebuild(payload)
-        self._cause = f"its initializer raised {_checks.summary(error, 300)}"
-        self._end(_DIED)
-
-    def _say(self, number: int, record: bytes) -> None:
-        """Log what was said in the child, with the job that runs there."""
-        one = self.sent[0] if self.sent and number == self._first else None
-        origin: dict[str, Any] = {"processName": f"{self.home.name}-{self.number}"}
-        if one is not None:
-            self.refresh()
-            job = one[0]
-            origin |= {"job_id": job.id, "job_name": job.name}
-            origin |= {"queue": job.queue, "attempt": job.attempt}
-        say(record, origin)
-        self._count_dropped()
-
-    def _count_dropped(self) -> None:
-        """Note how many log records were lost; say so for the first, and whenever they doubled."""
-        dropped = self.process.dropped
-        if dropped > self._told_dropped:
-            self.home.logs_dropped += dropped - self._told_dropped
-            if dropped >= 2 * self._told_dropped:
-                what = "child process %d of queue %r logs too much: %d log records were dropped"
-                log.warning(what, self.number, self.home.name, dropped)
-            self._told_dropped = dropped
-
-    def _tell_ended(self) -> None:
-        """Tell of the child's end, once."""
-        if self.process.is_open:
-            self._count_dropped()
-            died = self._over.cancelled() or self._over.result() is _DIED
-            cause = self._cause or (said_of(self.process.exit_code) if died else _HOME)
-            self.home.teller.emit(ChildEnded, self.home.name, self.number, self.process.pid, cause)
-
-    @property
-    def child(self) -> ChildStats | None:
-        """The process, from its start to its end."""
-        if not self.process.is_open:
-            return None
-        self.refresh()
-        self._count_dropped()
-        job = self.job
-        return ChildStats(
-            worker=self.number,
-            pid=self.process.pid,
-            ready=self._ready,
-            memory=self.process.memory,
-            jobs=self._first - 1 - self._skipped,
-            job_name=None if job is None else job.name,
-            job_id=None if job is None else job.id,
-            sent=len(self.ahead),
-        )
-
-    @property
-    def delay(self) -> str | None:
-        """It starts a child, or must not start one so soon after others have died."""
-        seconds = self.home.now() - self._seen
-        if self._rest is not None:
-            return f"no child process is started for a while, because {self._cause or 'one died'}"
-        if self.process.is_open and not self._ready and not self._over.done():
-            return f"its child process {self.process.pid} is starting, for {seconds:.3g} s"
-        return None
-
-    # ---- looking after it
-
-    def _watch(self) -> None:
-        if self._timer is None:
-            self._timer = self.home.hub.loop.call_later(self._pulse, self._tick)
-
-    def _tick(self) -> None:
-        """Look after a child that is starting, or has jobs."""
-        self._timer = None
-        if self._over.done() or (self._ready and not self.sent):
-            return
-        queue = self.home
-        now = queue.now()
-        if self.process.has_ended():
-            self._end(_DIED)
-            return
-        if self._ready:
-            self.look()
-            self.refresh()
-        waited = now - self._seen
-        job = self.job
-        if job is None:
-            patience = START if self._ready else self.children.terms.startup
-            freighter = self.process.freighter
-            ours = freighter.loads or freighter.unloads or self._packing or self._unpacking
-            if waited > patience and not self.process.clogged and not ours:
-                late = f"it was not ready after {patience:g} s"
-                self._cause = "it stood still" if self._ready else late
-                self._end(_DIED)
-                return
-        else:
-            if waited > LONG and len(self.sent) > 1:
-                self._take_back()
-                running = self.sent[0]
-                if running is not None:  # nothing is sent behind it again
-                    self.sent[0] = (running[0], running[1], waited)
-            timeout = job._order.timeout
-            ended = self.process.freighter.unloads or self._unpacking is not None
-            if timeout is not None and self.verdict is None and not ended:
-                left = job._started + timeout - now
-                if left <= 0:
-                    queue.unwinding.cancel(self, TimedOut(timeout))
-                else:
-                    self._pulse = min(self._pulse, max(left, 0.0005))
-        if self.process.freighter.trim(now) and self._ready:
-            self.process.write(wire.frame(wire.TRIM))
-        if self.sent or not self._ready:
-            self._watch()
-            self._pulse = min(max(self._pulse, LOOK) * 2, RARELY if job is not None else SOON)
-
-
-def _unreadable(job: Job[Any], error: BaseException) -> NotSerializable:
-    failed = NotSerializable(
-        f"what {job.name} returned or raised could not be unpickled: {_checks.summary(error, 300)}"
-    )
-    failed.__cause__ = error
-    return failed
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

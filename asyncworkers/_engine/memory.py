@@ -41,7 +41,6 @@ from asyncworkers.outcome import (
     Complete,
     Decision,
     Fail,
-    Failed,
     Outcome,
     Release,
     RetryAfter,

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from asyncworkers import Job, JobFailed, NotSerializable, Retry, Supervisor, WorkerCrashed, job
-from asyncworkers._engine import line_worker
+from asyncworkers._engine import sent
 from asyncworkers._engine.chunks import Chunks
 
 pytestmark = pytest.mark.asyncio
@@ -298,10 +298,8 @@ async def test_items_that_end_jobs_while_they_are_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sent stays in order, though code of an item finds the line shorter meanwhile."""
-    monkeypatch.setattr(
-        line_worker, "LONG", 1e9
-    )  # the item is sent, however long the first one takes
-    monkeypatch.setattr(line_worker, "LINE", 1e9)
+    monkeypatch.setattr(sent, "LONG", 1e9)  # the item goes, however long the first one takes
+    monkeypatch.setattr(sent, "LINE", 1e9)
     started, go = tmp_path / "started", tmp_path / "go"
     waits = job(bridge_jobs.wait_for_file, cpu=True)
     double = job(bridge_jobs.double, cpu=True)

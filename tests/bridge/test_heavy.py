@@ -202,7 +202,7 @@ async def test_a_child_dies_while_its_result_is_unpacked(supervisor: Supervisor)
     await until(heavy_jobs.entered.is_set)
     (worker,) = supervisor._entered().queues["processes"].crew.members
     worker.process.kill()
-    await until(lambda: not worker._ready)
+    await until(lambda: not worker.ready)
     heavy_jobs.go.set()
     assert (await running)[:-1] == MANY
     assert await supervisor.call(last, [1]) == 1

@@ -30,7 +30,7 @@ from asyncworkers import (
     current_job,
     job,
 )
-from asyncworkers._engine import bridged, line_worker
+from asyncworkers._engine import bridged, line_worker, sent
 from asyncworkers.bridge.child import ring
 from asyncworkers.events import AttemptEnded, AttemptStarted, JobProgressed, JobSettled
 from asyncworkers.testing import EventRecorder, no_leaks
@@ -395,8 +395,8 @@ async def _nine_in_line(
     one: Supervisor, go: Path, started: Path, monkeypatch: Any
 ) -> tuple[Any, Job[int], list[Job[int]]]:
     """A worker, the job that its child runs until `go` is there, and nine behind it in its line."""
-    monkeypatch.setattr(line_worker, "LONG", 1e9)  # nothing is taken back
-    monkeypatch.setattr(line_worker, "LINE", 1e9)
+    monkeypatch.setattr(sent, "LONG", 1e9)  # nothing is taken back
+    monkeypatch.setattr(sent, "LINE", 1e9)
     for _ in range(5):
         await one.call(cpu(_wait_or_not), "", "")
     running = await one.submit(cpu(_wait_or_not), str(started), str(go))
@@ -458,11 +458,11 @@ async def test_a_job_that_goes_back_while_it_is_cancelled(
 
     def look_late() -> None:
         if len(late) == 1:  # as if the record had come only now that says it was skipped
-            late.append(place := late[0] - worker._first)
-            sent, worker.sent[place] = worker.sent[place], None
+            late.append(late[0])
+            one = dict(worker.line.numbered())[late[0]]
             assert take_back(worker.process, late[0])
-            worker._waiting -= sent[2]
-            worker._give_back([sent])
+            worker.line.drop(late[0])
+            worker._give_back([one])
             if not paused:
                 worker.fill(100)
         look()
@@ -473,7 +473,7 @@ async def test_a_job_that_goes_back_while_it_is_cancelled(
         assert behind[8].cancel("enough")
     assert behind[8].state == "cancelled"
     assert len(late) == 2
-    assert all(sent is None or sent[0] is not behind[8] for sent in worker.sent)
+    assert worker.line.number_of(behind[8]) is None
     assert one.stats().queues["processes"].queued == 8
     if paused:
         one.resume("processes")
