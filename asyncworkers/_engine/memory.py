@@ -41,6 +41,7 @@ from asyncworkers.outcome import (
     Complete,
     Decision,
     Fail,
+    Failed,
     Outcome,
     Release,
     RetryAfter,
