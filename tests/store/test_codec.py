@@ -188,9 +188,9 @@ class Mute:
 def test_what_has_no_words_is_refused_all_the_same():
     """An error whose str raises, of a class of the user's, is told as well as can be."""
     one = codec_of(Mute)
-    with pytest.raises(NotSerializable, match="argument 'value' .*: <its message raised"):
+    with pytest.raises(NotSerializable, match=r"argument 'value' .*: <its message raised"):
         one.encode_arguments((Mute(),), {})
-    with pytest.raises(ArgumentsMismatch, match="argument 'value' .*: <its message raised"):
+    with pytest.raises(ArgumentsMismatch, match=r"argument 'value' .*: <its message raised"):
         one.decode_arguments('[["x"],{}]')
 
 
