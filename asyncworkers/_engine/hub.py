@@ -106,7 +106,7 @@ class Hub:
         if self._host is None:
             return False
         task, before = self._host
-        return task.done() or task.cancelling() > before
+        return task.cancelling() > before  # one that is done has perhaps only handed us on
 
     def job_id(self, job: Job[Any]) -> str:
         """The job's id, given when first asked for: a number after a prefix no other supervisor has."""
