@@ -145,6 +145,34 @@ async def test_what_cannot_be_stored_is_refused_by_name(place):
         assert await supervisor.call(double, 1) == 2
 
 
+async def test_one_function_may_be_listed_under_two_names(place):
+    """While jobs of its old name are left, a renamed function goes by both, and new ones by either."""
+    old = job(double.function, name="old_name")
+    for functions in ([double, old], [old, double]):
+        async with place.supervisor(functions) as supervisor:
+            jobs = [await supervisor.submit(one, 1) for one in (double, old)]
+            assert [await one for one in jobs] == [2, 2]
+            assert [one.name for one in jobs] == ["double", "old_name"]
+
+
+async def test_jobs_of_functions_that_nobody_lists_are_named_at_the_start(place, caplog):
+    """Who renames a function leaves its jobs behind: the log of the next process names it, once, and
+    says nothing where all are known, or where nothing is run.
+    """
+    caplog.set_level("INFO", "asyncworkers")
+    later = job(double.function, name="old_name")
+    async with place.supervisor([later, double], workers=0, threads=0, processes=0) as supervisor:
+        await supervisor.submit_many(later, [1, 2])
+        await supervisor.submit(double, 3)
+        await supervisor.stored.pause("default")
+    for functions, workers in (([double], 0), ([later, double], 1), ([double], 1)):
+        assert "not listed here" not in caplog.text
+        async with place.supervisor(functions, workers=workers, threads=0, processes=0):
+            pass
+    said = [one for one in caplog.messages if "not listed here" in one]
+    assert said == ["jobs wait in the store for functions that are not listed here: old_name (2)"]
+
+
 async def test_a_failure_that_nobody_here_awaits_is_logged_with_its_error(place, caplog):
     """Whoever reads the log of the process that ran it learns what went wrong, on one line."""
     async with place.supervisor() as supervisor:
