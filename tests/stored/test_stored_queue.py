@@ -8,6 +8,7 @@ import pytest
 from stored_jobs import (
     SUPERVISORS,
     OwnError,
+    at_most_once,
     cpu_double,
     cpu_hold,
     double,
@@ -419,6 +420,25 @@ async def test_what_cancels_all_tasks_gives_back_what_ran(place, tmp_path, funct
         (record,) = await supervisor._depot.store.get(ids)
         found = record.state, record.attempt, record.failures, record.losses
         assert found == (JobState.QUEUED, 1, 0, 0)
+
+
+async def test_a_drain_tells_what_is_back_in_the_store(place, tmp_path):
+    """Of what it stopped the report names what another process will run: not what may run only once,
+    not what lives in memory.
+    """
+    diary = str(tmp_path / "diary")
+    queues = [Queue("memory", stored=False)]
+    async with place.supervisor([hold, at_most_once], queues=queues) as supervisor:
+        goes_back = await supervisor.submit(hold, diary)
+        only_once = await supervisor.submit(at_most_once, diary)
+        in_memory = await supervisor.submit(hold.options(queue="memory"), diary)
+        while len(notes(tmp_path / "diary")) < 3:
+            await asyncio.sleep(0.001)
+        report = await supervisor.drain(0)
+    assert set(report.cancelled) == {goes_back.id, only_once.id, in_memory.id}
+    assert report.returned == (goes_back.id,)
+    assert str(report).endswith(f"0 abandoned (back in the store: {goes_back.id})")
+    assert "of them back in the store" in report._repr_html_()
 
 
 async def test_a_normal_exit_finishes_what_runs(place):
