@@ -292,6 +292,8 @@ class DrainReport(Record):
     then and were cancelled without an attempt, and `abandoned` did not end when cancelled: their
     tasks or threads may still run. `seconds` is how long all of it took. Of those that are done
     `failed` tells which failed, and `withdrawn` which others than the drain cancelled, or expired.
+    Of those that were cancelled or not started `returned` tells which are back in their store, to be
+    run by the next process that has it open.
     """
 
     done: tuple[str, ...]
@@ -301,6 +303,7 @@ class DrainReport(Record):
     seconds: float
     failed: tuple[str, ...] = ()
     withdrawn: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
 
     def _well(self) -> int:
         """How many of those that are done have succeeded."""
@@ -313,7 +316,8 @@ class DrainReport(Record):
             f"{self._well()} done{told}, {len(self.cancelled)} cancelled, "
             f"{len(self.not_started)} not started, {len(self.abandoned)} abandoned"
         )
-        return f"drained in {self.seconds:.2f} s: {counts}" + _named("abandoned", self.abandoned)
+        which = _named("abandoned", self.abandoned) + _named("back in the store", self.returned)
+        return f"drained in {self.seconds:.2f} s: {counts}{which}"
 
     def _repr_html_(self) -> str:
         rare = {"failed": self.failed, "withdrawn": self.withdrawn}
@@ -323,6 +327,8 @@ class DrainReport(Record):
             "not started": self.not_started,
             "abandoned": self.abandoned,
         }
+        if self.returned:
+            ends["of them back in the store"] = self.returned
         lines = [
             ("done", self._well(), ""),
             *((end, len(ids), _some(ids)) for end, ids in ends.items()),

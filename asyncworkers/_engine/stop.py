@@ -64,6 +64,7 @@ def _report(
     ends: dict[str, list[str]] = {}
     failed: list[str] = []
     withdrawn: list[str] = []
+    returned: list[str] = []
     for job in jobs:
         if job in abandoned and job._state != SUCCEEDED:  # else a later attempt made up for it
             end = "abandoned"
@@ -77,14 +78,24 @@ def _report(
             end = "not_started"
         else:
             end = "cancelled"
+        if end in ("not_started", "cancelled") and _goes_back(job):
+            returned.append(job.id)
         ends.setdefault(end, []).append(job.id)
     done, cancelled, not_started, abandoned_ids = (
         tuple(ends.get(end, ())) for end in ("done", "cancelled", "not_started", "abandoned")
     )
     seconds = hub.clock.now() - began
     return DrainReport(
-        *(done, cancelled, not_started, abandoned_ids, seconds, tuple(failed), tuple(withdrawn))
+        *(done, cancelled, not_started, abandoned_ids, seconds),
+        *(tuple(ids) for ids in (failed, withdrawn, returned)),
     )
+
+
+def _goes_back(job: Job[Any]) -> bool:
+    """Whether a job that was stopped here is stored, and nobody wanted it cancelled for good."""
+    held: Any = job._rare
+    lease = getattr(held, "lease", None)
+    return lease is not None and held.asked is None and not (held.begun and lease.once)
 
 
 def stop(hub: Hub, reason: str) -> None:

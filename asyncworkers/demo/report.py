@@ -27,6 +27,7 @@ def sections(found: Findings) -> list[Section]:
     tables = [Section("The site", _site(found))]
     if found.site.pages:
         tables.append(Section("What is wrong with it", _defects(found)))
+    if found.site.pages and found.network.requests:  # a run with a store may find all done
         tables.append(Section("The network", _network(found)))
     return [*tables, Section("The work", _work(found))]
 

@@ -332,7 +332,11 @@ def _check_site(request: Request, host: str, *, acts: bool) -> None:
         )
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(415, "UnsupportedMediaType", "a body must be application/json")
+        raise Refused(
+            415,
+            "UnsupportedMediaType",
+            "a body must be application/json; a POST without one must say so as well",
+        )
 
 
 def _origins(host: str, schemes: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from stored_jobs import (
     SUPERVISORS,
     OwnError,
+    at_most_once,
     cpu_double,
     cpu_hold,
     double,
@@ -143,6 +144,34 @@ async def test_what_cannot_be_stored_is_refused_by_name(place):
             await supervisor.call(surprise)
         assert supervisor.stats().queues["default"].failed == 1
         assert await supervisor.call(double, 1) == 2
+
+
+async def test_one_function_may_be_listed_under_two_names(place):
+    """While jobs of its old name are left, a renamed function goes by both, and new ones by either."""
+    old = job(double.function, name="old_name")
+    for functions in ([double, old], [old, double]):
+        async with place.supervisor(functions) as supervisor:
+            jobs = [await supervisor.submit(one, 1) for one in (double, old)]
+            assert [await one for one in jobs] == [2, 2]
+            assert [one.name for one in jobs] == ["double", "old_name"]
+
+
+async def test_jobs_of_functions_that_nobody_lists_are_named_at_the_start(place, caplog):
+    """Who renames a function leaves its jobs behind: the log of the next process names it, once, and
+    says nothing where all are known, or where nothing is run.
+    """
+    caplog.set_level("INFO", "asyncworkers")
+    later = job(double.function, name="old_name")
+    async with place.supervisor([later, double], workers=0, threads=0, processes=0) as supervisor:
+        await supervisor.submit_many(later, [1, 2])
+        await supervisor.submit(double, 3)
+        await supervisor.stored.pause("default")
+    for functions, workers in (([double], 0), ([later, double], 1), ([double], 1)):
+        assert "not listed here" not in caplog.text
+        async with place.supervisor(functions, workers=workers, threads=0, processes=0):
+            pass
+    said = [one for one in caplog.messages if "not listed here" in one]
+    assert said == ["jobs wait in the store for functions that are not listed here: old_name (2)"]
 
 
 async def test_a_failure_that_nobody_here_awaits_is_logged_with_its_error(place, caplog):
@@ -391,6 +420,25 @@ async def test_what_cancels_all_tasks_gives_back_what_ran(place, tmp_path, funct
         (record,) = await supervisor._depot.store.get(ids)
         found = record.state, record.attempt, record.failures, record.losses
         assert found == (JobState.QUEUED, 1, 0, 0)
+
+
+async def test_a_drain_tells_what_is_back_in_the_store(place, tmp_path):
+    """Of what it stopped the report names what another process will run: not what may run only once,
+    not what lives in memory.
+    """
+    diary = str(tmp_path / "diary")
+    queues = [Queue("memory", stored=False)]
+    async with place.supervisor([hold, at_most_once], queues=queues) as supervisor:
+        goes_back = await supervisor.submit(hold, diary)
+        only_once = await supervisor.submit(at_most_once, diary)
+        in_memory = await supervisor.submit(hold.options(queue="memory"), diary)
+        while len(notes(tmp_path / "diary")) < 3:
+            await asyncio.sleep(0.001)
+        report = await supervisor.drain(0)
+    assert set(report.cancelled) == {goes_back.id, only_once.id, in_memory.id}
+    assert report.returned == (goes_back.id,)
+    assert str(report).endswith(f"0 abandoned (back in the store: {goes_back.id})")
+    assert "of them back in the store" in report._repr_html_()
 
 
 async def test_a_normal_exit_finishes_what_runs(place):

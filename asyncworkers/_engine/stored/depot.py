@@ -123,6 +123,8 @@ class Depot:
         self.hub.depot = self
         self.keeper.start()
         self.feeder.start()
+        if any(queue.crew.workers for queue in self.queues.values()):
+            self.link.see_to(self._say_unknown)
 
     def drain(self) -> None:
         """Lease nothing more; what has not begun goes back to the store, what runs runs on.
@@ -192,6 +194,21 @@ class Depot:
         self._stirred = False
         self.settler.flush()
         self.feeder.stir()
+
+    async def _say_unknown(self) -> None:
+        """Jobs of a function that was renamed wait for ever, and nothing fails: say that they do."""
+        waiting: dict[str, int] = {}
+        for counts in await self.store.counts():
+            for name, number in counts.unknown.items():
+                waiting[name] = waiting.get(name, 0) + number
+        if waiting:
+            names = sorted(waiting, key=lambda name: (-waiting[name], name))
+            said = [f"{_checks.printable(name)} ({waiting[name]:,})" for name in names[:10]]
+            log.info(
+                "jobs wait in the store for functions that are not listed here: %s%s",
+                ", ".join(said),
+                ", ..." if len(names) > len(said) else "",
+            )
 
     def _each_round(self) -> None:
         if not self.draining:

@@ -149,7 +149,6 @@ class Forms:
     ) -> None:
         self._functions = functions
         self._signed = signed
-        self._by_function = {known.function: known for known in functions.values()}
         self._home_for = home_for
         self._wall = wall
         self._ids = Ids(wall, dice)
@@ -190,8 +189,8 @@ class Forms:
         return form
 
     def _make(self, function: JobFunction[..., Any]) -> Form:
-        known = self._by_function.get(function.function)
-        if known is None or known.name != function.name:
+        known = self._functions.get(function.name)
+        if known is None or known.function != function.function:
             names = _checks.nearest(function.name, self._functions) if self._functions else ""
             raise ValueError(
                 f"{function.name} is not among the functions of this supervisor, so nobody who has "
