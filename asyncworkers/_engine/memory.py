@@ -331,7 +331,7 @@ class MemoryQueue:
 
     def conclude(self, job: Job[Any], attempt: Attempt, outcome: Outcome, moment: float) -> None:
         """Judge how the attempt ended, tell of it, and settle."""
-        if outcome.__class__ is Failed and self._is_torn_down(outcome):
+        if isinstance(outcome, Failed) and self._is_torn_down(outcome):
             outcome = Cancelled("all tasks of the program were cancelled")
         if isinstance(outcome, TimedOut):
             self.timed_out += 1
