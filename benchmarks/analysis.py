@@ -15,12 +15,13 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 from asyncworkers import Supervisor
 from asyncworkers.demo.analyze import compress, parse
@@ -38,7 +39,7 @@ def compressing(page: Page) -> object:
     return compress.function(page)
 
 
-Turn = Callable[[list[Page]], Awaitable[float]]
+Turn = Callable[[list[Page]], Coroutine[Any, Any, float]]
 
 
 async def bare(pages: list[Page]) -> float:
@@ -106,7 +107,7 @@ def main() -> None:
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
         for name in random.sample(list(rows), len(rows)):
-            taken[name].append(run_on("uvloop", rows[name](pages)))  # type: ignore[arg-type]
+            taken[name].append(run_on("uvloop", rows[name](pages)))
     alone = median(taken["**asyncworkers**, 1 process"])
     size = sum(len(page.body) for page in pages)
     print(

@@ -30,6 +30,7 @@ from .freight import (
 from .home import Home, tell_on_stderr
 from .lifeline import die_with_parent
 from .prepare import Served, prepare
+from .raising import raise_in
 from .ring import (
     ASK,
     CURRENT,
@@ -414,8 +415,12 @@ class Serving:
         """Whether the parent wanted the job of this number to stop."""
         return self.words[INTERRUPT] == job
 
-    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def interrupt(self, _number: int, frame: FrameType | None) -> None:
         """The signal by which the parent asks for the running job's end."""
+        if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
+            raise_in(frame, self._stop_job)
+
+    def _stop_job(self) -> None:
         if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
             self._inside[0] = 0
             raise Interrupted
