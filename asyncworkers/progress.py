@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TextIO, cast
 
 from asyncworkers import _checks
 from asyncworkers._notebook import LiveBar, in_notebook
@@ -106,11 +107,12 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _write(text: str) -> None:
+def _write(text: str, stream: TextIO | None = None) -> None:
     """Write; that nobody reads any more, or the like, is no reason for a map to fail."""
+    where: TextIO = stream or sys.stderr
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        where.write(text)
+        where.flush()
 
 
 def _terminal_display(gauge: Gauge) -> Display:
@@ -118,6 +120,44 @@ def _terminal_display(gauge: Gauge) -> Display:
         return _Rich(gauge)
     except ImportError:
         return _Bar(gauge)
+
+
+class _LinesOfTheirOwn(logging.Filter):
+    """While a bar is shown, clears its line before a log record is written to the same terminal: the
+    record has the line for itself, and the bar is drawn anew below it.
+
+    It is a filter of the handlers there are. A handler that looks `sys.stderr` up each time writes
+    through rich where rich draws the bar, and needs none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handlers: list[logging.Handler] = []
+
+    def start(self) -> None:
+        """The first bar is about to be shown."""
+        loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+        found = {one for logger in loggers for one in getattr(logger, "handlers", ())}
+        terminals: tuple[Any, ...] = (sys.__stderr__, sys.__stdout__)
+        for handler in (*found, logging.lastResort):
+            stream: Any = getattr(handler, "stream", None)
+            ours = bool(stream) and any(stream is one for one in terminals)
+            if handler is not None and ours and cast("TextIO", stream).isatty():
+                handler.addFilter(self)
+                self._handlers.append(handler)
+
+    def stop(self) -> None:
+        """The last bar is over."""
+        while self._handlers:
+            self._handlers.pop().removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        """Let everything pass."""
+        _write("\r\x1b[K", sys.__stderr__)
+        return True
+
+
+_lines_of_their_own = _LinesOfTheirOwn()
 
 
 class _Rich:
@@ -176,6 +216,7 @@ class _Screen:
                 screen = cls()
                 screen.progress.start()
                 screen.progress.console.show_cursor(True)
+                _lines_of_their_own.start()
                 cls.shown = screen
             screen._bars += 1
             return screen
@@ -187,6 +228,7 @@ class _Screen:
             last = self._bars == 0
             if last:
                 _Screen.shown = None
+                _lines_of_their_own.stop()
         if last:
             self.progress.stop()
         else:
@@ -203,11 +245,15 @@ class _Bar:
         self._gauge = gauge
 
     def show(self, done: int) -> None:
+        if not self.shown:
+            _lines_of_their_own.start()
         self.shown[self] = done
         _write(self._line())
 
     def close(self, done: int) -> None:
         self.shown.pop(self, None)
+        if not self.shown:
+            _lines_of_their_own.stop()
         _write(f"\r{self._gauge.line(done, over=True)}\x1b[K\n{self._line()}")
 
     def _line(self) -> str:

@@ -58,6 +58,21 @@ STUCK = """
 
 run(main)
 """
+LOGGED = """
+        import logging
+        {configured}
+        stream = supervisor.map(fails_at_last, range(8)).progress("pages").outcomes()
+        reading = asyncio.create_task(look(stream))
+        while not seven._waiters:  # the bar is there before its jobs
+            await asyncio.sleep(0)
+        for logger in ("", "mine"):
+            logging.getLogger(logger).warning("said by %r", logger)
+        seven.set()
+        await reading
+        assert not any(handler.filters for handler in (*logging.root.handlers, logging.lastResort))
+
+run(main)
+"""
 
 
 @contextmanager
@@ -116,6 +131,21 @@ def test_several_bars_in_a_terminal(rich: bool) -> None:
     assert stay[-2:] == ["done", ""]
     assert text.count("\x1b[?25h") >= text.count("\x1b[?25l")
     assert "7/8" in text
+
+
+@pytest.mark.parametrize("configured", ["", "logging.basicConfig(format='%(message)s')"])
+@pytest.mark.parametrize("rich", [True, False])
+def test_what_is_logged_has_lines_of_its_own(rich: bool, configured: str) -> None:
+    """A log record is not written behind the bar, whoever writes it, and nothing of that is left when
+    the bar is over.
+    """
+    with terminal(LOGGED.replace("{configured}", configured), rich=rich) as (process, ours):
+        text = read(ours)
+        assert process.wait(60) == 0, text
+    stay = lines(text)
+    assert [line for line in stay if "said" in line] == ["said by ''", "said by 'mine'"]
+    assert len([line for line in stay if "pages" in line]) == 1
+    assert any(re.search(r"pages.* 7/8 done, 1 failed, in ", line) for line in stay)
 
 
 @pytest.mark.parametrize("rich", [True, False])
