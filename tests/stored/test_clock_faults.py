@@ -58,10 +58,12 @@ def test_fault_T01_the_wall_clock_jumps(jump):
 
     async def main():
         loop, recorder = asyncio.get_running_loop(), EventRecorder()
-        store = MemoryStore(MemoryData(Clock()))
-        async with Supervisor(
-            4, store=store, functions=[stuck, work], listeners=[recorder], grace=0
-        ) as supervisor:
+        data = MemoryData(Clock())
+        options = {"functions": [stuck, work], "listeners": [recorder], "grace": 0}
+        async with (  # the neighbour only looks for leases that have run out
+            Supervisor(0, store=MemoryStore(data), **options),
+            Supervisor(4, store=MemoryStore(data), **options) as supervisor,
+        ):
             began = loop.time()
             timed, long = await supervisor.submit(stuck), await supervisor.submit(work, 100)
             dated = await supervisor.submit(work.options(delay=600), 0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+from contextvars import ContextVar
 
 import pytest
 from stored_jobs import (
@@ -273,10 +274,15 @@ async def test_submit_nowait_says_what_to_do(place):
 
 
 async def test_options_that_a_store_cannot_keep_are_refused(place):
-    """Whoever runs the job has the listed function's retry and timeout, so others are refused."""
+    """Whoever runs the job has the listed function's retry and timeout, so others are refused; and what
+    context variables it is to see nobody else knows.
+    """
+    variable = ContextVar("variable")
     async with place.supervisor() as supervisor:
         with pytest.raises(ValueError, match="timeout= of a stored job"):
             await supervisor.submit(double.options(timeout=5), 1)
+        with pytest.raises(ValueError, match="names context variables, which are not stored"):
+            await supervisor.submit(double.options(context=(variable,)), 1)
         assert await supervisor.call(double.options(priority=5, tags=["a"]), 1) == 2
     with pytest.raises(ValueError, match="two of the name 'double'"):
         place.supervisor(functions=[double, double.options(priority=1)])

@@ -46,6 +46,15 @@ def written_for(known: Listed, signed: SignedPickle, queue: str, ident: str) -> 
     return one
 
 
+def _check_context(where: str, function: JobFunction[..., Any]) -> None:
+    """Raise ValueError if the function's jobs are to see context variables of who submits them."""
+    if function.policies.context not in ("submitter", "none"):
+        raise ValueError(
+            f"{where}context= of {function.name} names context variables, "
+            "which are not stored: pass what the job needs as arguments"
+        )
+
+
 def listed(functions: Iterable[Any]) -> dict[str, Listed]:
     """The listed functions by name.
 
@@ -58,11 +67,7 @@ def listed(functions: Iterable[Any]) -> dict[str, Listed]:
             "JobFunction[..., Any]", one if isinstance(one, JobFunction) else JobFunction(one, {})
         )
         _checks.function_name("the name of a stored function", function.name)
-        if function.policies.context not in ("submitter", "none"):
-            raise ValueError(
-                f"functions: context= of {function.name} names context variables, "
-                "which are not stored: pass what the job needs as arguments"
-            )
+        _check_context("functions: ", function)
         there = found.get(function.name)
         if there is not None:
             raise ValueError(
@@ -203,5 +208,6 @@ class Forms:
                     f"{option}= of a stored job is that of the listed function, whoever runs it: "
                     f"list {function.name} with it, or a variant of another name"
                 )
+        _check_context("", function)
         home = self._home_for(mine)
         return Form(known, mine, home, self._signed.get(home.name))
