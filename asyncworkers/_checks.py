@@ -228,7 +228,11 @@ def number(argument: str, value: Any) -> float:
     """A finite number; bools and texts are mistakes."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{argument} must be a number, not {shown(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int that no float can hold, and nobody can show
+        finite = False
+    if not finite:
         raise ValueError(f"{argument} must be finite, not {shown(value)}")
     return value
 

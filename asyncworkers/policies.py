@@ -140,9 +140,11 @@ def _unique_key(argument: str, value: object) -> str:
         raise TypeError(
             f"{argument} must be a str or a function that makes one, not {_checks.shown(value)}"
         )
-    if not 1 <= len(value) <= 256:
+    unfit = any(one == "\0" or "\ud800" <= one <= "\udfff" for one in value[:256])
+    if unfit or not 1 <= len(value) <= 256:
         raise ValueError(
-            f"{argument} must be of between 1 and 256 characters, not {_checks.shown(value)}"
+            f"{argument} must be of between 1 and 256 characters, none of them NUL or a lone "
+            f"surrogate, not {_checks.shown(value)}"
         )
     return value
 

@@ -285,12 +285,12 @@ def duration(*, zero: bool = True, least: float = 0.0) -> Kind:
 
 
 def number(low: float = -math.inf) -> Kind:
-    """Any finite number."""
+    """Any number that is finite, also as a float."""
 
     def judge(value: Any) -> Verdict:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return TypeError
-        good = not isinstance(value, float) or math.isfinite(value)
+        good = abs(value) <= sys.float_info.max
         return None if good and value >= low else ValueError
 
     return Kind(judge)
@@ -411,7 +411,8 @@ def _judge_unique(value: Any) -> Verdict:
         return None
     if type(value) is not str:
         return TypeError
-    return None if 1 <= len(value) <= 256 else ValueError
+    sound = "\0" not in value and value.encode("utf-8", "replace").decode() == value
+    return None if sound and 1 <= len(value) <= 256 else ValueError
 
 
 def _judge_until(value: Any) -> Verdict:
