@@ -363,6 +363,9 @@ class Supervisor:
         cancelled too. Jobs may go on submitting jobs until then: those belong to what is being
         finished. Returns at most about a second after the grace. Calling it again, or while
         another call waits, is harmless: each returns its own report.
+
+        Who awaits a stored job that others are to run may do so until the grace is over, and gets
+        SupervisorClosed then: the job stays in the store.
         """
         seconds = self._grace if grace is None else _checks.duration("grace", grace)
         hub = self._entered().hub
@@ -371,6 +374,7 @@ class Supervisor:
         report = await finish(hub, seconds)
         if self._depot is not None:
             await self._depot.settler.written(LAST_WRITES)
+            await self._depot.views.end(seconds - report.seconds)
         return report
 
     async def wait_draining(self) -> None:

@@ -48,6 +48,11 @@ from asyncworkers.testing import EventRecorder, no_leaks
 pytestmark = pytest.mark.asyncio
 
 
+async def value_of(submitted):
+    """Await a job, in a task of its own."""
+    return await submitted
+
+
 async def began(diary, count=1):
     """Wait until so many attempts have noted that they began."""
     while sum(line.startswith("began") for line in notes(diary)) < count:
@@ -397,6 +402,29 @@ async def test_a_drain_gives_back_what_did_not_start(place, tmp_path):
         assert await asyncio.gather(*again) == [0, 2, 4, 6, 8]
         assert (await supervisor.stored.get(running.id)).attempt == 2
         await supervisor.stored.cancel(running)
+
+
+async def test_a_drain_ends_the_waits_for_what_stays_in_the_store(place):
+    """Whoever awaits a job that nobody here will run, as a handler of a server does, which has to end first,
+    hears at the end of the grace that it stays in the store; if another process ends it before, its result.
+    """
+    async with place.supervisor(workers=0) as supervisor:
+        done = await supervisor.submit(double, 21)
+        waiting = asyncio.create_task(value_of(done))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(supervisor.drain(60))
+        async with place.supervisor([double], workers=1):
+            assert await waiting == 42
+        await draining
+    async with place.supervisor(workers=0) as supervisor:
+        left = await supervisor.submit(double, 1)
+        waiting = asyncio.create_task(value_of(left))
+        await asyncio.sleep(0)
+        await supervisor.drain(0)
+        with pytest.raises(SupervisorClosed, match="kept there"):
+            await waiting
+        with pytest.raises(SupervisorClosed, match="kept there"):
+            await left
 
 
 @pytest.mark.parametrize(
