@@ -119,8 +119,8 @@ def modules() -> list[str]:
     return sorted(sys.modules)
 
 
-def surroundings() -> tuple[list[str], str, bool]:
-    return sys.path, str(Path.cwd()), sys.flags.dev_mode
+def surroundings() -> tuple[list[str], list[str], str, bool]:
+    return sys.path, sys.argv, str(Path.cwd()), sys.flags.dev_mode
 
 
 def retry_later(seconds: float) -> None:

@@ -250,13 +250,14 @@ async def test_what_does_not_belong_there_is_refused(one: Supervisor) -> None:
 
 
 async def test_a_child_is_light_and_like_its_parent(one: Supervisor, monkeypatch: Any) -> None:
-    """A child has imported neither asyncio nor asyncworkers; it has our path, directory and flags."""
+    """A child has not imported asyncio or asyncworkers; it has our path, arguments, directory and flags."""
     modules = await one.call(cpu(bridge_jobs.modules))
     assert not {"asyncio", "asyncworkers", "socket", "logging", "pathlib2"} & set(modules) - {
         "socket"
     }
-    path, folder, dev_mode = await one.call(cpu(bridge_jobs.surroundings))
+    path, arguments, folder, dev_mode = await one.call(cpu(bridge_jobs.surroundings))
     assert path == sys.path
+    assert arguments == sys.argv
     assert folder == str(Path.cwd())
     assert dev_mode == sys.flags.dev_mode
 

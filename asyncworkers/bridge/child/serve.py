@@ -519,9 +519,10 @@ def main(descriptor: int, memory: int, lifeline: int, arena: int) -> None:
     kind, payload = first
     if kind != SETUP:
         raise ProtocolError(f"a frame of kind {kind} came before the setup")
-    sys.path[:] = pickle.loads(payload)["path"]  # from our parent
+    setup = pickle.loads(payload)  # from our parent
+    sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
     _enable_fault_handler()
-    if serving.make_ready(pickle.loads(payload)):
+    if serving.make_ready(setup):
         serving.serve()
 
 
