@@ -100,9 +100,6 @@ ESCORTS = ("submitted", "sent", "begun", "ended")
 LEAST_STALL = 0.01
 """Seconds. To notice shorter ones the watchdog would have to look so often that it became one."""
 
-LAST_WRITES = 1.0
-"""Seconds that a drain waits for a store to take what has ended."""
-
 State: TypeAlias = Literal["new", "open", "draining", "closed", "failed"]
 
 
@@ -373,8 +370,7 @@ class Supervisor:
         self._begin_to_drain()
         report = await finish(hub, seconds)
         if self._depot is not None:
-            await self._depot.settler.written(LAST_WRITES)
-            await self._depot.views.end(seconds - report.seconds)
+            await self._depot.drained(seconds - report.seconds)
         return report
 
     async def wait_draining(self) -> None:

@@ -71,7 +71,11 @@ NOT_DETERMINISTIC = {
 # Each of these costs more than a job does, or loses a cancellation. At the very end of a supervisor
 # or a run, once, `asyncio.wait` is the right tool.
 TOO_DEAR = {"asyncio.wait_for", "asyncio.wait", "asyncio.Condition", "asyncio.Semaphore"}
-AT_THE_END = {"asyncworkers._engine.stop", "asyncworkers.run"}
+AT_THE_END = {
+    "asyncworkers._engine.stop",
+    "asyncworkers._engine.stored.last_waits",
+    "asyncworkers.run",
+}
 
 
 def modules() -> dict[str, ast.Module]:

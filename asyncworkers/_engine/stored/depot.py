@@ -14,6 +14,7 @@ from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.stored.feeder import Feeder
 from asyncworkers._engine.stored.forms import Form, Forms, Listed, written_for
 from asyncworkers._engine.stored.keeper import Keeper
+from asyncworkers._engine.stored.last_waits import end_waits
 from asyncworkers._engine.stored.link import EMPTY, Link
 from asyncworkers._engine.stored.queue import Held, StoredQueue, held_of
 from asyncworkers._engine.stored.settler import Settler
@@ -42,6 +43,9 @@ from asyncworkers.store.protocol import (
 from asyncworkers.units import agreed, counted
 
 __all__ = ["Depot"]
+
+DRAIN_WRITES = 1.0
+"""Seconds that a drain waits for the store to take what has ended."""
 
 LAST_WRITES = 5.0
 """Seconds in which the last settlements must be written when the supervisor closes."""
@@ -140,6 +144,13 @@ class Depot:
             queue.give_back("the supervisor drains")
         self._stop_waiting_for()
         self.stir()
+
+    async def drained(self, seconds: float) -> None:
+        """Nothing runs here any more: write what has ended, and give those who await what others run so
+        many seconds more.
+        """
+        await self.settler.written(DRAIN_WRITES)
+        await end_waits(self.views, seconds)
 
     async def close(self) -> None:
         """Write what is to be written, in bounded time, and let go of the store."""

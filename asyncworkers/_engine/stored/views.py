@@ -523,24 +523,6 @@ class Views:
                 return "for a worker to take it"
         return f"and there is no queue {queue!r} here"
 
-    async def end(self, seconds: float) -> None:
-        """Nothing runs here any more: who awaits a job that is only stored has so many seconds left, for
-        others may end it, and is told then that it must be awaited elsewhere.
-        """
-        awaited: list[tuple[Job[Any], asyncio.Future[None]]] = []
-        for view in filter(None, [one() for one in self.here.values()]):
-            if view._state < ENDED and view._waiters is not None:
-                ended = self.link.hub.loop.create_future()
-                Job._watch(view, ended)
-                awaited.append((view, ended))
-        try:
-            if awaited and seconds > 0:
-                await asyncio.wait([ended for _, ended in awaited], timeout=seconds)
-        finally:
-            for view, ended in awaited:
-                view._unwatch(ended)
-        self.close()
-
     def close(self) -> None:
         """Nothing more is heard of them: whoever waits is told."""
         self.closed = True
