@@ -7,6 +7,7 @@ Prints:
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
@@ -42,6 +43,8 @@ async def submit_and_work(path: str) -> None:
 
 
 async def go_on(path: str) -> None:
+    # That a process died, and how many jobs the store took back from it, is a warning: here it is no news.
+    logging.getLogger("asyncworkers").setLevel(logging.ERROR)
     async with Supervisor(workers=2, store=f"sqlite:///{path}", functions=[ship]) as supervisor:
         done = 0
         async for one in supervisor.stored.jobs(name="ship"):
