@@ -19,7 +19,7 @@ async def end_waits(views: Views, seconds: float) -> None:
     for view in filter(None, [one() for one in views.here.values()]):
         if view._state < ENDED and view._waiters is not None:
             ended = views.link.hub.loop.create_future()
-            Job._watch(view, ended)
+            Job[Any]._watch(view, ended)  # not as one more who awaits it
             awaited.append((view, ended))
     try:
         if awaited and seconds > 0:
