@@ -161,11 +161,17 @@ async def test_fault_Q01_kills_at_random_lose_nothing(tmp_path):
     assert [path.suffix for path in (tmp_path / "jobs.db-workers").iterdir()] == [""]  # the board
 
 
+async def store_with(folder, *names):
+    """Open a store in a file, with jobs of these ids."""
+    store = SqliteStore(folder / "jobs.db")
+    await store.open({"f"})
+    await store.submit([Submission(name, "q", "f", "[[],{}]") for name in names])
+    return store
+
+
 async def test_fault_S06_the_jobs_of_a_killed_process_are_found_at_once(tmp_path):
     """A killed worker's jobs are back with the next round of maintenance, its lease not awaited."""
-    store = SqliteStore(tmp_path / "jobs.db")
-    await store.open({"f"})
-    await store.submit([Submission(name, "q", "f", "[[],{}]") for name in ("begun", "unbegun")])
+    store = await store_with(tmp_path, "begun", "unbegun")
     with Children(tmp_path) as children:
         child = children.start("hold")
         await children.written(child, "began")
@@ -180,9 +186,7 @@ async def test_fault_S06_the_jobs_of_a_killed_process_are_found_at_once(tmp_path
 
 async def test_fault_S04_a_stopped_process_keeps_its_jobs_until_its_time_is_up(tmp_path):
     """A process that is only stopped is not dead: its jobs are its own while its lease lasts."""
-    store = SqliteStore(tmp_path / "jobs.db")
-    await store.open({"f"})
-    await store.submit([Submission(name, "q", "f", "[[],{}]") for name in ("begun", "unbegun")])
+    store = await store_with(tmp_path, "begun", "unbegun")
     with Children(tmp_path) as children:
         child = children.start("hold")
         await children.written(child, "began")
@@ -196,9 +200,7 @@ async def test_fault_S04_a_process_that_goes_on_too_late_is_refused(tmp_path):
     """A process that stood still for longer than its lease, and goes on then, learns that its jobs are
     others' now, and what it settles counts for nothing.
     """
-    store = SqliteStore(tmp_path / "jobs.db")
-    await store.open({"f"})
-    await store.submit([Submission(name, "q", "f", "[[],{}]") for name in ("taken", "waits")])
+    store = await store_with(tmp_path, "taken", "waits")
     with Children(tmp_path) as children:
         child = children.start("zombie")
         await children.written(child, "began")
