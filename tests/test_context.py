@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import decimal
+import inspect
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -178,6 +180,54 @@ async def test_snapshot_is_let_go(place: str) -> None:
         assert await one == "nobody"
         await supervisor.call(at(place, look))  # the worker has turned to something else
         assert reference() is None
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("end", ["returns", "fails"])
+async def test_an_idle_worker_keeps_nothing(steps: int, end: str) -> None:
+    """What a job with a context of its own was given and has returned is gone with the job."""
+
+    class Body:
+        pass
+
+    async def echo(body: Body) -> Body:
+        if steps == 2:
+            await asyncio.sleep(0)
+        if end == "fails":
+            raise LookupError
+        return body
+
+    async def one() -> weakref.ref[Body]:
+        body = Body()
+        user.set("submitter")
+        await (await supervisor.submit(job(echo), body)).wait()
+        return weakref.ref(body)
+
+    async with supervisor_with() as supervisor:
+        reference = await asyncio.create_task(one())
+        assert supervisor.stats().queues["default"].running == 0
+        assert reference() is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="functions cannot be marked before 3.12")
+@pytest.mark.parametrize("variable", [False, True])
+async def test_whatever_can_be_awaited(variable: bool) -> None:
+    """A function that says it is a coroutine function may return anything that can be awaited."""
+
+    class Later:
+        def __await__(self) -> Iterator[Any]:
+            yield from asyncio.sleep(0).__await__()
+            return user.get()
+
+    @inspect.markcoroutinefunction
+    def later() -> Later:
+        return Later()
+
+    async with supervisor_with() as supervisor:
+        if variable:
+            user.set("submitter")
+        found = await supervisor.call(job(later, queue="shared"))
+        assert found == ("submitter" if variable else "nobody")
 
 
 # ---- attempts

@@ -76,6 +76,7 @@ class Attempt:
         "since",
         "supply",
         "task",
+        "value",
         "verdict",
         "waits_for",
         "worker",
@@ -96,6 +97,7 @@ class Attempt:
         self.retired = False  # the job was settled without waiting for its code to end
         self.has_begun = False  # the worker, to work
         self.off_duty = False  # the worker no longer counts as one of its queue's
+        self.value: Any = None
         self.lends = 0
         self.waits_for: list[Job[Any]] = []
         self._token: CancelToken | None = None

@@ -1,15 +1,24 @@
-"""Drives a job's coroutine inside the worker's task, but in a context of its own."""
+"""Runs a job inside the worker's task, but step by step in a context of its own."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Generator
 from contextvars import Context
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncworkers.job import Job, running
 
-__all__ = ["drive", "own_context"]
+if TYPE_CHECKING:
+    from asyncworkers._engine.attempt import Attempt
+
+__all__ = ["ENDED", "first_to_last", "go_on", "own_context"]
+
+ENDED: Final = object()
+"""What `next` answers when a job has no more steps."""
+
+Steps = Generator[Any, None, None]
+"""Each `next` takes a step of a job, and answers with the future that the job waits for."""
 
 
 def own_context(job: Job[Any]) -> Context:
@@ -22,45 +31,40 @@ def own_context(job: Job[Any]) -> Context:
     return context if job._order.policies.retry is None else context.copy()
 
 
-async def drive(job: Job[Any]) -> Any:
-    """Await a job's function so that each of its steps runs in the job's own context.
+@types.coroutine
+def first_to_last(job: Job[Any], attempt: Attempt) -> Steps:
+    """The steps of a job. What its function returns is in `attempt.value` after the last one.
 
-    A task has one context for life, and a task a job costs several times the job. So the worker's
-    task stays, and each step is sent through the context. Many jobs end in their first.
+    For a generator that returns something would end by an exception that carries it, and to make
+    and to catch that costs as much as all the rest. Whatever can be awaited is awaited; coroutines
+    are spared the question how.
     """
-    run = own_context(job).run
-    try:
-        coroutine, waited_for = run(_begin, job)
-    except StopIteration as end:
-        return end.value
-    return await _go_on(run, coroutine, waited_for)
-
-
-def _begin(job: Job[Any]) -> tuple[Coroutine[Any, Any, Any], Any]:
-    """Make a job's coroutine and take its first step; StopIteration has the value if it was all."""
     running.set(job)
-    if job._kwargs is None:
-        coroutine = job._order.function(*job._args)
-    else:
-        coroutine = job._order.function(*job._args, **job._kwargs)
-    return coroutine, coroutine.send(None)
+    function, args, kwargs = job._order.function, job._args, job._kwargs
+    called: Any = function(*args) if kwargs is None else function(*args, **kwargs)
+    if called.__class__ is not types.CoroutineType:
+        called = called.__await__()
+    attempt.value = yield from called
 
 
 @types.coroutine
-def _go_on(
-    run: Callable[..., Any], coroutine: Coroutine[Any, Any, Any], waited_for: Any
-) -> Generator[Any, Any, Any]:
-    """Pass what the coroutine yields (a future) or is sent through unchanged, until it ends."""
-    try:
-        while True:
+def go_on(context: Context, steps: Steps, waited_for: Any) -> Steps:
+    """Wait, and take the steps after the first, until there are no more.
+
+    A task has one context for life, and a task a job costs several times the job. So the worker's
+    task stays, and each step is taken in the job's context.
+    """
+    run = context.run
+    while waited_for is not ENDED:
+        try:
+            yield waited_for  # a task is never sent anything but None
+        except GeneratorExit:
+            run(steps.close)
+            raise
+        except BaseException as error:
             try:
-                answer = yield waited_for
-            except GeneratorExit:
-                run(coroutine.close)
-                raise
-            except BaseException as error:
-                waited_for = run(coroutine.throw, error)
-            else:
-                waited_for = run(coroutine.send, answer)
-    except StopIteration as end:
-        return cast("Any", end).value
+                waited_for = run(steps.throw, error)
+            except StopIteration:
+                return
+        else:
+            waited_for = run(next, steps, ENDED)

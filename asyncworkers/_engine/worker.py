@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
-from asyncworkers._engine.drive import drive, own_context
+from asyncworkers._engine.drive import ENDED, first_to_last, go_on, own_context
 from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.function import PLAIN_COROUTINE
@@ -95,7 +95,14 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     mark(None)  # or the job before would live as long as this one runs
                     marked = False
                 if in_line:
-                    value = await drive(job)
+                    context = job._context
+                    if context is None or order.policies.retry is not None:
+                        context = own_context(job)
+                    steps: Any = first_to_last(job, attempt)
+                    waited_for = context.run(next, steps, ENDED)
+                    if waited_for is not ENDED:  # many jobs end in their first step
+                        await go_on(context, steps, waited_for)
+                    value, attempt.value = attempt.value, None
                 else:
                     value = await _in_own_task(queue, attempt, job)
         except BaseException as error:
@@ -126,10 +133,10 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             conclude(queue, attempt, job, outcome, value, moment)
             if attempt.retired:
                 break
-        value = outcome = None
+        value = outcome = context = None
         if cancelling():
             break
-        if len(copy_context()) != 1:
+        if marked and len(copy_context()) != 1:
             learn_that_it_sets_context(order)
             break
         if moment > crew.turn_ends and crew.is_turn_over(moment):
