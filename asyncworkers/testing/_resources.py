@@ -177,12 +177,12 @@ def _address(descriptor: int, target: str) -> str:
 
 def _memory() -> dict[str, str]:
     found: dict[str, str] = {}
-    if SHM.is_dir():
-        for path in SHM.iterdir():
-            if path.name.startswith("sem.mp-") and "_multiprocessing" not in sys.modules:
+    with suppress(FileNotFoundError), os.scandir(SHM) as entries:
+        for entry in entries:  # other programs may have left thousands: this asks nothing of each
+            if entry.name.startswith("sem.mp-") and "_multiprocessing" not in sys.modules:
                 continue  # a semaphore of some other program's multiprocessing
-            if path.is_file():  # a directory there is somebody's use of it as a fast disk
-                found[str(path)] = f"shared memory {path}"
+            if entry.is_file():  # a directory there is somebody's use of it as a fast disk
+                found[entry.path] = f"shared memory {entry.path}"
     if PROC.exists():
         for name in _mapped((PROC / "maps").read_text()):
             found.setdefault(name, f"shared memory {name}")
@@ -193,6 +193,8 @@ def _memory() -> dict[str, str]:
 
 def _mapped(maps: str) -> dict[str, int]:
     """The shared memory among the lines of a `maps`, and the number of each one's file."""
+    if "/dev/shm/" not in maps and "/memfd:" not in maps:  # noqa: S108  # as nearly always
+        return {}
     return {
         match["name"].removesuffix(" (deleted)"): int(match["file"])
         for match in _SHARED.finditer(maps)
