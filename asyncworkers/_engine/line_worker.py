@@ -223,7 +223,7 @@ class LineWorker(BridgedWorker):
         self._ended()
 
     def _heard(self, kind: int, payload: bytes | memoryview) -> None:
-        """A frame has come over the socket."""
+        """A frame has come through the pipe."""
         if kind == wire.HELLO:
             self._greet()
         elif kind == wire.RESULT:
@@ -346,8 +346,8 @@ class LineWorker(BridgedWorker):
         sent = line.jobs
         was_empty, number = not sent, line.first + len(sent)
         batch: list[tuple[Any, ...]] = []
-        escort = self.home.hub.escort
-        while len(batch) < most and len(sent) < ring.PLACES - 1:
+        queue, escort = self.home, self.home.hub.escort
+        while queue.line and len(batch) < most and len(sent) < ring.PLACES - 1:
             if sent and not line.has_room():
                 break
             job = self._take()
@@ -512,7 +512,7 @@ class LineWorker(BridgedWorker):
                 self.garbage(f"an end of job {number}, when {line.first} was next")
                 break
             if kind == ring.ELSEWHERE:
-                kind, payload = unloading.from_socket(number)
+                kind, payload = unloading.from_pipe(number)
             if kind == ring.FREIGHT:
                 message = memoryview(payload)
                 if not unloading.unload(number, started, ended, message, at_once=at_once):

@@ -63,17 +63,17 @@ class Unloading:
 
     def __init__(self, worker: Receiver) -> None:
         self._worker = worker
-        self._results: dict[int, tuple[int, Any]] = {}  # that came over the socket
+        self._results: dict[int, tuple[int, Any]] = {}  # that came through the pipe
         self.unpacking: tuple[Step, Callable[[], None], asyncio.Future[None]] | None = None
 
-    # ---- over the socket
+    # ---- through the pipe
 
     def keep(self, number: int, end: int, data: Any) -> None:
-        """The end of a job has come over the socket."""
+        """The end of a job has come through the pipe."""
         self._results[number] = end, data
 
-    def from_socket(self, number: int) -> tuple[int, Any]:
-        """The end of a job that came over the socket; it was written before its record."""
+    def from_pipe(self, number: int) -> tuple[int, Any]:
+        """The end of a job that came through the pipe; it was written before its record."""
         while number not in self._results and self._worker.process.read_on():
             pass
         return self._results.pop(number, (ring.ERROR, b""))

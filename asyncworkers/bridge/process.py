@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,9 @@ __all__ = ["ProcessBridge"]
 
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child", "boot.py")
 
+PIPE = 1 << 18
+"""Bytes that wait in a pipe at most. Linux gives each user 64 MB for all pipes."""
+
 TAIL = 4096
 """Bytes of what a child said last on standard error that are kept."""
 
@@ -37,8 +40,9 @@ class ProcessBridge:
     `heard(kind, payload)` of each frame but those that wake, `ended()` when the channel has closed.
     Wakes, and frames of results, make it call `look()`, which is to read the ring.
 
-    Everything here is the event loop's: no thread, and nothing that blocks. Writing never waits: what
-    the socket does not take now is kept and written when it does.
+    There is a pipe for each direction, which costs less than a pair of sockets. Everything here is the
+    event loop's: no thread, and nothing that blocks. Writing never waits: what the pipe does not take
+    now is kept and written when it does.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class ProcessBridge:
         self._process: subprocess.Popen[bytes] | None = None
         self._said = bytearray()
         self._open = False
+        self._to_child = -1
         self.freighter = Freighter(loop)
         self.garbage: str | None = None  # what the child sent that was no frame
 
@@ -74,12 +79,12 @@ class ProcessBridge:
                 theirs = self._make_channels(undo)
                 undo.callback(self.freighter.close)
                 arena = self.freighter.open()
-                arguments = [str(each) for each in (*theirs[:3], arena)]
+                arguments = [str(each) for each in (*theirs[:4], arena)]
                 self._process = subprocess.Popen(  # noqa: S603
                     [sys.executable, *_interpreter_flags(), BOOT, *arguments],
                     stdin=subprocess.DEVNULL,
-                    stderr=theirs[3],
-                    pass_fds=theirs[:3] if arena < 0 else (*theirs[:3], arena),
+                    stderr=theirs[4],
+                    pass_fds=theirs[:4] if arena < 0 else (*theirs[:4], arena),
                     env=environment,
                     start_new_session=True,
                 )
@@ -90,20 +95,23 @@ class ProcessBridge:
             os.close(descriptor)
         self.pid = self._process.pid
         self._open = True
-        self._loop.add_reader(self._socket, self._read)
+        self._loop.add_reader(self._from_child, self._read)
         self._loop.add_reader(self._stderr, self._hear_stderr)
         self.write(wire.frame(wire.SETUP, pickle.dumps(setup, 5)))
 
-    def _make_channels(self, undo: contextlib.ExitStack) -> tuple[int, int, int, int]:
-        """The socket, the shared memory, the lifeline and standard error; the child's ends of them."""
+    def _make_channels(self, undo: contextlib.ExitStack) -> tuple[int, int, int, int, int]:
+        """The pipes there and back, the shared memory, the lifeline and standard error; the child's
+        ends of them.
+        """
 
         def keep(descriptor: int) -> int:
             undo.callback(os.close, descriptor)
             return descriptor
 
-        ours, theirs = socket.socketpair()
-        self._socket, channel = keep(ours.detach()), keep(theirs.detach())
-        os.set_blocking(self._socket, False)
+        orders, self._to_child = map(keep, _pipe())
+        self._from_child, answers = map(keep, _pipe())
+        os.set_blocking(self._to_child, False)
+        os.set_blocking(self._from_child, False)
         memory = keep(_memory(ring.SIZE))
         self.shared = ring.Shared(memory)
         undo.callback(self.shared.close)
@@ -112,7 +120,7 @@ class ProcessBridge:
         watched, self._lifeline = map(keep, os.pipe())
         self._stderr, stderr = map(keep, os.pipe())
         os.set_blocking(self._stderr, False)
-        return channel, memory, watched, stderr
+        return orders, answers, memory, watched, stderr
 
     def interrupt(self, job: int) -> None:
         """Have the running job stopped politely, if it still is this one."""
@@ -127,9 +135,11 @@ class ProcessBridge:
 
     def hang_up(self) -> None:
         """Say that there is nothing more to do: the child ends by itself."""
-        if self._open:
-            with contextlib.suppress(OSError), _as_socket(self._socket) as channel:
-                channel.shutdown(socket.SHUT_WR)
+        if self._open and self._to_child >= 0:
+            self._loop.remove_writer(self._to_child)
+            self._unsent.clear()
+            os.close(self._to_child)
+            self._to_child = -1
 
     def _signal(self, number: signal.Signals, *, group: bool) -> None:
         if self._process is not None and (group or self._process.returncode is None):
@@ -181,14 +191,13 @@ class ProcessBridge:
     def close(self) -> None:
         """Let go of everything. The process must have ended, or is left to itself."""
         if self._open:
+            self.hang_up()
             self._open = False
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_reader(self._from_child)
             self._loop.remove_reader(self._stderr)
             self._hear_stderr()
-            for descriptor in (self._socket, self._lifeline, self._stderr):
+            for descriptor in (self._from_child, self._lifeline, self._stderr):
                 os.close(descriptor)
-            self._unsent.clear()
             self.shared.close()
 
     # ---- the control page
@@ -222,14 +231,14 @@ class ProcessBridge:
 
     @property
     def clogged(self) -> bool:
-        """Whether the socket has not taken all that was written."""
+        """Whether the pipe has not taken all that was written."""
         return bool(self._unsent)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write, without ever waiting."""
+        """Write, without ever waiting; into the void, after `hang_up`."""
         if not self._unsent:
             try:
-                sent = os.write(self._socket, data)
+                sent = os.write(self._to_child, data)
             except BlockingIOError:
                 sent = 0
             except OSError:  # it has died, which `_read` will notice
@@ -237,14 +246,14 @@ class ProcessBridge:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
-            self._loop.add_writer(self._socket, self._write_on)
+            self._loop.add_writer(self._to_child, self._write_on)
         self._unsent.append(memoryview(data))
 
     def _write_on(self) -> None:
         unsent = self._unsent
         try:
             part = unsent[0][: wire.STEP]
-            sent = os.write(self._socket, part)
+            sent = os.write(self._to_child, part)
             unsent[0] = unsent[0][sent:]
             if not unsent[0].nbytes:
                 unsent.popleft()
@@ -253,7 +262,7 @@ class ProcessBridge:
         except OSError:
             unsent.clear()
         if not unsent:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._to_child)
             self._look()
 
     # ---- reading
@@ -263,13 +272,13 @@ class ProcessBridge:
         if count > 0:
             self._look()
         elif not count:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._from_child)
             self._ended()
 
     def _read_frames(self) -> int:
         """Read once and tell of the frames; how many bytes came, -1 if none did, 0 at the end."""
         try:
-            count = os.readv(self._socket, [self._frames.room()])
+            count = os.readv(self._from_child, [self._frames.room()])
         except BlockingIOError:
             return -1
         except OSError:
@@ -281,8 +290,7 @@ class ProcessBridge:
                 self.garbage = str(error)
                 return 0
             for kind, payload in frames:
-                if kind != wire.WAKE:
-                    self._heard(kind, payload)
+                self._heard(kind, payload)
         return count
 
     def read_on(self) -> bool:
@@ -306,21 +314,12 @@ class ProcessBridge:
             sys.stderr.flush()
 
 
-def _as_socket(descriptor: int) -> _Borrowed:
-    return _Borrowed(descriptor)
-
-
-class _Borrowed:
-    """A socket made of a descriptor that stays open."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
-
-    def __enter__(self) -> socket.socket:
-        return self._socket
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.detach()
+def _pipe() -> tuple[int, int]:
+    """A pipe that takes as much at a time as is worth a turn of the loop, where the system lets us."""
+    ends = os.pipe()
+    with contextlib.suppress(AttributeError, OSError):
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE)
+    return ends
 
 
 def _memory(size: int) -> int:

@@ -21,7 +21,7 @@ from asyncworkers.testing import no_leaks
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.skipif(sys.platform == "win32", reason="children need socket pairs"),
+    pytest.mark.skipif(sys.platform == "win32", reason="children need POSIX pipes and signals"),
 ]
 
 last, size_and_child, heavy_result, light_result = (

@@ -30,7 +30,7 @@ from asyncworkers.events import ChildEnded, ChildStarted, SupervisorClosed
 from asyncworkers.testing import EventRecorder, no_leaks, simulate
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="children need socket pairs"),
+    pytest.mark.skipif(sys.platform == "win32", reason="children need POSIX pipes and signals"),
 ]
 
 Log = pytest.LogCaptureFixture

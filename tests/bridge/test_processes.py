@@ -37,7 +37,7 @@ from asyncworkers.testing import EventRecorder, no_leaks
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.skipif(sys.platform == "win32", reason="children need socket pairs"),
+    pytest.mark.skipif(sys.platform == "win32", reason="children need POSIX pipes and signals"),
 ]
 
 
@@ -127,7 +127,7 @@ async def test_arguments_are_taken_at_submit(one: Supervisor) -> None:
 
 @pytest.mark.parametrize("length", [ring.LARGEST - 100, ring.LARGEST + 1, 3 * ring.RING, 9 << 20])
 async def test_results_of_any_length(two: Supervisor, length: int) -> None:
-    """Results come whole, be they long for the ring or for the socket, and short ones between."""
+    """Results come whole, be they long for the ring or for the pipe, and short ones between."""
     jobs = [
         await two.submit(cpu(bridge_jobs.large), size) for size in (length, 1, length, 2, length)
     ]

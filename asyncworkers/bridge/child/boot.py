@@ -1,7 +1,7 @@
-"""What a child process runs first: `python boot.py SOCKET MEMORY LIFELINE ARENA`, all descriptors.
+"""What a child process runs first: `python boot.py ORDERS ANSWERS MEMORY LIFELINE ARENA`.
 
-It gives this directory the name of a package of its own, and imports `serve` from there: importing
-`asyncworkers.bridge.child` would import the whole of asyncworkers first.
+These are descriptors. It gives this directory the name of a package of its own, and imports `serve`
+from there: importing `asyncworkers.bridge.child` would import the whole of asyncworkers first.
 """
 
 import sys
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     package.__path__ = [here]
     sys.modules["asyncworkers_child"] = package
     __import__("asyncworkers_child.serve")
-    sys.modules["asyncworkers_child.serve"].main(*map(int, sys.argv[1:5]))
+    sys.modules["asyncworkers_child.serve"].main(*map(int, sys.argv[1:6]))

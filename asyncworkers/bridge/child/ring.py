@@ -85,7 +85,7 @@ FIRST_PLACE = 2048
 RING = 1 << 20
 SIZE = CONTROL + RING
 LARGEST = RING // 4
-"""Bytes of a record's payload; larger ones go over the socket."""
+"""Bytes of a record's payload; larger ones go through the pipe."""
 
 # Kinds of records. Those below BELOW are the end of a job.
 VALUE = 0
@@ -95,7 +95,7 @@ ERROR = 1
 SKIPPED = 2
 """The job was taken back before it began."""
 ELSEWHERE = 3
-"""The end came in a frame on the socket, before this record."""
+"""The end came in a frame through the pipe, before this record."""
 FREIGHT = 4
 """The value as a message of `freight`."""
 BELOW = 8

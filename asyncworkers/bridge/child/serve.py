@@ -82,7 +82,7 @@ PLAIN = frozenset((int, float, bool, complex, str))
 """Types of values that hold no big data, as far as pickle can tell it apart."""
 
 HIGH = 200
-"""The protocol's descriptor gets at least this number, out of the way of code that closes the first."""
+"""The protocol's descriptors get at least this number, out of the way of code that closes the first."""
 
 CARRIED = 0
 """The number of functions that travel with each job, as its first argument."""
@@ -96,9 +96,9 @@ class Interrupted(BaseException):
 
 
 class Serving:
-    """All a child is: its socket, its shared memory, the functions it knows, the job it runs."""
+    """All a child is: its pipes, its shared memory, the functions it knows, the job it runs."""
 
-    def __init__(self, descriptor: int, shared: Shared, arena: int) -> None:
+    def __init__(self, orders: int, answers: int, shared: Shared, arena: int) -> None:
         self.setup: dict[str, Any] = {}
         self.number = CARRIED  # of the function that runs
         self.attempt = 1
@@ -106,7 +106,7 @@ class Serving:
         self.definitions: dict[int, Any] = {}
         self.shared = shared
         self.words = shared.words
-        self._descriptor = descriptor
+        self._orders, self._answers = orders, answers
         self._arena = arena
         self._memory: Memory | None = None
         self._reader = FrameReader()
@@ -118,12 +118,12 @@ class Serving:
         self._worn = False  # it has served enough
         self._forked = False  # this is a copy of the child, with which the parent has nothing to do
 
-    # ---- the socket
+    # ---- the pipes
 
     def _next_frame(self) -> tuple[int, Any] | None:
         """The next frame; None if the parent has closed."""
         while not self._inbox:
-            count = os.readv(self._descriptor, [self._reader.room()])
+            count = os.readv(self._orders, [self._reader.room()])
             if not count:
                 return None
             self._inbox.extend(self._reader.took(count))
@@ -133,14 +133,14 @@ class Serving:
         """Write all of it, however long the parent takes to read it."""
         rest = memoryview(data)
         while rest.nbytes:
-            rest = rest[os.write(self._descriptor, rest[: 1 << 20]) :]
+            rest = rest[os.write(self._answers, rest[: 1 << 20]) :]
 
     def _wake(self) -> None:
         """Wake the parent if it sleeps. What is to be seen was written before."""
         fence()
         if self.words[SLEEPS]:
             self.words[SLEEPS] = 0
-            self.write(_WAKE)
+            os.write(self._answers, _WAKE)  # so little is written whole
 
     # ---- serving
 
@@ -201,7 +201,7 @@ class Serving:
         """Give the memory of results back, unless there is something better to do."""
         if self._memory is not None:
             for _ in self._memory.writer.trim_steps():
-                if self._inbox or select([self._descriptor], (), (), 0)[0]:
+                if self._inbox or select([self._orders], (), (), 0)[0]:
                     break
 
     def _pack(self, job: int, value: object) -> tuple[int, bytes]:
@@ -254,7 +254,7 @@ class Serving:
             fence()
             if at and words[SLEEPS]:  # the end of the job before is to be seen
                 words[SLEEPS] = 0
-                self.write(_WAKE)
+                os.write(self._answers, _WAKE)
             value = arguments = None
             try:
                 inside[0] = 1  # from here on it may be interrupted, so look whether it was before
@@ -503,15 +503,15 @@ def _find(module: str, qualname: str) -> Any:
     return found.function if policies is not None and hasattr(found, "function") else found
 
 
-def main(descriptor: int, memory: int, lifeline: int, arena: int) -> None:
-    """Serve the parent at the other end of the socket until it closes."""
+def main(orders: int, answers: int, memory: int, lifeline: int, arena: int) -> None:
+    """Serve the parent at the other end of the pipes until it closes."""
     global serving  # noqa: PLW0603  # there is one in a process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(lifeline)
-    high = _dup_high(descriptor)
+    orders, answers = _dup_high(orders), _dup_high(answers)
     shared = Shared(memory)
     os.close(memory)
-    serving = Serving(high, shared, arena if arena < 0 else _dup_high(arena))
+    serving = Serving(orders, answers, shared, arena if arena < 0 else _dup_high(arena))
     signal.signal(signal.SIGUSR1, serving.interrupt)
     first = serving._next_frame()
     if first is None:

@@ -1,4 +1,4 @@
-"""Frames: how messages lie on the socket between parent and child, a head and so many bytes each."""
+"""Frames: how messages lie in the pipes between parent and child, a head and so many bytes each."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ _head = Struct("<4sIQ")
 _pack, _unpack, HEAD = _head.pack, _head.unpack_from, _head.size
 
 
+_WAKE = _pack(MAGIC, WAKE, 0)
+
+
 class ProtocolError(Exception):
     """The other side sent what is no frame."""
 
@@ -121,7 +124,8 @@ class FrameReader:
         return self._view if self._long is None else self._long[:STEP]
 
     def took(self, count: int) -> list[tuple[int, bytes | memoryview]]:
-        """So many bytes have come; the kinds and payloads of the frames that are complete now.
+        """So many bytes have come; the kinds and payloads of the frames that are complete now, but for
+        those that wake: that has happened.
 
         Raises ProtocolError if that is no frame.
         """
@@ -133,6 +137,8 @@ class FrameReader:
                 frames.append((self._kind, self._payload))
                 self._long = self._payload = None
             return frames
+        if count == HEAD and not self._rest and self._scratch.startswith(_WAKE):
+            return frames  # as after most jobs that come one at a time
         data = bytes(self._view[:count])
         if self._rest:
             data = self._rest + data
@@ -148,7 +154,8 @@ class FrameReader:
                     at = end
                 break
             at = body + length
-            frames.append((kind, data[body:at]))
+            if kind != WAKE:
+                frames.append((kind, data[body:at]))
         self._rest = data[at:]
         return frames
 
