@@ -105,6 +105,11 @@ class Crew:
         """So many things have come to wait: call workers, as far as there are any to be had."""
         if self.held:
             return
+        if not self.idle and self.spare <= 0:  # everybody is at work
+            self._least_idle = 0
+            if self.overflow is not None:
+                self.overflow()
+            return
         wanted = min(wanted, AT_ONCE - self.calls)
         while wanted > 0 and self.idle:
             future = self.idle.pop()

@@ -122,13 +122,16 @@ class Intake:
         if order.pack is None or not order.policies.simple or not self.accepting:
             return None
         queue = cast("MemoryQueue", order.home)
-        if here() != self.here or queue.ending or queue.is_full() or copy_context():
+        if here() != self.here or queue.ending or queue.stored or copy_context():
+            return None
+        room = queue.room
+        if room.waiters or len(queue.line) + room.promised >= room.limit:
             return None
         if kwargs or not order.fewest <= len(args) <= order.most:
             order.arity.check(order.name, args, kwargs)
         job: Job[Any] = Job(order, args, kwargs or None, None, queue.now())
         job._value = order.pack(args, kwargs, None, light)
-        queue.line.append(job)
+        queue.line.append(job)  # which may be another now: an argument's own code was run
         queue.crew.staff(1)
         if queue.told:
             queue.teller.submitted(job)

@@ -478,7 +478,7 @@ class LineWorker(BridgedWorker):
         found = False
         said = 0
         learn: tuple[Any, int] | None = None
-        now = queue.now()
+        now, real = queue.now(), queue.clock.real
         if self.process.freighter.unloads or unloading.unpacking is not None:
             if not at_once:
                 return False
@@ -535,7 +535,7 @@ class LineWorker(BridgedWorker):
                     self._begin(job, self._moment(started))
                     self._conclude(job, parcel, unreadable(job, error))
                     continue
-                job._started = self._moment(started)
+                job._started = started * 1e-9 if real else now
                 job._finished = now
                 job._value = value
                 job._state = SUCCEEDED
