@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,9 @@ Work: TypeAlias = Callable[[int], Coroutine[Any, Any, int]]
 
 Kind: TypeAlias = Literal["reference", "ours", "peer", "extra"]
 """An extra has no row in the table: other measurements compare with it."""
+
+request: ContextVar[int] = ContextVar("request")
+"""What web frameworks have many of: set anew before each job, where a row says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
 from asyncworkers import JobFunction, Queue, Retry, Supervisor, job
 from asyncworkers.events import Event
-from benchmarks.contestants import Kind, Pool, Work, pool
+from benchmarks.contestants import Kind, Pool, Work, pool, request
 
 Run: TypeAlias = JobFunction[[int], Coroutine[Any, Any, int]]
 Burst: TypeAlias = Callable[[Supervisor, Run, int], Awaitable[list[int]]]
 Call: TypeAlias = Callable[[Supervisor, Run, int], Awaitable[int]]
-
-request: ContextVar[int] = ContextVar("request")
 
 
 async def burst_nowait(supervisor: Supervisor, run: Run, count: int) -> list[int]:

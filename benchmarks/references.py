@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from benchmarks.contestants import Pool, Work, batch, pool
+from benchmarks.contestants import Pool, Work, batch, pool, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -112,6 +113,45 @@ async def hand_written_timeout(workers: int) -> AsyncGenerator[Pool, None]:
             return await inner.call(timed(work), number)
 
         yield Pool(lambda work, count: inner.burst(timed(work), count), call)
+
+
+def for_requests(name: str, *, seen: bool) -> None:
+    """Enter the hand-written loop whose caller sets a context variable for each job, as a web framework
+    does for each request. If jobs are to have `seen` it, each is a task in its caller's context.
+    """
+
+    @asynccontextmanager
+    async def hand_written_for_requests(workers: int) -> AsyncGenerator[Pool, None]:
+        loop = asyncio.get_running_loop()
+        async with working(workers) as (queue, _):
+
+            def submit(work: Work, number: int) -> asyncio.Future[int]:
+                request.set(number)
+                if seen:
+                    work = in_context(work, copy_context())
+                future: asyncio.Future[int] = loop.create_future()
+                queue.put_nowait((work, number, future))
+                return future
+
+            def in_context(work: Work, context: Context) -> Work:
+                async def in_its_context(number: int) -> int:
+                    return await loop.create_task(work(number), context=context)
+
+                return in_its_context
+
+            async def burst(work: Work, count: int) -> list[int]:
+                return await asyncio.gather(*[submit(work, number) for number in range(count)])
+
+            async def call(work: Work, number: int) -> int:
+                return await submit(work, number)
+
+            yield Pool(burst, call)
+
+    pool(name, "reference")(hand_written_for_requests)
+
+
+for_requests(f"{BASE}, a variable set for each", seen=False)
+for_requests(f"{BASE}, a task in a context for each", seen=True)
 
 
 @pool(f"{BASE}, no results", "reference")
