@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["agreed", "counted", "how_far", "seconds", "size"]
+__all__ = ["agreed", "counted", "how_far", "lasting", "seconds", "size"]
 
 
 def seconds(value: float) -> str:
@@ -12,6 +12,11 @@ def seconds(value: float) -> str:
     if value >= 0.01 or not value:
         return f"{1000 * value:.0f} ms"
     return f"{1000 * value:.1f} ms" if value >= 0.001 else f"{1_000_000 * value:.0f} µs"
+
+
+def lasting(value: float) -> str:
+    """Seconds, with three digits if they are few: how long something lasts, within a sentence."""
+    return f"{value:.3g} s" if value < 999.5 else f"{value:,.0f} s"
 
 
 def size(count: float) -> str:

@@ -20,6 +20,7 @@ from asyncworkers.bridge.protocol import Work
 from asyncworkers.errors import NotSerializable, WorkerCrashed
 from asyncworkers.job import Job, running
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Succeeded, TimedOut
+from asyncworkers.units import lasting
 
 __all__ = ["Bridges", "CallWorker"]
 
@@ -196,7 +197,7 @@ class CallWorker(BridgedWorker):
         if self._lack is not None:
             return self._lack
         if self not in self._losses.ready and self._cause is None:
-            return f"its bridge is starting, for {self.home.now() - self._since:.3g} s"
+            return f"its bridge is starting, for {lasting(self.home.now() - self._since)}"
         return None
 
     # ---- carrying a job

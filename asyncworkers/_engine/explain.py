@@ -10,7 +10,7 @@ from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.unwinding import Unwinding
 from asyncworkers.errors import JobCancelled
 from asyncworkers.job import FAILED, QUEUED, RUNNING, SCHEDULED, SUCCEEDED, Failure, Job
-from asyncworkers.units import agreed, counted
+from asyncworkers.units import agreed, counted, lasting
 
 __all__ = ["Explained", "explain_job", "explain_queue"]
 
@@ -36,7 +36,7 @@ def explain_job(job: Job[Any], queue: Explained) -> str:
         return _why_running(job, queue)
     seconds = job._finished - job._created
     if job._state == SUCCEEDED:
-        return f"succeeded {seconds:.3g} s after it was submitted"
+        return f"succeeded {lasting(seconds)} after it was submitted"
     failure: Failure = job._value
     if isinstance(failure.error, JobCancelled):
         return f"cancelled: {_checks.printable(failure.error.reason)}"
@@ -48,11 +48,11 @@ def _why_scheduled(job: Job[Any], queue: Explained) -> str:
     assert job._rare is not None  # whatever is scheduled has a due time there
     wait = max(0.0, job._rare.due - queue.clock.now())
     if job._rare.last_error is None:
-        return f"scheduled: its delay ends in {wait:.3g} s"
+        return f"scheduled: its delay ends in {lasting(wait)}"
     retry = job._order.policies.retry
     attempts = retry.attempts if retry is not None else 1
     return (
-        f"scheduled: attempt {job.attempt + 1} of {attempts} starts in {wait:.3g} s, "
+        f"scheduled: attempt {job.attempt + 1} of {attempts} starts in {lasting(wait)}, "
         f"because the last one raised {job._rare.last_error}"
     )
 
@@ -93,7 +93,7 @@ def _why_queued(queue: Explained) -> str:
 
 def _why_running(job: Job[Any], queue: Explained) -> str:
     seconds = queue.clock.now() - job._started
-    text = f"running: attempt {job.attempt}, for {seconds:.3g} s"
+    text = f"running: attempt {job.attempt}, for {lasting(seconds)}"
     attempt: Any = job._runner()
     if attempt is None:
         return text

@@ -34,6 +34,7 @@ from asyncworkers.errors import NotSerializable, WorkerCrashed
 from asyncworkers.events import ChildEnded, ChildStarted
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job
 from asyncworkers.outcome import Cancelled, Failed, Outcome, Release, TimedOut
+from asyncworkers.units import lasting
 
 __all__ = ["LineWorker", "hire_for"]
 
@@ -282,7 +283,7 @@ class LineWorker(BridgedWorker):
             return f"no child process is started for a while, because {cause}"
         if self.process.is_open and not self.ready and not self.life.is_over:
             seconds = self.home.now() - self.watch.seen
-            return f"its child process {self.process.pid} is starting, for {seconds:.3g} s"
+            return f"its child process {self.process.pid} is starting, for {lasting(seconds)}"
         return None
 
     @property

@@ -21,7 +21,7 @@ from asyncworkers.dashboard.history import tell_history
 from asyncworkers.dashboard.rates import Rates
 from asyncworkers.job import JobState
 from asyncworkers.store.protocol import QueueCounts, Store, StoredJob, Where, error_text
-from asyncworkers.units import agreed, counted
+from asyncworkers.units import agreed, counted, lasting
 
 __all__ = ["StoreSource"]
 
@@ -260,7 +260,7 @@ def _why(job: StoredJob, counts: QueueCounts | None) -> str:
     if job.cancelling is not None:
         return "running: its worker was asked to stop it"
     if job.state is JobState.RUNNING:
-        return f"running: attempt {job.attempt}, for {now - _began(job):.3g} s"
+        return f"running: attempt {job.attempt}, for {lasting(now - _began(job))}"
     if counts is not None and counts.paused:
         return f"{job.state}: queue {job.queue!r} is paused"
     if counts is not None and counts.unknown.get(job.name) and not counts.running:
@@ -270,7 +270,7 @@ def _why(job: StoredJob, counts: QueueCounts | None) -> str:
         )
     if job.due > now:
         cause = f", because attempt {job.attempt} failed" if job.error else ": its delay"
-        return f"scheduled: due in {job.due - now:.3g} s{cause}"
+        return f"scheduled: due in {lasting(job.due - now)}{cause}"
     ahead, running = (0, 0) if counts is None else (counts.queued, counts.running)
     wait, run = agreed(ahead, "waits", "wait"), agreed(running, "runs", "run")
     return f"queued: {counted(ahead, 'job')} {wait} on queue {job.queue!r}, {running:,} {run}"

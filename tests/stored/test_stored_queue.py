@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import re
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from stored_jobs import (
@@ -107,6 +109,18 @@ async def test_a_job_knows_its_stored_id(place):
         submitted = await supervisor.submit(who)
         assert await submitted == (submitted.id, 1, "who")
         assert len(submitted.id) == 32
+
+
+@pytest.mark.parametrize("dated", [False, True])
+async def test_a_delayed_job_is_scheduled_from_the_start(place, dated):
+    """Whoever submits a job with a delay is told so without reading it, and how long it waits."""
+    delay = datetime.now(UTC) + timedelta(hours=1) if dated else timedelta(hours=1)
+    async with place.supervisor() as supervisor:
+        one, two = await supervisor.submit_many(double.options(delay=delay), [1, 2])
+        assert one.state is two.state is JobState.SCHEDULED
+        assert re.fullmatch(r"scheduled: its delay ends in 3,[56]\d\d s", one.why)
+        at_once = await supervisor.submit(double.options(delay=0), 3)
+        assert await at_once == 6
 
 
 async def test_retries_are_the_stores(place, tmp_path):

@@ -24,7 +24,7 @@ from asyncworkers.errors import ArgumentsMismatch, DuplicateJob, JobCancelled, S
 from asyncworkers.escort import packed
 from asyncworkers.events import JobSubmitted
 from asyncworkers.function import Call, JobFunction, Policies, policies_of
-from asyncworkers.job import CANCELLED, ENDED, RUNNING, Job, Order, Progress, running_job
+from asyncworkers.job import CANCELLED, ENDED, QUEUED, RUNNING, Job, Order, Progress, running_job
 from asyncworkers.outcome import Cancelled
 from asyncworkers.signed import SignedPickle
 from asyncworkers.store.codec import encode_error, rebuild_error, stored_summary
@@ -547,7 +547,11 @@ class Depot:
                 raise DuplicateJob(f"job {ident} holds the unique key of {form.listed.name}", ident)
             if outcome == "existing":
                 others[place] = ident
-            elif self.hub.listeners:
+                continue
+            if form.policies.delay is not None and views[place]._state == QUEUED:
+                wait = new.delay if new.due is None else new.due - self.hub.clock.wall()
+                self.views.waits_again(views[place], max(0.0, wait), None)
+            if self.hub.listeners:
                 details = new.id, form.listed.name, form.queue, form.policies.tags
                 self.hub.listeners.emit(JobSubmitted(now, *details))
         if others:

@@ -15,6 +15,7 @@ from asyncworkers.errors import SupervisorClosed
 from asyncworkers.events import StoreFound, StoreMissed
 from asyncworkers.job import Job
 from asyncworkers.store.protocol import Store
+from asyncworkers.units import lasting
 
 __all__ = ["EMPTY", "Link", "ignore"]
 
@@ -117,7 +118,7 @@ class Link:
         if self.trouble is None:
             return None
         seconds = self.hub.clock.now() - self._since
-        return f"the store cannot be reached, for {seconds:.3g} s: {self.trouble}"
+        return f"the store cannot be reached, for {lasting(seconds)}: {self.trouble}"
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not beyond the supervisor's end."""

@@ -36,6 +36,7 @@ from asyncworkers.job import (
 from asyncworkers.outcome import Outcome
 from asyncworkers.store.codec import FunctionCodec, encode_error, rebuild_error, stored_error
 from asyncworkers.store.protocol import Cancelled, StoredJob, Where
+from asyncworkers.units import lasting
 
 __all__ = ["JobView", "Seen", "Shelf", "Views"]
 
@@ -506,7 +507,7 @@ class Views:
         if view._state == SCHEDULED and wait > 0:
             why = "its delay ends" if rare.last_error is None else "it is tried again"
             because = "" if rare.last_error is None else f", because it raised {rare.last_error}"
-            return f"scheduled: {why} in {wait:.3g} s{because}"
+            return f"scheduled: {why} in {lasting(wait)}{because}"
         return f"queued: in the store, {self.why_waits(view.queue)}"
 
     def why_waits(self, queue: str) -> str:
