@@ -209,6 +209,41 @@ async def test_an_idle_worker_keeps_nothing(steps: int, end: str) -> None:
         assert reference() is None
 
 
+@pytest.mark.parametrize("end", ["returns", "fails"])
+async def test_what_a_job_waited_for_is_let_go(end: str) -> None:
+    """The first thing that a job with a context of its own waits for is gone when the job goes on: it
+    may have had a big result.
+    """
+
+    class Body:
+        pass
+
+    references: list[weakref.ref[Body]] = []
+    seen: list[bool] = []
+
+    def answer(future: asyncio.Future[Body]) -> None:
+        body = Body()
+        references.append(weakref.ref(body))
+        future.set_result(body)
+
+    async def asks() -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Body] = loop.create_future()
+        loop.call_soon(answer, future)
+        await future
+        del future
+        await asyncio.sleep(0)
+        seen.append(references[0]() is not None)
+        if end == "fails":
+            raise LookupError
+
+    async with supervisor_with() as supervisor:
+        user.set("submitter")
+        await (await supervisor.submit(job(asks))).wait()
+        assert seen == [False]
+        assert references[0]() is None
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="functions cannot be marked before 3.12")
 @pytest.mark.parametrize("variable", [False, True])
 async def test_whatever_can_be_awaited(variable: bool) -> None:

@@ -101,7 +101,9 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     steps: Any = first_to_last(job, attempt)
                     waited_for = context.run(next, steps, ENDED)
                     if waited_for is not ENDED:  # many jobs end in their first step
-                        await go_on(context, steps, waited_for)
+                        rest = go_on(context, steps, waited_for)
+                        waited_for = None  # or its result would live until we have another job
+                        await rest
                     value, attempt.value = attempt.value, None
                 else:
                     value = await _in_own_task(queue, attempt, job)
