@@ -441,6 +441,22 @@ async def test_a_drain_ends_the_waits_for_what_stays_in_the_store(place):
             await left
 
 
+async def test_however_many_await_it_all_hear_of_the_drain(place):
+    """Each of several who await one job hears that it stays in the store, and a drain that waits for
+    them ends as soon as another one has told them.
+    """
+    async with place.supervisor(workers=0) as supervisor, asyncio.timeout(30):
+        left = await supervisor.submit(double, 1)
+        waiting = [asyncio.create_task(value_of(left)) for _ in range(4)]
+        await asyncio.sleep(0)
+        patient = asyncio.create_task(supervisor.drain(60))
+        await supervisor.wait_draining()
+        await supervisor.drain(0)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [SupervisorClosed] * 4
+        await patient
+
+
 @pytest.mark.parametrize(
     "function", [hold, thread_hold, cpu_hold], ids=["loop", "thread", "process"]
 )

@@ -539,7 +539,8 @@ class Views:
             rare.closed = True
             if view._state < ENDED and view._waiters is not None:
                 waiters: Any = view._waiters
-                for waiter in cast("list[Any]", waiters if type(waiters) is list else [waiters]):
+                waiters = tuple(waiters) if type(waiters) is list else (waiters,)  # they leave
+                for waiter in cast("tuple[Any, ...]", waiters):
                     if isinstance(waiter, asyncio.Future):
                         woken = cast("asyncio.Future[None]", waiter)
                         view._unwatch(woken)
