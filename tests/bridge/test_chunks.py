@@ -160,6 +160,17 @@ async def test_items_leave_nothing_to_each_other(supervisor: Supervisor) -> None
     assert await supervisor.map(chunk_jobs.leaves_context, range(MANY), cpu=True) == [0] * MANY
 
 
+async def test_items_leave_nothing_to_each_other_in_what_came_along(
+    supervisor: Supervisor, sizes: list[int]
+) -> None:
+    """Nor is what an item makes of a variable that whoever submits the map has set."""
+    before = chunk_jobs.number.set(-1)
+    seen = await supervisor.map(chunk_jobs.leaves_context, range(MANY), cpu=True)
+    chunk_jobs.number.reset(before)
+    assert seen == [-1] * MANY
+    assert max(sizes) > 8
+
+
 async def test_long_items_stay_alone(supervisor: Supervisor, sizes: list[int]) -> None:
     """What takes longer than a chunk should crosses by itself, and both processes have their share."""
     crew = supervisor._entered().queues["processes"].crew

@@ -44,7 +44,7 @@ class Chunk:
         values: list[Any] = []
         untouched, trouble = copy_context(), None
         while len(values) < len(items) and trouble is None:
-            trouble = untouched.copy().run(self._run, items, values, len(untouched))
+            trouble = untouched.copy().run(self._run, items, values, bool(untouched))
         done = len(values)
         if self.reducer is not None and done:
             try:
@@ -62,15 +62,17 @@ class Chunk:
                 return values[:at], at, nanoseconds, found
         return values, done, nanoseconds, trouble
 
-    def _run(self, items: Sequence[Any], values: list[Any], variables: int) -> bytes | None:
-        """Go on until one raises, all are done, or one has left a context variable behind."""
+    def _run(self, items: Sequence[Any], values: list[Any], variables: bool) -> bytes | None:
+        """Go on until one raises, all are done, or one has left a context variable behind; where some
+        came along, it may have changed one: so after each.
+        """
         function, append = self.function, values.append
         for at in range(len(values), len(items)):
             try:
                 append(function(items[at]))
             except (Exception, SystemExit, KeyboardInterrupt) as error:
                 return describe(error)
-            if len(copy_context()) != variables:
+            if variables or len(copy_context()):
                 break
         return None
 
