@@ -21,7 +21,7 @@ from asyncworkers._engine.room import Room
 from asyncworkers._engine.teller import Teller
 from asyncworkers._engine.timetable import Timetable
 from asyncworkers._engine.unwinding import Unwinding
-from asyncworkers.errors import JobCancelled, JobExpired, WouldDeadlock
+from asyncworkers.errors import JobCancelled, JobExpired, JobFailed, WorkerCrashed, WouldDeadlock
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -352,8 +352,10 @@ class MemoryQueue:
         """Whether a CancelledError that nobody asked for is no doing of the job's: its task was cancelled
         together with the supervisor's, as when a program ends.
         """
-        cause = outcome.error.__cause__
-        return isinstance(cause, asyncio.CancelledError) and self.hub.is_torn_down()
+        error = outcome.error
+        if not isinstance(error, (JobFailed, WorkerCrashed)):
+            return False  # such as the TimeoutError of a timeout, whose cause is one as well
+        return isinstance(error.__cause__, asyncio.CancelledError) and self.hub.is_torn_down()
 
     def judge(self, job: Job[Any], outcome: Outcome) -> Decision:
         """What is to be done about how an attempt ended; nothing is tried again at the end of all."""

@@ -257,6 +257,32 @@ async def test_fault_J06_cancels_all_tasks(caplog: Log, place: str, spares: str)
             assert isinstance(await one.wait(), Cancelled)
 
 
+@pytest.mark.virtual_time
+async def test_fault_J06_a_timeout_of_its_own_is_no_end_of_all() -> None:
+    """Where the host was cancelled once, and went on, a job whose own timeout ends it has failed, and is
+    tried again.
+    """
+    attempts = 0
+
+    async def impatient() -> str:
+        nonlocal attempts
+        attempts += 1
+        async with asyncio.timeout(5 if attempts == 1 else None):
+            await asyncio.sleep(10)
+        return "made it"
+
+    async def host() -> None:
+        async with Supervisor() as supervisor:
+            hosted.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            assert await supervisor.call(job(impatient, retry=Retry(2, on=TimeoutError))) == "made it"
+
+    hosted = asyncio.create_task(host())
+    await hosted
+    assert attempts == 2
+
+
 @pytest.mark.parametrize("ending", ["returns", "raises"])
 @pytest.mark.parametrize("place", ON_THE_LOOP)
 async def test_fault_J07_swallows_cancellation(caplog: Log, place: str, ending: str) -> None:
