@@ -184,25 +184,27 @@ def _memory() -> dict[str, str]:
             if entry.is_file():  # a directory there is somebody's use of it as a fast disk
                 found[entry.path] = f"shared memory {entry.path}"
     if PROC.exists():
-        for name in _mapped((PROC / "maps").read_text()):
-            found.setdefault(name, f"shared memory {name}")
+        for name, file in _mapped((PROC / "maps").read_text()):
             if name.startswith("/dev/shm/"):  # noqa: S108
+                found.setdefault(name, f"shared memory {name}")
                 found[f"{name} mapped"] = f"shared memory {name}, still mapped"
+            else:  # any number of files may go by this name, of other programs too
+                found[f"{name} {file}"] = f"shared memory {name}"
     return found
 
 
-def _mapped(maps: str) -> dict[str, int]:
-    """The shared memory among the lines of a `maps`, and the number of each one's file."""
+def _mapped(maps: str) -> set[tuple[str, int]]:
+    """The shared memory among the lines of a `maps`, each with the number of its file."""
     if "/dev/shm/" not in maps and "/memfd:" not in maps:  # noqa: S108  # as nearly always
-        return {}
+        return set()
     return {
-        match["name"].removesuffix(" (deleted)"): int(match["file"])
+        (match["name"].removesuffix(" (deleted)"), int(match["file"]))
         for match in _SHARED.finditer(maps)
     }
 
 
 def _used_elsewhere() -> set[str]:
-    """Shared memory that another process has mapped: it made it, or will remove it.
+    """Shared memory in /dev/shm that another process has mapped: it made it, or will remove it.
 
     A semaphore is mapped under a name that it had only while it was made, so that only the number
     of the file tells which one it is.
@@ -212,9 +214,10 @@ def _used_elsewhere() -> set[str]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             with suppress(OSError):  # another user's, or ended
-                mapped = _mapped((process / "maps").read_text())
-                names |= mapped.keys()
-                files |= {mapped[name] for name in mapped if name.startswith(str(SHM))}
+                for name, file in _mapped((process / "maps").read_text()):
+                    if name.startswith(str(SHM)):
+                        names.add(name)
+                        files.add(file)
     for path in SHM.iterdir():
         with suppress(OSError):  # it has just been removed
             if path.stat().st_ino in files:

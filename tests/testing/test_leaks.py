@@ -150,12 +150,40 @@ def test_mapped_memory_without_a_file_is_reported():
     """A memfd that stays mapped after its descriptor was closed is found among the mappings."""
     with pytest.raises(LeakError, match="1 leaked:\n- shared memory /memfd:arena"):
         with no_leaks():
-            descriptor = os.memfd_create("arena")
-            os.ftruncate(descriptor, 4096)
-            # A mapping keeps a duplicate of the descriptor of its own, unless told not to.
-            mapping = map_without_descriptor(descriptor)
-            os.close(descriptor)
+            mapping = mapped_memfd()
     unmap(mapping)
+
+
+@on_linux
+def test_mapped_memory_of_a_name_that_others_have_is_reported():
+    """Nor does it help it that another process has memory of that name, or that some was there before."""
+    before = mapped_memfd()
+    script = (
+        "import mmap, os, sys; file = os.memfd_create('arena'); os.ftruncate(file, 4096);"
+        "made = mmap.mmap(file, 4096); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "\n"
+        with pytest.raises(LeakError, match="1 leaked:\n- shared memory /memfd:arena"):
+            with no_leaks():
+                mapping = mapped_memfd()
+        other.stdin.close()
+    unmap(mapping)
+    unmap(before)
+
+
+def mapped_memfd() -> int:
+    """The address of memory whose file has no descriptor any more."""
+    descriptor = os.memfd_create("arena")
+    os.ftruncate(descriptor, 4096)
+    # A mapping keeps a duplicate of the descriptor of its own, unless told not to.
+    mapping = map_without_descriptor(descriptor)
+    os.close(descriptor)
+    return mapping
 
 
 def map_without_descriptor(descriptor: int) -> int:
