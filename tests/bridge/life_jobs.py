@@ -110,6 +110,23 @@ def log_from_a_fork() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def come_back_from_a_fork(how: str) -> int:
+    """A copy of the process comes back from the job as well; the copy's exit code."""
+    from asyncworkers import current_job
+
+    this = current_job()
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == "exits":
+        raise SystemExit(3)
+    if how == "raises":
+        raise LookupError("from the copy")
+    if how == "asks":
+        this.id  # noqa: B018
+    return -1
+
+
 def log_from_a_thread_left_behind(go: str, again: str = "", done: str = "") -> None:
     """Log when there is a file, and once more when there is another; then make a third."""
     import logging

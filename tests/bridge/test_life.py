@@ -203,6 +203,31 @@ async def test_log_in_a_copy_of_the_child(caplog: Log, capfd: Any) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("how", "code", "said_last"),
+    [
+        ("returns", 0, ""),
+        ("exits", 3, ""),
+        ("raises", 1, "LookupError: from the copy\n"),
+        ("asks", 1, "RuntimeError: this must be asked before the job forks\n"),
+    ],
+)
+async def test_a_copy_of_the_child_ends_with_its_job(
+    capfd: Any, how: str, code: int, said_last: str
+) -> None:
+    """A process that a job forks and that comes back from the job ends there, as any program would: it
+    neither answers for the job nor takes the next ones.
+    """
+    async with processes() as supervisor:
+        pid = await supervisor.call(cpu(life_jobs.whoami))
+        assert await supervisor.call(cpu(life_jobs.come_back_from_a_fork), how) == code
+        for number in range(3):
+            assert await supervisor.call(cpu(life_jobs.echo), number) == number
+        assert await supervisor.call(cpu(life_jobs.whoami)) == pid
+    assert capfd.readouterr().err.endswith(said_last)
+
+
+@pytest.mark.asyncio
 async def test_log_after_the_job(caplog: Log, tmp_path: Path) -> None:
     """What a thread logs that its job has left behind comes at once, and belongs to no job."""
     async with processes() as supervisor:

@@ -271,8 +271,12 @@ class Serving:
                 else:
                     value = _call_packed(function, arguments)
                 inside[0] = 0
+                if self._forked:  # this copy has come back from its job, and nobody waits for that
+                    raise SystemExit
             except BaseException as error:
                 inside[0] = 0
+                if self._forked:
+                    raise
                 kind, payload = _failed(error)
             else:
                 kind, payload = VALUE, b""
@@ -362,8 +366,11 @@ class Serving:
     def ask(self, details: Any) -> Any:
         """Ask the parent something about the running job and wait for the answer.
 
-        In the job's own thread only: elsewhere it would read what is meant for the main thread.
+        In the job's own thread only: elsewhere it would read what is meant for the main thread; and
+        a process that the job has forked, what is meant for this one.
         """
+        if self._forked:
+            raise RuntimeError("this must be asked before the job forks")
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("this must be asked in the main thread of the process first")
         self._put(ASK, pickle.dumps(details, 5))
