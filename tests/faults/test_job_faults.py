@@ -276,7 +276,9 @@ async def test_fault_J06_a_timeout_of_its_own_is_no_end_of_all() -> None:
             hosted.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-            assert await supervisor.call(job(impatient, retry=Retry(2, on=TimeoutError))) == "made it"
+            assert (
+                await supervisor.call(job(impatient, retry=Retry(2, on=TimeoutError))) == "made it"
+            )
 
     hosted = asyncio.create_task(host())
     await hosted

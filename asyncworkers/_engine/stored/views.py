@@ -539,8 +539,8 @@ class Views:
             rare.closed = True
             if view._state < ENDED and view._waiters is not None:
                 waiters: Any = view._waiters
-                waiters = tuple(waiters) if type(waiters) is list else (waiters,)  # they leave
-                for waiter in cast("tuple[Any, ...]", waiters):
+                each = cast("list[Any]", waiters if type(waiters) is list else [waiters])
+                for waiter in tuple(each):  # they leave the list
                     if isinstance(waiter, asyncio.Future):
                         woken = cast("asyncio.Future[None]", waiter)
                         view._unwatch(woken)
