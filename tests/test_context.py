@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import decimal
+import gc
 import inspect
 import sys
 import threading
@@ -206,6 +207,23 @@ async def test_an_idle_worker_keeps_nothing(steps: int, end: str) -> None:
     async with supervisor_with() as supervisor:
         reference = await asyncio.create_task(one())
         assert supervisor.stats().queues["default"].running == 0
+        assert reference() is None
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_idle_worker_keeps_no_function(place: str) -> None:
+    """A function that nobody holds any more is gone with its last job, and what it encloses with it."""
+
+    async def one() -> weakref.ref[Callable[[], None]]:
+        def function() -> None:
+            pass
+
+        await supervisor.call(at(place, function))
+        return weakref.ref(function)
+
+    async with supervisor_with() as supervisor:
+        reference = await asyncio.create_task(one())
+        gc.collect()  # whatever was made of it may know it
         assert reference() is None
 
 

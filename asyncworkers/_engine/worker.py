@@ -45,6 +45,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
     in_line = queue.isolation == "shared"
     crew.arrive(attempt)
     mark(None)
+    order: Any = None
     marked = False  # whether `running` names a job in this worker's own context
     moment = now()
     while True:
@@ -52,7 +53,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             job = queue.next_entry()
         except IndexError:
             mark(None)
-            marked, job = False, None
+            marked, job, order = False, None, None  # nor does a function live for our sake
             if queue.excuse(attempt) or not await crew.wait_ready(attempt):
                 break
             moment = now()
