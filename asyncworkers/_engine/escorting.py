@@ -7,7 +7,6 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from asyncworkers import _checks
-from asyncworkers._engine.drive import own_context
 from asyncworkers._log import log
 from asyncworkers.escort import Escort, Luggage
 from asyncworkers.job import Job
@@ -47,7 +46,7 @@ class Escorting:
 
     def begun(self, job: Job[Any]) -> None:
         """Give the attempt that begins a context of its own, to which the escort may add something."""
-        context = Context() if job._context is None else own_context(job).copy()
+        context = Context() if job._context is None else job._context.copy()
         job._context = context
         self._ask(lambda: self._escort.begun(job, _headers_of(job), context))
 

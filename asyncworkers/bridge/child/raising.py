@@ -21,7 +21,8 @@ def raise_in(frame: FrameType | None, check: Callable[[], None]) -> None:
     jump, made of the loop's condition, stands inside of a `try`: what is raised there passes by all
     `finally`, `except` and `with` of the function, and a short loop nearly always stands there. (3.11
     and 3.12 were tried too, and do not.) Then `check` is called one instruction later, by a trace function
-    that is there for just that long.
+    that is there for just that long. If somebody else traces this thread, as a debugger does, that
+    ends there: what a trace function raises ends all tracing.
     """
     if frame is None or not _stands_at_a_jump(frame):
         check()
