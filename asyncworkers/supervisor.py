@@ -86,7 +86,7 @@ from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 from asyncworkers.subscription import Subscription
-from asyncworkers.units import agreed, counted
+from asyncworkers.units import counted
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
