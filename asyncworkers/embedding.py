@@ -86,10 +86,13 @@ class _Ending:
 
     async def _drain_and_tell(self, cause: str, number: int | None) -> None:
         report = await self._supervisor.drain()
-        lost = (*report.cancelled, *report.not_started, *report.abandoned)
-        if lost:
+        undone = (*report.cancelled, *report.not_started, *report.abandoned)
+        if undone:
+            back = set(report.returned)  # which the report names itself
+            lost = [job for job in undone if job not in back]
             more = ", ..." if lost[NAMED:] else ""
-            log.warning("%s: %s; not done: %s%s", cause, report, ", ".join(lost[:NAMED]), more)
+            named = f"; not done: {', '.join(lost[:NAMED])}{more}" if lost else ""
+            log.warning("%s: %s%s", cause, report, named)
         else:
             log.info("%s: %s", cause, report)
         if number is not None:

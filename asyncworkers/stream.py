@@ -304,17 +304,31 @@ class _Reader:
 
     async def all(self) -> list[Any]:
         """Everything, once all has ended."""
-        if self._results is None:  # settled jobs, in order
-            found: list[Any] = []
-            with contextlib.suppress(StopAsyncIteration):
-                while True:
-                    found.append(await self.next())
-            return found
+        if self._results is None:
+            return await self._all_jobs()
         while not self._is_over():
             await self._wait()
         self._close()
         self._raise_failure()
         return self._results
+
+    async def _all_jobs(self) -> list[Any]:
+        """Settled jobs, each taken as it comes, so that one that takes long keeps no others waiting."""
+        supply, ready = self.supply, self._ready
+        found: dict[int, Any] = {}
+        while True:
+            if ready:
+                found |= ready
+                supply.read += len(ready)
+                ready.clear()
+                if supply.wants_more() or not supply.busy():
+                    self._ask_for_more()
+            elif self._is_over():
+                self._close()
+                self._raise_failure()
+                return [found[place] for place in sorted(found)]
+            else:
+                await self._wait()
 
     async def next(self) -> Any:
         """The next end; raises StopAsyncIteration after the last or once left, or what ended the stream."""

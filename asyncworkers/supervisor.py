@@ -56,7 +56,15 @@ from asyncworkers._engine.report import (
     queue_stats,
     worker_stats,
 )
-from asyncworkers._engine.stop import close, end_if_still, finish, forget, give_up, stop
+from asyncworkers._engine.stop import (
+    close,
+    end_if_still,
+    finish,
+    forget,
+    give_up,
+    stop,
+    tell_what_is_lost,
+)
 from asyncworkers._engine.watchdog import Watchdog
 from asyncworkers._log import log
 from asyncworkers._notebook import in_notebook, keep_awake
@@ -78,7 +86,7 @@ from asyncworkers.signals import runs_in
 from asyncworkers.stored import Stored, Using
 from asyncworkers.stream import Stream
 from asyncworkers.subscription import Subscription
-from asyncworkers.units import agreed, counted
+from asyncworkers.units import counted
 
 if TYPE_CHECKING:
     from asyncworkers._engine.stored.depot import Depot
@@ -1151,15 +1159,9 @@ _open: weakref.WeakSet[Supervisor] = weakref.WeakSet()
 
 @atexit.register
 def _tell_what_is_lost() -> None:
-    """The interpreter ends, and nobody has left these: what they still had is lost."""
+    """The interpreter ends, and nobody has left these."""
     for supervisor in tuple(_open):
-        hub = supervisor._entered().hub
-        lost = hub.unfinished() if os.getpid() == hub.pid else []
-        lost = [job for job in lost if not getattr(job._rare, "lease", None)]
-        if lost:
-            named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
-            number, are = counted(len(lost), "job"), agreed(len(lost), "is", "are")
-            log.warning("%r was never left; %s %s lost: %s", supervisor, number, are, named)
+        tell_what_is_lost(supervisor._entered().hub)
 
 
 def _state(value: JobState | str) -> JobState:

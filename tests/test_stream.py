@@ -123,6 +123,29 @@ async def test_outcomes(way: str, ordered: bool) -> None:
     assert counted(supervisor) == (55, 55, 0)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("as_jobs", [False, True])
+async def test_a_list_waits_for_no_item_before_it_takes_others(way: str, as_jobs: bool) -> None:
+    """Who awaits all results, or all settled jobs, has the first item keep none of 500 others waiting."""
+    last = asyncio.Event()
+
+    async def first_ends_last(number: int) -> int:
+        if number == 500:
+            last.set()
+        elif number == 0:
+            async with asyncio.timeout(30):
+                await last.wait()
+        return number
+
+    async with supervisor_of(way) as supervisor:
+        if as_jobs:
+            jobs = await supervisor.map(first_ends_last, range(501)).outcomes()
+            values = [one.result() for one in jobs]
+        else:
+            values = await supervisor.map(first_ends_last, range(501))
+    assert values == list(range(501))
+
+
 # ---- bounds
 
 

@@ -850,8 +850,8 @@ async def test_close_after_it_failed() -> None:
             assert await supervisor.call(echo, 2) == 2
 
 
-async def test_one_that_was_opened_and_forgotten() -> None:
-    """It warns when it goes away, and its jobs are cancelled."""
+async def test_one_that_was_opened_and_forgotten(caplog: Log) -> None:
+    """It warns when it goes away, and its jobs are cancelled, which the log tells."""
     async with no_leaks():
         supervisors = [await Supervisor().open()]
         running = await supervisors[0].submit(for_ever)
@@ -859,4 +859,5 @@ async def test_one_that_was_opened_and_forgotten() -> None:
             supervisors.clear()
         await running.wait()
         assert running.state == "cancelled"
+        assert f"was never left; 1 job is lost: <Job for_ever {running.id} running>" in caplog.text
         await turns(20)

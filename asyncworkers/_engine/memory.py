@@ -14,7 +14,7 @@ from asyncworkers._engine.attempt import Attempt, fault_of_ours, waits_for
 from asyncworkers._engine.census import Census
 from asyncworkers._engine.crew import Crew
 from asyncworkers._engine.entry import Supply, place
-from asyncworkers._engine.explain import explain_job
+from asyncworkers._engine.explain import explain_job, explain_queue
 from asyncworkers._engine.hub import Hub
 from asyncworkers._engine.line import Line, RankedLine
 from asyncworkers._engine.room import Room
@@ -163,6 +163,10 @@ class MemoryQueue:
         for attempt in self.crew.members:
             attempt.refresh()
         return explain_job(job, self)
+
+    def explain(self) -> str:
+        """One line: what the queue does, and what keeps its jobs waiting."""
+        return explain_queue(self)
 
     def lender(self, job: Job[Any]) -> Attempt | None:
         """The attempt that is about to await the job, if a job of this supervisor is.

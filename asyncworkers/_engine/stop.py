@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Container
 from contextvars import Context
 from typing import Any
@@ -16,7 +17,7 @@ from asyncworkers.events import TasksLeaked
 from asyncworkers.job import CANCELLED, FAILED, RUNNING, SUCCEEDED, Job
 from asyncworkers.units import agreed, counted
 
-__all__ = ["close", "end_if_still", "finish", "forget", "give_up", "stop"]
+__all__ = ["close", "end_if_still", "finish", "forget", "give_up", "stop", "tell_what_is_lost"]
 
 LAST_UNWIND = 0.75
 """Seconds that cancelled attempts get to end when the supervisor stops, if their queue gives more."""
@@ -131,7 +132,18 @@ def give_up(hub: Hub, strays: Strays | None) -> None:
 _endings: set[asyncio.Task[None]] = set()
 
 
+def tell_what_is_lost(hub: Hub) -> None:
+    """Nobody has left this supervisor: what it still had, and is in no store, is lost."""
+    lost = hub.unfinished() if os.getpid() == hub.pid else []
+    lost = [job for job in lost if not getattr(job._rare, "lease", None)]
+    if lost:
+        named = ", ".join(map(repr, lost[:10])) + (", ..." if len(lost) > 10 else "")
+        number, are = counted(len(lost), "job"), agreed(len(lost), "is", "are")
+        log.warning("supervisor %r was never left; %s %s lost: %s", hub.name, number, are, named)
+
+
 async def _end_orphans(hub: Hub, strays: Strays | None) -> None:
+    tell_what_is_lost(hub)
     if hub.depot is not None:
         hub.depot.drain()
     stop(hub, "its supervisor was never left, and is gone")

@@ -139,8 +139,8 @@ def _what(job: StoredJob) -> str:
 def show(*, store: Store, ids: tuple[str, ...], reveal: bool, as_json: bool) -> int:
     """Show all that is stored of jobs: arguments, result, error and traceback.
 
-    Values whose names sound secret, as password or token, are masked. Exits with 1 if one of the
-    jobs is not there.
+    Values whose names sound secret, as password or token, are masked; those that were given by
+    place have no names here. Exits with 1 if one of the jobs is not there.
     """
 
     async def look(store: Store) -> int:

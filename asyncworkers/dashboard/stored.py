@@ -43,7 +43,8 @@ class StoreSource:
 
     `alive` has it renew its worker now and then, as a store wants it of whoever has it open; what runs
     jobs there does so by itself. `functions` are those that are known here, by the names that their
-    jobs have in the store: only they tell which argument has a secret's name, if it was given by place.
+    jobs have in the store: only they tell which argument has a secret's name, if it was given by place,
+    and which jobs nobody here can run. None if nothing is run here, so that this says nothing.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StoreSource:
         self._name = name
         self._alive = alive
         self._functions: Mapping[str, Callable[..., Any]] = functions or {}
+        self._runs = functions is not None
         self._rates = Rates()
         self._mark: int | None = None
         self._before: Mapping[str, int] = {}
@@ -105,7 +107,7 @@ class StoreSource:
             "scheduled": counts.scheduled,
             "oldest": counts.oldest,
             "dead": counts.failed,
-            "unknown": dict(counts.unknown),
+            "unknown": dict(counts.unknown) if self._runs else {},
             **self._rates.of(counts.queue),
             **self._times.get(counts.queue, {"wait": None, "run": None}),
         }

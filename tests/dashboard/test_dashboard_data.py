@@ -605,11 +605,13 @@ async def test_rates_of_a_store(tmp_path):
     store = SqliteStore(tmp_path / "jobs.db")
     await store.open({"send"})
     try:
-        source = StoreSource(store, "jobs.db")
+        source = StoreSource(store, "jobs.db", functions={"send": print})
         await store.submit([Submission("one", "mail", "send", "[[],{}]")])
         await store.submit([Submission("two", "mail", "elsewhere", "[[],{}]")])
         (mail,) = (await source.overview())["queues"]
         assert (mail["waiting"], mail["unknown"]) == (2, {"elsewhere": 1})
+        (mail,) = (await StoreSource(store, "jobs.db").overview())["queues"]
+        assert (mail["waiting"], mail["unknown"]) == (2, {})  # it runs nothing itself
         document = await source.job("two")
         assert "'elsewhere'" in document["why"]
         with pytest.raises(Refusal, match="where they run"):

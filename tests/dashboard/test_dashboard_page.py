@@ -225,6 +225,18 @@ async def test_what_another_process_has_seen_is_said_to_be_unknown(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.asyncio
+async def test_a_filter_that_makes_no_sense():
+    """An address with a state that there is none of says so, and shows no jobs in place of those."""
+    async with shop() as at, browsing() as (page, _):
+        await page.goto(f"{at.where}#/jobs")
+        await page.locator("#jobs tbody tr").first.wait_for()
+        await page.goto(f"{at.where}#/jobs?state=gone")
+        await page.get_by_text("state must be that of a job").wait_for()
+        await page.get_by_text("There are no such jobs.").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio
 async def test_workers_and_how_far_they_are():
     """What runs now, for how long, and what it reports."""
     async with shop() as at, browsing() as (page, seen):

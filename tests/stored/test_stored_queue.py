@@ -373,6 +373,29 @@ async def test_a_job_that_runs_is_shown_so_whoever_asks_later(place, tmp_path):
             await found
 
 
+async def test_a_job_that_waits_for_a_worker_says_so(place, tmp_path):
+    """Of a job that is still in the store while all workers are busy, `why` tells how busy they are."""
+    async with place.supervisor(workers=1) as supervisor:
+        running = await supervisor.submit(hold, str(tmp_path / "diary"))
+        await began(tmp_path / "diary")
+        waiting = [await supervisor.submit(double, number) for number in range(3)]
+        assert "in the store, for a free worker: default: 1 of 1 worker busy" in waiting[-1].why
+        running.cancel("seen")
+        assert [await one for one in waiting] == [0, 2, 4]
+        with pytest.raises(JobCancelled):
+            await running
+
+
+async def test_what_goes_back_to_its_store_is_not_called_lost(place, tmp_path, caplog):
+    """When an application ends its log names a job that is back in the store once, and as that."""
+    supervisor = place.supervisor(workers=1, grace=0)
+    async with supervisor.lifespan(None):
+        held = await supervisor.submit(hold, str(tmp_path / "diary"))
+        await began(tmp_path / "diary")
+    assert f"(back in the store: {held.id})" in caplog.text
+    assert "not done" not in caplog.text
+
+
 async def test_dead_jobs_are_replayed(place):
     """A failed job is run again on request, as if it were new, and forgotten on request."""
     async with place.supervisor() as supervisor:

@@ -106,6 +106,10 @@ export class Jobs {
       $("newer").disabled = this.pages.length === 1;
       setText($("page-number"), `Page ${this.pages.length}`);
     } catch (trouble) {
+      if (trouble.status === 422) {  // a filter that makes no sense: what is shown was the answer to another
+        this.shown = 0;
+        this.table.update([]);
+      }
       setText($("jobs-note"), trouble.message);
       $("jobs-note").hidden = false;
     } finally {
