@@ -459,8 +459,7 @@ class _Open:
         """Hear what was committed."""
         while self._untold:
             news = self._untold.popleft()
-            for one in news.settled:
-                self.presence.end(one.seq, one.token)
+            self.presence.end(news.settled)
             if news.ready:
                 self._wake(READY)
             if news.ended:

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,9 @@ class Tables:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             size = 1 << (len(part) - 1).bit_length()
-            values = [value for row in part for value in row]
-            values += [None] * ((size - len(part)) * width)
-            self._execute(sql.format(", ".join([place] * size)), [*values, *after])
+            missing = repeat(None, (size - len(part)) * width)
+            values = [*chain.from_iterable(part), *missing, *after]
+            self._execute(sql.format(", ".join([place] * size)), values)
 
     def _choose(
         self, batch: Sequence[Submission]
