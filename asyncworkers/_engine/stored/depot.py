@@ -538,6 +538,7 @@ class Depot:
         receipts: list[Receipt],
     ) -> list[Job[Any]]:
         now = self.hub.clock.now()
+        told = bool(self.hub.listeners)
         others: dict[int, str] = {}
         for place, ((form, new), receipt) in enumerate(zip(written, receipts, strict=True)):
             ident, outcome = receipt.id, receipt.outcome
@@ -549,7 +550,7 @@ class Depot:
             if form.policies.delay is not None and views[place]._state == QUEUED:
                 wait = new.delay if new.due is None else new.due - self.hub.clock.wall()
                 self.views.waits_again(views[place], max(0.0, wait), None)
-            if self.hub.listeners:
+            if told:
                 details = new.id, form.listed.name, form.queue, form.policies.tags
                 self.hub.listeners.emit(JobSubmitted(now, *details))
         if others:
