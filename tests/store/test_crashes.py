@@ -229,13 +229,13 @@ async def test_a_submission_of_another_process_wakes_who_waits(tmp_path):
     with Children(tmp_path) as children:
         look = opened.wait
 
-        async def counted(what, see, timeout):
+        async def counted(what, see, timeout, queues):
             async def seen():
                 nonlocal looks
                 looks += 1
                 return await see()
 
-            return await look(what, seen, timeout)
+            return await look(what, seen, timeout, queues)
 
         opened.wait = counted
         waiting = asyncio.ensure_future(store.wait_ready(["q"], 60))

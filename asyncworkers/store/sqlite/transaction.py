@@ -90,9 +90,12 @@ class Settings:
 
 @dataclass
 class News:
-    """What a transaction did that somebody may be waiting for."""
+    """What a transaction did that somebody may be waiting for: `ready` says that jobs of any queue may be
+    there to lease, `queues` of which ones there are.
+    """
 
     ready: bool = False
+    queues: set[str] = field(default_factory=set[str])
     ended: bool = False
     settled: list[Settlement] = field(default_factory=list[Settlement])
 
@@ -204,7 +207,8 @@ class Tables:
         if not batch:
             return None
         first = batch[0]
-        alike = all(one[1:3] == first[1:3] and one[4:] == first[4:] for one in batch)
+        where, rest = first[1:3], first[4:]
+        alike = all(one[1:3] == where and one[4:] == rest for one in batch)
         if alike:
             shared = self._shared(first)
             rows = [self._own(one, shared) for one in batch]
@@ -223,7 +227,7 @@ class Tables:
             len(rows[0]),
             *shared,
         )
-        self.news.ready = True
+        self.news.queues.update([first.queue] if alike else [one.queue for one in batch])
         created = self._connection.total_changes - before
         if created == len(batch):
             return None
