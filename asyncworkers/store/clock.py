@@ -111,4 +111,4 @@ class Ids:
         moment = int(self._wall() * 1000)
         if moment != self._moment:
             self._moment, self._head = moment, f"{moment:012x}"
-        return f"{self._head}{self._bits(80):020x}"
+        return self._head + self._bits(80).to_bytes(10, "big").hex()

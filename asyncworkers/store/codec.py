@@ -23,6 +23,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from operator import contains
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
@@ -124,6 +125,7 @@ class FunctionCodec:
         self._simple = True
         for parameter in self._signature.parameters.values():
             self._add(parameter, hints.get(parameter.name, Any))
+        self._exact = tuple(slot.exact for slot in self._positional)
         self._result = _Slot("the result", hints.get("return", Any))
         self._whole = self._decoder_of_all()
 
@@ -185,14 +187,10 @@ class FunctionCodec:
         fits = self._simple and not kwargs and self._required <= len(args) <= len(self._positional)
         if not fits:
             self.arity.check(self.name, args, kwargs)
-        elif self._rest is None:
-            for slot, value in zip(self._positional, args, strict=False):
-                if type(value) not in slot.exact:
-                    break
-            else:
-                short = _short((args, kwargs))
-                if short is not None:
-                    return short
+        elif self._rest is None and all(map(contains, self._exact, map(type, args))):
+            short = _short((args, kwargs))
+            if short is not None:
+                return short
         slots = [*zip(self._slots(len(args)), args, strict=False)]
         slots += [(self._slot_named(name), value) for name, value in kwargs.items()]
         raw = self._encode([args, kwargs], slots, LARGEST_ARGUMENTS)

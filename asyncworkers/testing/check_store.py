@@ -20,6 +20,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+import msgspec
+
 from asyncworkers.job import JobState
 from asyncworkers.store.clock import ManualClock, StoreClock, SystemClock
 from asyncworkers.store.protocol import (
@@ -28,6 +30,7 @@ from asyncworkers.store.protocol import (
     LOSSES,
     TTL,
     Lease,
+    Receipt,
     Settlement,
     Store,
     StoredJob,
@@ -162,7 +165,7 @@ async def _a_job_is_stored_leased_settled_and_read(world: World) -> None:
     """A job comes back as it was submitted, runs once, and its result can be read."""
     store = await world.open()
     new = world.new(args='[["é", 1],{}]', priority=3, tags=("a", "b"), extra="context", keep=60.0)
-    assert [tuple(one) for one in await store.submit([new])] == [(new.id, "created")]
+    assert await store.submit([new]) == [Receipt(new.id, "created")]
     queued = await _record(store, new.id)
     assert (queued.state, queued.attempt, queued.started) == (JobState.QUEUED, 0, None)
     (lease,) = await _take(store)
@@ -207,17 +210,17 @@ async def _submitting_an_id_again_does_nothing(world: World) -> None:
     store = await world.open()
     new = world.new(unique=Unique("key"))
     for outcome in ("created", "existing", "existing"):
-        receipts = [tuple(one) for one in await store.submit([new, new])]
-        assert receipts == [(new.id, outcome), (new.id, "existing")]
+        receipts = await store.submit([new, new])
+        assert receipts == [Receipt(new.id, outcome), Receipt(new.id, "existing")]
     lease = await _begin(store)
     await store.submit([new._replace(args="[[2],{}]")])
     assert await _take(store) == []
     await store.settle([Settlement.complete(lease, "1")])
     plain = [world.new(), new._replace(unique=None), world.new()]
-    receipts = [tuple(one) for one in await store.submit([plain[0], *plain])]
+    receipts = await store.submit([plain[0], *plain])
     outcomes = ("created", "existing", "existing", "created")
     ids = (plain[0].id, plain[0].id, new.id, plain[2].id)
-    assert receipts == list(zip(ids, outcomes, strict=True))
+    assert [(one.id, one.outcome) for one in receipts] == list(zip(ids, outcomes, strict=True))
     assert await _take_ids(store) == [plain[0].id, plain[2].id]
     assert (await _record(store, new.id)).args == new.args
 
@@ -379,7 +382,7 @@ async def _what_follows_is_submitted_exactly_if_accepted(world: World) -> None:
     lease = await _begin(store)
     assert await store.settle([Settlement.complete(lease, "1", follow=follow)] * 2) == [True, True]
     assert await _take_ids(store) == [follow[0].id]
-    stale = lease._replace(token=lease.token - 1)
+    stale = msgspec.structs.replace(lease, token=lease.token - 1)
     refused = world.new()
     assert await store.settle([Settlement.complete(stale, "1", follow=[refused])]) == [False]
     assert await store.get([refused.id]) == [None]
@@ -677,7 +680,7 @@ async def _unique_until_started_or_for_a_while(world: World) -> None:
     for new, wanted in zip(waiting[:2], (waiting[0], waiting[0]), strict=True):
         assert (await store.submit([new]))[0].id == wanted.id
     lease = await _begin(store)
-    assert (await store.submit([waiting[2]]))[0] == (waiting[2].id, "created")
+    assert (await store.submit([waiting[2]]))[0] == Receipt(waiting[2].id, "created")
     await store.settle([Settlement.complete(lease, "1")])
     await store.purge(Where())
     timed = [world.new(unique=Unique("t", 60.0, "reject")) for _ in range(3)]
@@ -685,9 +688,9 @@ async def _unique_until_started_or_for_a_while(world: World) -> None:
     for lease in await _take(store):
         await store.settle([Settlement.complete(lease, "1")])
     world.clock.advance(59)
-    assert (await store.submit([timed[1]]))[0] == (timed[0].id, "rejected")
+    assert (await store.submit([timed[1]]))[0] == Receipt(timed[0].id, "rejected")
     world.clock.advance(1)
-    assert (await store.submit([timed[2]]))[0] == (timed[2].id, "created")
+    assert (await store.submit([timed[2]]))[0] == Receipt(timed[2].id, "created")
 
 
 @_check
@@ -699,7 +702,7 @@ async def _a_key_survives_a_lease_that_came_to_nothing(world: World) -> None:
     (lease,) = await _take(store)
     await store.maintain()
     await store.settle([Settlement.release(lease)])
-    assert await store.submit([second]) == [(waiting.id, "existing")]
+    assert await store.submit([second]) == [Receipt(waiting.id, "existing")]
 
 
 @_check
@@ -739,8 +742,8 @@ async def _a_key_is_the_jobs_and_not_its_ids(world: World) -> None:
             await forget()
             new = world.new(unique=Unique(key, "done", "reject"))
             batch = [old._replace(unique=None), new]
-            assert [tuple(one) for one in await store.submit(batch[:1])] == [(old.id, "created")]
-            assert [tuple(one) for one in await store.submit(batch[1:])] == [(new.id, "created")]
+            assert await store.submit(batch[:1]) == [Receipt(old.id, "created")]
+            assert await store.submit(batch[1:]) == [Receipt(new.id, "created")]
             await store.cancel(Where(), BY)
             await store.purge(Where())
 
@@ -754,15 +757,15 @@ async def _a_key_for_a_time_outlives_its_job(world: World) -> None:
     await store.settle([Settlement.complete(await _begin(store), "1")])
     assert await store.purge(Where()) == 1
     await store.maintain()
-    assert (await store.submit([first]))[0] == (first.id, "existing")
+    assert (await store.submit([first]))[0] == Receipt(first.id, "existing")
     assert await store.get([first.id]) == [None]
     await store.submit([first._replace(unique=None, delay=30.0)])
     other = world.new(unique=Unique("k", 60.0, "replace"))
-    assert (await store.submit([other]))[0] == (first.id, "existing")
+    assert (await store.submit([other]))[0] == Receipt(first.id, "existing")
     assert (await _record(store, first.id)).state is JobState.SCHEDULED
     world.clock.advance(60)
     store.renew()
-    assert (await store.submit([other]))[0] == (other.id, "created")
+    assert (await store.submit([other]))[0] == Receipt(other.id, "created")
     assert (await _record(store, first.id)).state is JobState.QUEUED
 
 
@@ -966,7 +969,7 @@ async def _progress_is_seen_elsewhere(world: World) -> None:
     lease = await _begin(store)
     store.renew([(lease, "[1,2]")])
     assert (await _record(other, new.id)).progress == "[1,2]"
-    store.renew([(lease._replace(token=99), "[2,2]")])
+    store.renew([(msgspec.structs.replace(lease, token=99), "[2,2]")])
     assert (await _record(other, new.id)).progress == "[1,2]"
     await store.settle([Settlement.retry(lease, ERROR, 0)])
     assert (await _record(other, new.id)).progress is None

@@ -204,7 +204,13 @@ async def test_fault_S04_a_process_that_goes_on_too_late_is_refused(tmp_path):
     with Children(tmp_path) as children:
         child = children.start("zombie")
         await children.written(child, "began")
-        child.send_signal(signal.SIGSTOP)
+        file = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)
+        with contextlib.closing(file) as held:
+            # Stopped while it writes, it would hold up everybody: while we could write, it cannot.
+            held.execute("BEGIN IMMEDIATE")
+            child.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+            held.execute("ROLLBACK")
         while not (recovered := (await store.maintain()).recovered):
             await store.wait_ready(["nothing"], 0.05)
         assert recovered == 2
@@ -229,13 +235,13 @@ async def test_a_submission_of_another_process_wakes_who_waits(tmp_path):
     with Children(tmp_path) as children:
         look = opened.wait
 
-        async def counted(what, see, timeout):
+        async def counted(what, see, timeout, queues):
             async def seen():
                 nonlocal looks
                 looks += 1
                 return await see()
 
-            return await look(what, seen, timeout)
+            return await look(what, seen, timeout, queues)
 
         opened.wait = counted
         waiting = asyncio.ensure_future(store.wait_ready(["q"], 60))

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -109,7 +110,7 @@ class Machine(RuleBasedStateMachine):
     )
     def lease(self, worker, queue, free, ahead):
         def no_seq(leases):
-            return [lease._replace(seq=0) for lease in leases]
+            return [msgspec.structs.replace(lease, seq=0) for lease in leases]
 
         real, model = self.both(
             worker, lambda store: store.lease([Want(queue, free, ahead)]), no_seq

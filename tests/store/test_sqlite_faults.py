@@ -749,6 +749,20 @@ async def test_fault_S07_a_damaged_tag_hides_no_other_job(path):
         assert [one.id for one in await store.cancel(tagged, ERROR)] == ["job-1", "job-3"]
 
 
+async def test_who_waits_is_not_woken_for_other_queues(path, monkeypatch):
+    """What is submitted to a queue that nobody waits for here costs no look at the file."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.store.LOOK_AGAIN", 60.0)
+    async with opened(path) as store:
+        waiting = asyncio.ensure_future(store.wait_ready(["p", "q"], 60))
+        await asyncio.sleep(0)  # it begins
+        (woken,) = store._open._waiters[presence.READY]
+        await store.submit([new(1)._replace(queue="other")])
+        assert not woken.done()
+        await store.submit([new(2)._replace(queue="other"), new(3)])
+        assert woken.done()
+        assert await waiting is True
+
+
 async def test_any_number_of_ids_can_be_asked_for(path):
     """More ids than SQLite has room for among a statement's parameters, and such as no job can have."""
     async with opened(path) as store:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -85,6 +86,7 @@ class Depot:
         self.draining = False
         self.link = Link(hub, store, self.stir)
         self.views = Views(self.link, functions, self._about_to_wait, self.listed_for)
+        self.here: Mapping[str, weakref.ref[Job[Any]]] = self.views.here
         self.settler = Settler(self.link)
         self.keeper = Keeper(
             self.link,
@@ -267,10 +269,6 @@ class Depot:
         """Have the progress of a running job told."""
         text = json.dumps([progress.done, progress.total, progress.message])
         self.keeper.say(lease, text)
-
-    def began(self, held: Held) -> None:
-        """A leased job stands in line here."""
-        held.view = self.views.here.get(held.id)
 
     def ended(self, job: Job[Any], held: Held, settlement: Settlement, state: int | None) -> None:
         """A leased job is over here; `state` is its end, None if it goes on in the store."""
@@ -540,9 +538,10 @@ class Depot:
         receipts: list[Receipt],
     ) -> list[Job[Any]]:
         now = self.hub.clock.now()
+        told = bool(self.hub.listeners)
         others: dict[int, str] = {}
         for place, ((form, new), receipt) in enumerate(zip(written, receipts, strict=True)):
-            ident, outcome = receipt
+            ident, outcome = receipt.id, receipt.outcome
             if outcome == "rejected":
                 raise DuplicateJob(f"job {ident} holds the unique key of {form.listed.name}", ident)
             if outcome == "existing":
@@ -551,7 +550,7 @@ class Depot:
             if form.policies.delay is not None and views[place]._state == QUEUED:
                 wait = new.delay if new.due is None else new.due - self.hub.clock.wall()
                 self.views.waits_again(views[place], max(0.0, wait), None)
-            if self.hub.listeners:
+            if told:
                 details = new.id, form.listed.name, form.queue, form.policies.tags
                 self.hub.listeners.emit(JobSubmitted(now, *details))
         if others:

@@ -106,20 +106,20 @@ class Feeder:
             self._uncertain = True
             self._rest(self._link.missed("maintain", error))
             return
-        found: dict[str, list[tuple[Lease, Listed]]] = {name: [] for name in self._asked}
+        found: dict[str, list[Lease]] = {name: [] for name in self._asked}
         unwanted: list[Lease] = []
+        where = {
+            name: unwanted if self.closed or self._queues[name].crew.held else fed
+            for name, fed in found.items()
+        }
         told: set[int] = set()
         runs = self._link.runs
         for lease in future.result():
-            listed = self._functions.get(lease.name)
-            queue = self._queues.get(lease.queue)
             if lease.seq in told or (lease.id in runs and self._is_here(lease)):
                 continue  # a store may say a thing twice
             told.add(lease.seq)
-            if self.closed or listed is None or queue is None or queue.crew.held:
-                unwanted.append(lease)
-            else:
-                found[lease.queue].append((lease, listed))
+            known = lease.name in self._functions
+            (where.get(lease.queue, unwanted) if known else unwanted).append(lease)
         for name, want in self._asked.items():
             if len(found[name]) < want.free + want.ahead:
                 self._wet.discard(name)

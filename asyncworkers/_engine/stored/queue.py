@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from asyncworkers import _checks, events
@@ -72,7 +73,9 @@ class Held(Rare):
         *("transaction", "view"),
     )
 
-    def __init__(self, lease: Lease, listed: Listed, fed: float) -> None:
+    def __init__(
+        self, lease: Lease, listed: Listed, fed: float, view: weakref.ref[Job[Any]] | None
+    ) -> None:
         super().__init__(lease.attempt - 1)
         self.id = lease.id
         self.lease = lease
@@ -81,7 +84,7 @@ class Held(Rare):
         self.begun = self.lost = False
         self.asked: str | None = None
         self.text = ""
-        self.view: weakref.ref[Job[Any]] | None = None
+        self.view = view
         self.transaction: Transaction | None = None
         if lease.extra:
             self.headers = unpacked(lease.extra)
@@ -93,12 +96,14 @@ class Desk(Protocol):
     """What a stored queue needs of its supervisor's depot."""
 
     link: Link
+    functions: dict[str, Listed]
+    here: Mapping[str, weakref.ref[Job[Any]]]
+    """The views that users hold, by id."""
 
     def trusts(self) -> bool: ...
     def listed_for(self, known: Listed, queue: str, ident: str, codec: str) -> Listed: ...
     def write(self, settlement: Settlement, job: Job[Any], queue: Any) -> None: ...
     def say(self, lease: Lease, progress: Progress) -> None: ...
-    def began(self, held: Held) -> None: ...
     def ended(
         self, job: Job[Any], held: Held, settlement: Settlement, state: int | None
     ) -> None: ...
@@ -160,14 +165,16 @@ class StoredQueue(MemoryQueue):
             self._done, self._measured = 0, now
         return self._rate
 
-    def feed(self, leases: list[tuple[Lease, Listed]]) -> None:
-        """Put leased jobs in line."""
+    def feed(self, leases: list[Lease]) -> None:
+        """Put leased jobs of listed functions in line."""
         assert self._desk is not None
-        desk, runs, line = self._desk, self._desk.link.runs, self.line
+        desk, line = self._desk, self.line
+        functions, here, runs = desk.functions, desk.here, desk.link.runs
         now, wall = self.now(), self.clock.wall()
         offset, fed = now - wall, 0
-        for lease, listed in leases:
-            held = Held(lease, listed, now)
+        for lease in leases:
+            listed = functions[lease.name]
+            held = Held(lease, listed, now, here.get(lease.id))
             order = listed.runs.get(self.name)
             if order is None:
                 order = listed.runs[self.name] = self._order(listed)
@@ -176,7 +183,7 @@ class StoredQueue(MemoryQueue):
             kwargs: dict[str, Any] | None = None
             try:
                 if lease.codec != CODEC:
-                    held.listed = listed = desk.listed_for(  # noqa: PLW2901
+                    held.listed = listed = desk.listed_for(
                         listed, lease.queue, lease.id, lease.codec
                     )
                 args, named = listed.codec.decode_arguments(lease.args)
@@ -187,7 +194,6 @@ class StoredQueue(MemoryQueue):
             job._rare = held
             held.due = lease.due + offset
             runs[held.id] = job
-            desk.began(held)
             if self.told:
                 self.hub.job_came()
             if error is not None:
@@ -378,8 +384,8 @@ class StoredQueue(MemoryQueue):
 
     @staticmethod
     def _completed(held: Held) -> Settlement:
-        seq, token, ident = held.lease[:3]
-        return Settlement(seq, token, ident, "complete", held.text, 0.0, held.follow)
+        lease = held.lease
+        return Settlement(lease.seq, lease.token, lease.id, "complete", held.text, 0.0, held.follow)
 
     def uncommitted(self, job: Job[Any], error: Exception) -> None:
         """The job's own transaction could not be committed with its success: it has failed instead."""

@@ -23,11 +23,13 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from asyncworkers.errors import StoreUnavailable
+from asyncworkers.store.protocol import Settlement
 
 __all__ = ["ENDED", "READY", "Board", "Dead", "Presence", "directory_of", "examine"]
 
@@ -104,12 +106,13 @@ class Presence:
         _make_room(self._file, self._end, end - self._end)
         self._end, self._room = end, (end - HEADER) // SLOT.size
 
-    def end(self, seq: int, token: int) -> None:
-        """Forget this lease: it is settled, and that is committed."""
-        slot = self._slots.pop((seq, token), None)
-        if slot is not None:
-            SLOT.pack_into(self._map, HEADER + slot * SLOT.size, 0, 0)
-            self._free.append(slot)
+    def end(self, settled: Iterable[Settlement]) -> None:
+        """Forget these leases: they are settled, and that is committed."""
+        for one in settled:
+            slot = self._slots.pop((one.seq, one.token), None)
+            if slot is not None:
+                SLOT.pack_into(self._map, HEADER + slot * SLOT.size, 0, 0)
+                self._free.append(slot)
 
     def begun(self) -> set[tuple[int, int]] | None:
         """The leases whose function has begun; None if that cannot be told."""

@@ -199,7 +199,7 @@ class SqliteStore:
             seen: Outlook = await opened.read(lambda on: on.outlook(queues, names, codecs))
             return seen
 
-        return await opened.wait(READY, look, timeout)
+        return await opened.wait(READY, look, timeout, frozenset(queues))
 
     async def maintain(self) -> Maintained:
         """Bring back the jobs of dead workers, expire, prune."""
@@ -298,7 +298,8 @@ class _Open:
         self._writing: sqlite3.Connection | None = None
         self._effects: sqlite3.Connection | None = None
         self._seeing: sqlite3.Connection | None = None
-        self._waiters: tuple[set[asyncio.Future[None]], ...] = (set(), set())
+        # For READY and for ENDED: who waits, and for which queues, if not for any.
+        self._waiters: tuple[dict[asyncio.Future[None], frozenset[str] | None], ...] = ({}, {})
         self._untold: deque[News] = deque()  # committed, and not yet heard of on the loop
         self._broken: BaseException | None = None
         self._arriving: Presence | None = None
@@ -394,12 +395,18 @@ class _Open:
         assert self._reader is not None
         return self._reader.ask("read", look)
 
-    async def wait(self, what: int, look: Callable[[], Awaitable[Outlook]], timeout: float) -> bool:
-        """Wait until a look finds something; whatever happens after the look wakes us."""
+    async def wait(
+        self,
+        what: int,
+        look: Callable[[], Awaitable[Outlook]],
+        timeout: float,
+        queues: frozenset[str] | None = None,
+    ) -> bool:
+        """Wait until a look finds something; whatever happens (to these queues) after it wakes us."""
         deadline = self.loop.time() + timeout
         while True:
             waiter: asyncio.Future[None] = self.loop.create_future()
-            self._waiters[what].add(waiter)
+            self._waiters[what][waiter] = queues
             self._board.wait(self.presence.worker, what, True)
             timer = None
             try:
@@ -412,7 +419,7 @@ class _Open:
                 timer = self.loop.call_later(left, _set, waiter)
                 await waiter
             finally:
-                self._waiters[what].discard(waiter)
+                del self._waiters[what][waiter]
                 if timer is not None:
                     timer.cancel()
                 if not self._waiters[what]:
@@ -451,18 +458,20 @@ class _Open:
         self._wake(READY)
         self._wake(ENDED)
 
-    def _wake(self, what: int) -> None:
-        for waiter in self._waiters[what]:
-            _set(waiter)
+    def _wake(self, what: int, queues: set[str] | None = None) -> None:
+        for waiter, wanted in self._waiters[what].items():
+            if queues is None or wanted is None or not queues.isdisjoint(wanted):
+                _set(waiter)
 
     def _spread(self) -> None:
         """Hear what was committed."""
         while self._untold:
             news = self._untold.popleft()
-            for one in news.settled:
-                self.presence.end(one.seq, one.token)
+            self.presence.end(news.settled)
             if news.ready:
                 self._wake(READY)
+            elif news.queues:
+                self._wake(READY, news.queues)
             if news.ended:
                 self._wake(ENDED)
 
@@ -683,7 +692,7 @@ class _Open:
     def _tell(self, news: News) -> None:
         worker = self.presence.worker
         try:
-            if news.ready:
+            if news.ready or news.queues:
                 self._board.ring(worker, READY)
             if news.ended:
                 self._board.ring(worker, ENDED)

@@ -11,6 +11,7 @@ import threading
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 from asyncworkers.errors import StoreUnavailable
@@ -56,7 +57,7 @@ class Batches:
         self._lock = threading.Lock()
         self._gathered: list[Ask] = []
         self._after: deque[Callable[[], None]] = deque()
-        self._wake = threading.Semaphore(0)
+        self._wake: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: threading's is Python
         self._roused = False
         self._closing = False
         self.opened: Future[None] = loop.create_future()
@@ -74,7 +75,7 @@ class Batches:
             if self._roused:
                 return future
             self._roused = True
-        self._loop.call_soon(self._wake.release)
+        self._loop.call_soon(self._wake.put, None)
         return future
 
     def post(self, verb: str, items: Any) -> None:
@@ -84,7 +85,7 @@ class Batches:
                 raise StoreUnavailable("the store is closed")
             self._gathered.append(Ask(verb, items, None))
             self._roused = True
-        self._wake.release()
+        self._wake.put(None)
 
     def ask_and_wait(self, verb: str, items: Any) -> Any:
         """Ask something from any thread, and block until it is answered."""
@@ -94,7 +95,7 @@ class Batches:
                 raise StoreUnavailable("the store is closed")
             self._gathered.append(ask)
             self._roused = True
-        self._wake.release()
+        self._wake.put(None)
         assert ask.waiting is not None
         ask.waiting.wait()
         if ask.error is not None:
@@ -105,7 +106,7 @@ class Batches:
         """End the thread once everything asked is done; the future is done when it has ended."""
         with self._lock:
             self._closing = True
-        self._wake.release()
+        self._wake.put(None)
         return self.ended
 
     def join(self) -> None:
@@ -130,7 +131,7 @@ class Batches:
                 self._tell(_finish, self.ended)  # whatever became of it: somebody waits
 
     def _one_batch(self) -> bool:
-        self._wake.acquire()
+        self._wake.get()
         while True:
             with self._lock:
                 asks, self._gathered = self._gathered, []

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,12 @@ class Settings:
 
 @dataclass
 class News:
-    """What a transaction did that somebody may be waiting for."""
+    """What a transaction did that somebody may be waiting for: `ready` says that jobs of any queue may be
+    there to lease, `queues` of which ones there are.
+    """
 
     ready: bool = False
+    queues: set[str] = field(default_factory=set[str])
     ended: bool = False
     settled: list[Settlement] = field(default_factory=list[Settlement])
 
@@ -203,7 +207,8 @@ class Tables:
         if not batch:
             return None
         first = batch[0]
-        alike = all(one[1:3] == first[1:3] and one[4:] == first[4:] for one in batch)
+        where, rest = first[1:3], first[4:]
+        alike = all(one[1:3] == where and one[4:] == rest for one in batch)
         if alike:
             shared = self._shared(first)
             rows = [self._own(one, shared) for one in batch]
@@ -222,7 +227,7 @@ class Tables:
             len(rows[0]),
             *shared,
         )
-        self.news.ready = True
+        self.news.queues.update([first.queue] if alike else [one.queue for one in batch])
         created = self._connection.total_changes - before
         if created == len(batch):
             return None
@@ -269,9 +274,9 @@ class Tables:
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
             size = 1 << (len(part) - 1).bit_length()
-            values = [value for row in part for value in row]
-            values += [None] * ((size - len(part)) * width)
-            self._execute(sql.format(", ".join([place] * size)), [*values, *after])
+            missing = repeat(None, (size - len(part)) * width)
+            values = [*chain.from_iterable(part), *missing, *after]
+            self._execute(sql.format(", ".join([place] * size)), values)
 
     def _choose(
         self, batch: Sequence[Submission]
