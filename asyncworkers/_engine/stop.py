@@ -69,6 +69,8 @@ def _report(
     for job in jobs:
         if job in abandoned and job._state != SUCCEEDED:  # else a later attempt made up for it
             end = "abandoned"
+        elif job._state == FAILED and _is_tried_again(job):
+            end = "not_started"  # its next attempt
         elif hub.stopping is None or job._state != CANCELLED:
             end = "done"
             if job._state == FAILED:
@@ -93,10 +95,16 @@ def _report(
 
 
 def _goes_back(job: Job[Any]) -> bool:
-    """Whether a job that was stopped here is stored, and nobody wanted it cancelled for good."""
+    """Whether a job that has not come to its end here is stored, and nobody wanted it cancelled for good."""
     held: Any = job._rare
     lease = getattr(held, "lease", None)
     return lease is not None and held.asked is None and not (held.begun and lease.once)
+
+
+def _is_tried_again(job: Job[Any]) -> bool:
+    """Whether a stored job has failed here, and waits in its store for the next attempt."""
+    held: Any = job._rare
+    return _goes_back(job) and bool(held.again)
 
 
 def stop(hub: Hub, reason: str) -> None:

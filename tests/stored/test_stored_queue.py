@@ -528,6 +528,27 @@ async def test_a_drain_tells_what_is_back_in_the_store(place, tmp_path):
     assert "of them back in the store" in report._repr_html_()
 
 
+async def test_a_drain_tells_that_a_retry_is_back_in_the_store(place):
+    """A job that failed and is to be tried again is neither done nor failed when the drain ends."""
+
+    @job(name="again", retry=Retry(5, on=OwnError, delay=3600, jitter=False))
+    async def again() -> None:
+        began.set()
+        await draining.wait()
+        raise OwnError
+
+    began, draining = asyncio.Event(), asyncio.Event()
+    async with place.supervisor([again]) as supervisor:
+        one = await supervisor.submit(again)
+        await began.wait()
+        drain = asyncio.create_task(supervisor.drain(grace=5))
+        await supervisor.wait_draining()
+        draining.set()
+        report = await drain
+        assert (report.done, report.failed) == ((), ())
+        assert report.not_started == report.returned == (one.id,)
+
+
 async def test_a_normal_exit_finishes_what_runs(place):
     """A job that runs when the block is left normally runs to its end, and its end is written."""
     started = asyncio.Event()

@@ -63,14 +63,15 @@ class Held(Rare):
 
     - `view`: the user's Job for it, as long as anybody holds that.
     - `asked`: why somebody wants it cancelled. `lost`: it belongs to somebody else now.
-    - `begun`: the store was told that it begins. `text`: its result as it is stored.
+    - `begun`: the store was told that it begins. `text`: its result as it is stored. `again`: it has
+      failed, and its policy has it tried again.
     - `transaction`: what its settle commits, if it has one. `follow`: what is submitted with that, and
       `followers`: the users' Jobs for these.
     """
 
     __slots__ = (
-        *("asked", "begun", "fed", "follow", "followers", "lease", "listed", "lost", "text"),
-        *("transaction", "view"),
+        *("again", "asked", "begun", "fed", "follow", "followers", "lease", "listed", "lost"),
+        *("text", "transaction", "view"),
     )
 
     def __init__(
@@ -81,7 +82,7 @@ class Held(Rare):
         self.lease = lease
         self.listed = listed
         self.fed = fed
-        self.begun = self.lost = False
+        self.again = self.begun = self.lost = False
         self.asked: str | None = None
         self.text = ""
         self.view = view
@@ -374,6 +375,7 @@ class StoredQueue(MemoryQueue):
                 return SUCCEEDED, self._completed(held)
             case RetryAfter(delay, error):
                 self.retried += 1
+                held.again = True
                 return FAILED, Settlement.retry(lease, encode_error(error), delay)
             case Fail(error):
                 if lease.attempt > 1:
