@@ -348,7 +348,8 @@ class LineWorker(BridgedWorker):
         was_empty, number = not sent, line.first + len(sent)
         batch: list[tuple[Any, ...]] = []
         queue, escort = self.home, self.home.hub.escort
-        while queue.line and len(batch) < most and len(sent) < ring.PLACES - 1:
+        asks = queue.stored  # also of an empty line: its feeder is to hear of it
+        while (queue.line or asks) and len(batch) < most and len(sent) < ring.PLACES - 1:
             if sent and not line.has_room():
                 break
             job = self._take()

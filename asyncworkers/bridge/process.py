@@ -136,6 +136,8 @@ class ProcessBridge:
     def hang_up(self) -> None:
         """Say that there is nothing more to do: the child ends by itself."""
         if self._open and self._to_child >= 0:
+            if not self._unsent:
+                self.write(wire.frame(wire.BYE))
             self._loop.remove_writer(self._to_child)
             self._unsent.clear()
             os.close(self._to_child)

@@ -39,6 +39,7 @@ OTHERS = ("shared memory /dev/shm/*",)
 """Children share memory that has no name; what has one is not ours."""
 
 WARNING = logging.WARNING
+FILES = Path("/proc/self/fd")
 
 
 def cpu(function: Callable[..., Any], **options: Any) -> Any:
@@ -70,6 +71,34 @@ def block_until(condition: Callable[[], object]) -> None:
     """Keep the whole loop waiting."""
     while not condition():
         time.sleep(0.001)
+
+
+# ---- the end
+
+
+@pytest.mark.skipif(not FILES.exists(), reason="needs /proc")
+@pytest.mark.asyncio
+async def test_a_child_ends_by_itself_though_a_copy_of_its_parent_holds_the_pipe(
+    tmp_path: Path,
+) -> None:
+    """What a program forks has copies of its descriptors: children hear all the same that it closes."""
+    before = {file.name for file in FILES.iterdir()}
+    copies: list[int] = []
+    note = tmp_path / "note"
+    try:
+        async with processes() as supervisor:
+            await supervisor.call(cpu(life_jobs.note_at_exit), str(note))
+            for name in {file.name for file in FILES.iterdir()} - before:
+                with contextlib.suppress(OSError):
+                    copies.append(os.dup(int(name)))
+            await supervisor.close()
+            for copy in copies:
+                os.close(copy)
+            copies.clear()
+    finally:
+        for copy in copies:
+            os.close(copy)
+    assert note.exists()
 
 
 # ---- logging

@@ -6,6 +6,7 @@ import gc
 import re
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from stored_jobs import (
@@ -20,6 +21,7 @@ from stored_jobs import (
     keyed,
     notes,
     parent,
+    ready_second,
     rejecting,
     surprise,
     third_time,
@@ -86,6 +88,24 @@ async def test_a_stored_job_runs_and_gives_its_value(place, function):
             assert submitted.state is JobState.SUCCEEDED
             assert (submitted.attempt, submitted.name) == (1, function.name)
             assert "succeeded" in submitted.why
+
+
+async def test_a_child_that_becomes_ready_late_is_given_what_waits(place, tmp_path):
+    """A job that came while no child was free does not wait for one that runs, but for the next that is."""
+    diary = tmp_path / "diary"
+    terms = {"kind": "processes", "initializer": partial(ready_second, str(tmp_path))}
+    async with no_leaks(ignore=("shared memory *",), grace=3.0):
+        queues, functions = [Queue("processes", 2, **terms)], [cpu_double, cpu_hold]
+        async with place.supervisor(functions, queues=queues) as supervisor:
+            first = await supervisor.submit(cpu_double, 1)
+            held = await supervisor.submit(cpu_hold, str(diary))
+            assert await first == 2
+            await began(diary)
+            last = await supervisor.submit(cpu_double, 2)
+            (tmp_path / "gate").touch()
+            async with asyncio.timeout(60):
+                assert await last == 4
+            held.cancel()
 
 
 async def test_jobs_of_each_way_to_submit(place):

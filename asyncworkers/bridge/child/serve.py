@@ -56,6 +56,7 @@ from .ring import (
 from .trouble import describe, unpicklable
 from .wire import (
     ANSWER,
+    BYE,
     DEFINE,
     FORGET,
     HELLO,
@@ -121,12 +122,14 @@ class Serving:
     # ---- the pipes
 
     def _next_frame(self) -> tuple[int, Any] | None:
-        """The next frame; None if the parent has closed."""
+        """The next frame; None if the parent has closed, or said that it does."""
         while not self._inbox:
             count = os.readv(self._orders, [self._reader.room()])
             if not count:
                 return None
             self._inbox.extend(self._reader.took(count))
+        if self._inbox[0][0] == BYE:
+            return None  # and it stays there: nothing comes after it
         return self._inbox.popleft()
 
     def write(self, data: bytes | memoryview) -> None:

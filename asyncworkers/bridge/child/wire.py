@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWER",
+    "BYE",
     "DEFINE",
     "FORGET",
     "FREIGHT",
@@ -46,6 +47,8 @@ FREIGHT = 6
 """One job as in JOBS, but its arguments follow as the message of `freight`."""
 TRIM = 7
 """Big data have become rare: give the memory back that they took; empty."""
+BYE = 8
+"""There is nothing more to come, though a copy of the parent may hold the pipe open; empty."""
 
 # From child to parent.
 HELLO = 16
@@ -55,7 +58,7 @@ WAKE = 17
 RESULT = 18
 """The end of a job that does not fit in the ring, as it would stand there."""
 
-KNOWN = frozenset((SETUP, DEFINE, FORGET, JOBS, ANSWER, FREIGHT, TRIM, HELLO, WAKE, RESULT))
+KNOWN = frozenset((SETUP, DEFINE, FORGET, JOBS, ANSWER, FREIGHT, TRIM, BYE, HELLO, WAKE, RESULT))
 
 MAGIC = b"awb1"
 LONGEST = 1 << 40
