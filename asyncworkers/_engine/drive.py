@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncworkers.job import Job, running
 
 if TYPE_CHECKING:
     from asyncworkers._engine.attempt import Attempt
 
-__all__ = ["ENDED", "first_to_last", "go_on", "own_context"]
+__all__ = ["begin", "own_context"]
 
-ENDED: Final = object()
+_ENDED: Final = object()
 """What `next` answers when a job has no more steps."""
 
-Steps = Generator[Any, None, None]
+_Steps: TypeAlias = Generator[Any, None, None]
 """Each `next` takes a step of a job, and answers with the future that the job waits for."""
 
 
@@ -31,9 +31,22 @@ def own_context(job: Job[Any]) -> Context:
     return context if job._order.policies.retry is None else context.copy()
 
 
+def begin(job: Job[Any], attempt: Attempt) -> Awaitable[None] | None:
+    """Take a job's first step. What is left is to be awaited; None if that was all, as with many.
+
+    A task has one context for life, and a task a job costs several times the job. So the worker's
+    task stays, and each step is taken in the job's context. What the job's function returns is in
+    `attempt.value` after the last.
+    """
+    context = own_context(job)
+    steps: Any = _first_to_last(job, attempt)
+    waited_for = context.run(next, steps, _ENDED)
+    return None if waited_for is _ENDED else _go_on(context, steps, waited_for)
+
+
 @types.coroutine
-def first_to_last(job: Job[Any], attempt: Attempt) -> Steps:
-    """The steps of a job. What its function returns is in `attempt.value` after the last one.
+def _first_to_last(job: Job[Any], attempt: Attempt) -> _Steps:
+    """The steps of a job, which return nothing.
 
     For a generator that returns something would end by an exception that carries it, and to make
     and to catch that costs as much as all the rest. Whatever can be awaited is awaited; coroutines
@@ -48,14 +61,10 @@ def first_to_last(job: Job[Any], attempt: Attempt) -> Steps:
 
 
 @types.coroutine
-def go_on(context: Context, steps: Steps, waited_for: Any) -> Steps:
-    """Wait, and take the steps after the first, until there are no more.
-
-    A task has one context for life, and a task a job costs several times the job. So the worker's
-    task stays, and each step is taken in the job's context.
-    """
+def _go_on(context: Context, steps: _Steps, waited_for: Any) -> _Steps:
+    """Wait, and take the steps after the first, until there are no more."""
     run = context.run
-    while waited_for is not ENDED:
+    while waited_for is not _ENDED:
         try:
             yield waited_for  # a task is never sent anything but None
         except GeneratorExit:
@@ -67,4 +76,4 @@ def go_on(context: Context, steps: Steps, waited_for: Any) -> Steps:
             except StopIteration:
                 return
         else:
-            waited_for = run(next, steps, ENDED)
+            waited_for = run(next, steps, _ENDED)

@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
-from asyncworkers._engine.drive import ENDED, first_to_last, go_on, own_context
+from asyncworkers._engine.drive import begin, own_context
 from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
 from asyncworkers.function import PLAIN_COROUTINE
@@ -96,14 +96,8 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     mark(None)  # or the job before would live as long as this one runs
                     marked = False
                 if in_line:
-                    context = job._context
-                    if context is None or order.policies.retry is not None:
-                        context = own_context(job)
-                    steps: Any = first_to_last(job, attempt)
-                    waited_for = context.run(next, steps, ENDED)
-                    if waited_for is not ENDED:  # many jobs end in their first step
-                        rest = go_on(context, steps, waited_for)
-                        waited_for = None  # or its result would live until we have another job
+                    rest = begin(job, attempt)
+                    if rest is not None:
                         await rest
                     value, attempt.value = attempt.value, None
                 else:
@@ -136,7 +130,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
             conclude(queue, attempt, job, outcome, value, moment)
             if attempt.retired:
                 break
-        value = outcome = context = None
+        value = outcome = None
         if cancelling():
             break
         if marked and len(copy_context()) != 1:
