@@ -314,15 +314,14 @@ class _Reader:
 
     async def _all_jobs(self) -> list[Any]:
         """Settled jobs, each taken as it comes, so that one that takes long keeps no others waiting."""
-        supply, ready = self.supply, self._ready
+        ready = self._ready
         found: dict[int, Any] = {}
         while True:
             if ready:
+                count = len(ready)
                 found |= ready
-                supply.read += len(ready)
                 ready.clear()
-                if supply.wants_more() or not supply.busy():
-                    self._ask_for_more()
+                self._have_read(count)
             elif self._is_over():
                 self._close()
                 self._raise_failure()
@@ -342,10 +341,15 @@ class _Reader:
                 raise StopAsyncIteration
             await self._wait()
         end = ready.pop(supply.read)
-        supply.read += 1
+        self._have_read(1)
+        return end
+
+    def _have_read(self, count: int) -> None:
+        """So many ends were handed out, which may make room for more."""
+        supply = self.supply
+        supply.read += count
         if supply.wants_more() or not supply.busy():
             self._ask_for_more()
-        return end
 
     async def reduce(self, function: Callable[[Any, Any], Any], values: list[Any]) -> Any:
         """Reduce everything, and what is in the list before it, to one value."""
