@@ -64,7 +64,7 @@ from .wire import (
     RESULT,
     SETUP,
     TRIM,
-    WAKE,
+    WAKE_UP,
     FrameReader,
     ProtocolError,
     frame,
@@ -143,7 +143,7 @@ class Serving:
         fence()
         if self.words[SLEEPS]:
             self.words[SLEEPS] = 0
-            os.write(self._answers, _WAKE)  # so little is written whole
+            os.write(self._answers, WAKE_UP)  # so little is written whole
 
     # ---- serving
 
@@ -257,7 +257,7 @@ class Serving:
             fence()
             if at and words[SLEEPS]:  # the end of the job before is to be seen
                 words[SLEEPS] = 0
-                os.write(self._answers, _WAKE)
+                os.write(self._answers, WAKE_UP)
             value = arguments = None
             try:
                 inside[0] = 1  # from here on it may be interrupted, so look whether it was before
@@ -354,7 +354,7 @@ class Serving:
                 return False
             self._put(SAID, record)
             if not self._inside[0]:
-                self.write(_WAKE)  # no end of a job follows, at which the parent looks
+                self.write(WAKE_UP)  # no end of a job follows, at which the parent looks
         return True
 
     def _count_dropped(self) -> None:
@@ -453,9 +453,6 @@ def _trouble_with(value: object) -> bytes | None:
     except BaseException as error:
         return unpicklable(value, error)
     return None
-
-
-_WAKE = frame(WAKE)
 
 
 def _open_luggage(luggage: tuple[str, str, str, Any] | None) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "SETUP",
     "TRIM",
     "WAKE",
+    "WAKE_UP",
     "FrameReader",
     "ProtocolError",
     "frame",
@@ -73,8 +74,8 @@ STEP = 1 << 20
 _head = Struct("<4sIQ")
 _pack, _unpack, HEAD = _head.pack, _head.unpack_from, _head.size
 
-
-_WAKE = _pack(MAGIC, WAKE, 0)
+WAKE_UP = _pack(MAGIC, WAKE, 0)
+"""The frame that wakes, whole."""
 
 
 class ProtocolError(Exception):
@@ -140,7 +141,7 @@ class FrameReader:
                 frames.append((self._kind, self._payload))
                 self._long = self._payload = None
             return frames
-        if count == HEAD and not self._rest and self._scratch.startswith(_WAKE):
+        if count == HEAD and not self._rest and self._scratch.startswith(WAKE_UP):
             return frames  # as after most jobs that come one at a time
         data = bytes(self._view[:count])
         if self._rest:
