@@ -105,11 +105,15 @@ class Crew:
         """So many things have come to wait: call workers, as far as there are any to be had."""
         if self.held:
             return
-        if not self.idle and self.spare <= 0:  # everybody is at work
+        if self.idle or self.spare > 0:
+            wanted = self._call(wanted)
+        else:  # everybody is at work, as whenever there is much to do
             self._least_idle = 0
-            if self.overflow is not None:
-                self.overflow()
-            return
+        if wanted > 0 and self.overflow is not None:
+            self.overflow()
+
+    def _call(self, wanted: int) -> int:
+        """Wake or hire so many, but only some at a time; how many are wanted beyond those there are."""
         wanted = min(wanted, AT_ONCE - self.calls)
         while wanted > 0 and self.idle:
             future = self.idle.pop()
@@ -124,8 +128,7 @@ class Crew:
                 wanted -= 1
         except Exception as error:
             self._try_again_later(error)
-        if wanted > 0 and self.overflow is not None:
-            self.overflow()
+        return wanted
 
     def _hire(self) -> None:
         self.members[self._hire_one(self._hired + 1)] = None  # it may fail: first this, then count

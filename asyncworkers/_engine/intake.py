@@ -122,10 +122,7 @@ class Intake:
         if order.pack is None or not order.policies.simple or not self.accepting:
             return None
         queue = cast("MemoryQueue", order.home)
-        if here() != self.here or queue.ending or queue.stored or copy_context():
-            return None
-        room = queue.room
-        if room.waiters or len(queue.line) + room.promised >= room.limit:
+        if here() != self.here or queue.ending or queue.is_full() or copy_context():
             return None
         if kwargs or not order.fewest <= len(args) <= order.most:
             order.arity.check(order.name, args, kwargs)
