@@ -124,7 +124,7 @@ HISTORY: Final = 1_000_000
 LIMIT: Final = 10_000
 """No call takes or changes more jobs than this."""
 
-# Three of the words here are made for each job, so these are Structs, which are made in a third of the
+# Three of the words here are made for each job, so these are Structs, which are made in a quarter of the
 # time of a NamedTuple. The garbage collector need not look at them: they cannot be part of a cycle.
 
 
