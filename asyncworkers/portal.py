@@ -7,7 +7,8 @@ Facts this follows:
 - A prompt, an ordinary script and a cell that must not await have no loop of their own to run jobs
   in, or have one that stands still while they wait. So the loop is that of a thread.
 - SIGINT interrupts whoever waits, in the main thread. So each wait cancels what it waited for, and
-  nothing else: the thread and its supervisor know nothing of the signal.
+  nothing else: the thread and its supervisor know nothing of the signal. It can come at any moment,
+  so from the first moment of a call there is something to cancel, and no lock is shared: see `_End`.
 - An iterator may block, and may be bound to the thread that made it, as a cursor of a database is.
   So the thread that reads the results of a `map` also takes its items, whenever it waits.
 """
@@ -29,6 +30,7 @@ from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -60,8 +62,6 @@ __all__ = ["Portal", "PortalStream"]
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
-
-Future = concurrent.futures.Future
 
 logger = logging.getLogger("asyncworkers")
 
@@ -292,7 +292,14 @@ class Portal:
         """
         if not callable(function):
             raise TypeError(f"function must be callable, not {_checks.shown(function)}")
-        return _waited(self._opened().start(function, *args, **kwargs))
+        home = self._opened()
+        call = _Call()
+        try:
+            home.start(call, function, *args, **kwargs)
+            return call.wait()
+        except BaseException:
+            home.give_up(call)
+            raise
 
     def _opened(self) -> _Home:
         if self._home is None:
@@ -362,10 +369,11 @@ class _Home:
         self.supervisor = supervisor
         self.pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._entered: Future[None] = Future()
-        self._leaving: Future[float | timedelta | None] = Future()
-        self._left: Future[DrainReport] = Future()
-        self._awaited: set[Future[Any]] = set()
+        self._entered: _End[None] = _End()
+        self._left: _End[DrainReport] = _End()
+        self._graces: list[float | timedelta | None] = []
+        self._leaving = asyncio.Event()
+        self._calls: set[_Call] = set()
         self._hurrying: asyncio.Future[DrainReport] | None = None
         self._thread = threading.Thread(
             target=self._serve, name=f"asyncworkers-{supervisor.name}-portal", daemon=True
@@ -378,26 +386,30 @@ class _Home:
         _open.add(self)
         self._thread.start()
         try:
-            _result(self._entered)
+            self._entered.wait()
         except BaseException:
             self.leave(None)
             self._thread.join()
             raise
 
     def is_open(self) -> bool:
-        return not self._left.done()
+        return not self._left.come
 
-    def start(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def start(
+        self, call: _Call, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> None:
         """Begin a call in the loop; it sees the context variables of whoever asks for it."""
         self._check_place()
-        future: Future[Any] = Future()
-        self._awaited.add(future)
-        future.add_done_callback(self._awaited.discard)
-        self.soon(self._begin, future, function, args, kwargs)
-        if self._left.done():  # it comes too late to be begun, and nobody would say so
-            future.cancel()
+        self._calls.add(call)
+        self.soon(self._begin, call, function, args, kwargs)
+        if self._left.come:  # it comes too late to be begun, and nobody would say so
             raise SupervisorClosed("the portal is closed: it accepts no calls")
-        return future
+
+    def give_up(self, call: _Call) -> None:
+        """Nobody waits for it any more: cancel it, or see to it that it never begins."""
+        call.given_up = True
+        self._calls.discard(call)
+        self.soon(call.cancel)
 
     def soon(self, function: Callable[..., object], *args: object) -> None:
         """Call a function in the loop, if that still runs."""
@@ -410,9 +422,7 @@ class _Home:
         self._check_place()
         self.leave(grace)
         try:
-            return _result(self._left)
-        except concurrent.futures.CancelledError:
-            raise SupervisorClosed("the portal was closed before it was open") from None
+            return self._left.wait()
         except BaseException:
             self.cancel("closing the portal was interrupted")
             self.soon(self._hurry)
@@ -426,8 +436,8 @@ class _Home:
 
     def leave(self, grace: float | timedelta | None) -> None:
         """Tell the thread to end; the first who says so says how."""
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            self._leaving.set_result(grace)
+        self._graces.append(grace)
+        self.soon(self._leaving.set)
 
     def end_with_process(self) -> None:
         """Nobody has closed the portal, and the interpreter ends."""
@@ -451,49 +461,48 @@ class _Home:
         try:
             report = run(self._live)
         except BaseException as error:
-            for future in (self._entered, self._left):
-                if not future.done():
-                    future.set_exception(error)
+            self._entered.set_error(error)
+            self._left.set_error(error)
         else:
-            self._left.set_result(report)
+            self._left.set_value(report)
         finally:
             _open.discard(self)
-            for future in tuple(self._awaited):
-                future.cancel()
+            for call in tuple(self._calls):
+                call.set_error(concurrent.futures.CancelledError())
 
     async def _live(self) -> DrainReport:
         supervisor = await self.supervisor.open()
         self._loop = asyncio.get_running_loop()
-        self._entered.set_result(None)
+        self._entered.set_value(None)
         try:
-            grace = await asyncio.wrap_future(self._leaving)
+            while not self._graces:
+                await self._leaving.wait()
         except BaseException:
             await supervisor.close(0)
             raise
-        return await supervisor.close(grace)
+        return await supervisor.close(self._graces[0])
 
     def _begin(
         self,
-        future: Future[Any],
+        call: _Call,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        if future.done():  # whoever asked for it was interrupted before it could begin
+        if call.given_up:  # whoever asked for it was interrupted before it could begin
             return
-        task = asyncio.ensure_future(_called(function, args, kwargs))
 
         def give(task: asyncio.Task[Any]) -> None:
-            with contextlib.suppress(concurrent.futures.InvalidStateError):  # nobody waits any more
-                if task.cancelled():
-                    future.cancel()
-                elif (error := task.exception()) is not None:
-                    future.set_exception(error)
-                else:
-                    future.set_result(task.result())
+            self._calls.discard(call)
+            if task.cancelled():
+                call.set_error(concurrent.futures.CancelledError())
+            elif (error := task.exception()) is not None:
+                call.set_error(error)
+            else:
+                call.set_value(task.result())
 
-        task.add_done_callback(give)
-        future.add_done_callback(lambda _: self.soon(task.cancel))  # harmless if it is done
+        call.task = asyncio.ensure_future(_called(function, args, kwargs))
+        call.task.add_done_callback(give)
 
     def _cancel_all(self, reason: str, tell: bool = False) -> None:
         jobs = self.supervisor.jobs()
@@ -515,6 +524,74 @@ def _end_all() -> None:
     for home in tuple(_open):
         if home.pid == os.getpid():
             home.end_with_process()
+
+
+class _End(Generic[T]):
+    """How something in the loop's thread ends, for other threads that wait for it.
+
+    Two threads that share a `concurrent.futures.Future` share its `threading.Condition`, which is
+    Python: a signal that interrupts a thread inside it can leave its lock held for ever. What they
+    share here changes in one step: attributes, and a queue written in C.
+    """
+
+    def __init__(self, inbox: queue.SimpleQueue[Any] | None = None) -> None:
+        self.come = False
+        self._inbox = queue.SimpleQueue[Any]() if inbox is None else inbox
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def set_value(self, value: T) -> None:
+        self._value = value
+        self._set()
+
+    def set_error(self, error: BaseException) -> None:
+        """Only the first end counts."""
+        if not self.come:
+            self._error = error
+            self._set()
+
+    def _set(self) -> None:
+        self.come = True
+        self._inbox.put(self)
+
+    def wait(self) -> T:
+        """The value, or raise the error. Of several threads that wait one is woken at once."""
+        while not self.come:
+            with contextlib.suppress(queue.Empty):
+                self._inbox.get(timeout=SLICE)
+        return self.result()
+
+    def result(self) -> T:
+        """What has come."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+
+class _Call(_End[Any]):
+    """A call that the loop runs for another thread, and how that gives it up."""
+
+    def __init__(self, inbox: queue.SimpleQueue[Any] | None = None) -> None:
+        super().__init__(inbox)
+        self.given_up = False
+        self.task: asyncio.Task[Any] | None = None
+
+    def cancel(self) -> None:
+        """In the loop."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def result(self) -> Any:
+        """What has come, once: the traceback of an error holds whoever waits, who holds this."""
+        end, self._error = self._error, None
+        if isinstance(self._value, _Raised):
+            end, self._value = self._value.error, None
+        if end is None:
+            return self._value
+        try:
+            raise end
+        finally:
+            del end
 
 
 class _Raised:
@@ -545,25 +622,6 @@ async def _await(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _waited(future: Future[Any]) -> Any:
-    """Wait for the end of a call; whatever ends the wait earlier ends the call."""
-    try:
-        value = _result(future)
-    except BaseException:
-        future.cancel()
-        raise
-    if isinstance(value, _Raised):
-        raise value.error
-    return value
-
-
-def _result(future: Future[T]) -> T:
-    while not future.done():
-        with contextlib.suppress(TimeoutError, concurrent.futures.CancelledError):
-            future.exception(SLICE)
-    return future.result()
-
-
 # ---- streams
 
 
@@ -586,7 +644,7 @@ class _Inbox:
     """What the thread that reads a stream has to do while it waits: take items, if it is asked to."""
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[Future[Any] | _Wish] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[_Call | _Wish] = queue.SimpleQueue()
         self._iterator: Iterator[Any] = iter(())
 
     async def feed(self, iterator: Iterator[Any]) -> AsyncGenerator[Any]:
@@ -605,20 +663,20 @@ class _Inbox:
 
     def wait(self, home: _Home, function: Callable[..., Any], *args: Any) -> Any:
         """Have a function called in the loop and wait for it, taking items meanwhile."""
-        future = home.start(function, *args)
-        future.add_done_callback(self._messages.put)
+        call = _Call(self._messages)
         try:
-            while not isinstance(message := self._next(), Future):
-                self._fulfil(message)
+            home.start(call, function, *args)
+            while not call.come:
+                try:
+                    message = self._messages.get(timeout=SLICE)
+                except queue.Empty:
+                    continue
+                if isinstance(message, _Wish):
+                    self._fulfil(message)
+            return call.result()
         except BaseException:
-            future.cancel()
+            home.give_up(call)
             raise
-        return _waited(message)
-
-    def _next(self) -> Future[Any] | _Wish:
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self._messages.get(timeout=SLICE)
 
     def _fulfil(self, wish: _Wish) -> None:
         items: list[Any] = []
@@ -642,12 +700,19 @@ class _Inbox:
 class _Values(Iterator[T]):
     """What `for` holds: when it is let go, so is what the stream has started."""
 
+    _reader: _Reader[T] | None = None
+    """None also before it is made, and once the stream has ended."""
+
     def __init__(self, home: _Home, inbox: _Inbox, stream: Stream[T]) -> None:
         self._home = home
         self._inbox = inbox
         self._come: deque[T] = deque()
-        self._reader: _Reader[T] | None = None
-        self._reader = inbox.wait(home, _Reader[T], stream)
+        self._reader = _Reader(stream)
+        try:
+            inbox.wait(home, self._reader.open)
+        except BaseException:
+            self._let_go()
+            raise
 
     def __next__(self) -> T:
         if not self._come:
@@ -665,10 +730,14 @@ class _Values(Iterator[T]):
 
     def close(self) -> None:
         """Cancel what was started and wait until all of it has ended."""
-        reader, self._reader = self._reader, None
         self._come.clear()
-        if reader is not None and self._home.is_open():
-            self._inbox.wait(self._home, reader.close)
+        if self._reader is not None and self._home.is_open():
+            try:
+                self._inbox.wait(self._home, self._reader.close)
+            except BaseException:
+                self._let_go()
+                raise
+        self._reader = None
 
     def _let_go(self) -> None:
         reader, self._reader = self._reader, None
@@ -683,12 +752,18 @@ class _Reader(Generic[T]):
     """In the loop: reads a stream one value ahead, so that what is there crosses together."""
 
     def __init__(self, stream: Stream[T]) -> None:
-        self._results = aiter(stream)
+        self._stream = stream
+        self._results: AsyncIterator[T] | None = None
         self._next: asyncio.Task[T] | None = None
         self._closing: asyncio.Task[None] | None = None
 
+    def open(self) -> None:
+        """Use the stream: what it does from here on, `close` ends."""
+        self._results = aiter(self._stream)
+
     async def take(self) -> list[T]:
         """What there is, at least one value; nothing at the end. Raises what ended the stream."""
+        assert self._results is not None
         values: list[T] = []
         while len(values) < AT_ONCE:
             if self._next is None:
@@ -708,7 +783,8 @@ class _Reader(Generic[T]):
         if self._next is not None:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)
-        await cast("Any", self._results).aclose()
+        if self._results is not None:
+            await cast("Any", self._results).aclose()
 
     def let_go(self) -> None:
         """Leave the stream; somebody was interrupted, or has forgotten it."""

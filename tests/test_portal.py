@@ -418,7 +418,7 @@ def test_an_interrupt_at_the_end_does_not_wait_for_what_is_stuck(
     portal = stuck_portal().open()
     left = portal.submit(lambda: (started.set(), stuck.wait()))
     assert started.wait(60)
-    monkeypatch.setattr("asyncworkers.portal._result", _interrupted)
+    monkeypatch.setattr("asyncworkers.portal._End.wait", _interrupted)
     with pytest.raises(KeyboardInterrupt):
         portal.close()
     assert not stuck.is_set()
