@@ -60,6 +60,7 @@ class Interrupt:
     @contextmanager
     def hangs_over(self) -> Iterator[None]:
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # CPython 3.12 asks for one before it traces any
         sys.settrace(self._trace)
         try:
             yield
