@@ -121,7 +121,7 @@ class Stream(Generic[T]):
         reader = _Reader(self, collect=not self._as_jobs)
         try:
             return await reader.all()
-        except asyncio.CancelledError:
+        except BaseException:
             reader.leave()
             raise
 
@@ -356,7 +356,7 @@ class _Reader:
         with contextlib.suppress(StopAsyncIteration):
             while True:
                 end = await self.next()
-                if end.__class__ is Partial:
+                if type(end) is Partial:
                     self.supply.read += end.count - 1  # they were read as one
                     end = end.value
                 values[:] = [function(values[0], end)] if values else [end]
@@ -427,7 +427,9 @@ class _Reader:
         if close is not None:
             try:
                 await close()
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:  # also SystemExit, which would end the loop
                 if self._left:  # nobody reads, so nobody would be told
                     log.failure("closing the items of a map that was left raised", error)
                 self._broken(error)

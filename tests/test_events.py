@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from asyncworkers import Job, JobNotFound, Supervisor, current_job, job
+from asyncworkers import Job, JobCancelled, JobNotFound, Supervisor, current_job, job
 from asyncworkers.events import (
     AttemptAbandoned,
     AttemptEnded,
@@ -186,3 +186,66 @@ async def test_a_dropped_listener_is_told_of_like_an_attempt(event_recorder, cap
         pass
     assert [event.error for event in event_recorder.of(ListenerDropped)] == ["Wordy: no\\nmore"]
     assert "dropped listener" in caplog.text
+
+
+POLICIES = [{}, {"priority": 1}, {"delay": 10}, {"expires": 10}]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("policies", POLICIES, ids=lambda policies: "".join(policies) or "ordinary")
+@pytest.mark.parametrize("how", ["submit", "submit_many", "inside a job", "map"])
+async def test_a_listener_that_cancels_what_was_submitted(how: str, policies: dict[str, Any]):
+    """A job that a listener cancels as soon as it hears of it never runs, and is counted once."""
+    ran: list[int] = []
+
+    @job(**policies)
+    async def unwanted(number: int) -> None:
+        ran.append(number)
+
+    async def submits() -> list[Job[None]]:
+        return await supervisor.submit_many(unwanted, range(3))
+
+    def hear(event: Event) -> None:
+        if isinstance(event, JobSubmitted) and event.job_name.endswith("unwanted"):
+            assert supervisor.cancel(event.job_id)
+
+    async with Supervisor(1, listeners=[hear]) as supervisor:
+        if how == "submit":
+            jobs = [await supervisor.submit(unwanted, number) for number in range(3)]
+        elif how == "submit_many":
+            jobs = await submits()
+        elif how == "inside a job":
+            jobs = await supervisor.call(submits)
+        else:
+            jobs = await supervisor.map(unwanted, range(3)).outcomes()
+        assert [one.state for one in jobs] == ["cancelled"] * 3
+        await asyncio.sleep(20)
+        assert [one.state for one in jobs] == ["cancelled"] * 3
+        assert not ran
+        stats = supervisor.stats()
+        assert (stats.queued, stats.scheduled, stats.cancelled) == (0, 0, 3)
+
+
+@pytest.mark.parametrize("how", ["submit_many", "many with policies", "map"])
+async def test_a_listener_that_ends_everything(how: str):
+    """Once a listener has cancelled everything, nothing begins that was submitted with the first."""
+    ran: list[int] = []
+
+    async def unwanted(number: int) -> None:
+        ran.append(number)
+
+    def hear(event: Event) -> None:
+        if isinstance(event, JobSubmitted):
+            stop_listening()
+            supervisor.cancel_all()
+
+    async with Supervisor(1) as supervisor:
+        stop_listening = supervisor.listen(hear)
+        if how == "map":
+            with pytest.raises(JobCancelled):
+                await supervisor.map(unwanted, range(3))
+        elif how == "submit_many":
+            await supervisor.submit_many(unwanted, range(3))
+        else:
+            await supervisor.submit_many(job(unwanted, priority=1), range(3))
+    assert not ran

@@ -456,3 +456,87 @@ async def test_progress() -> None:
         await one
     with pytest.raises(RuntimeError, match="outside a job"):
         current_job()
+
+
+class Proxy:
+    """A proxy of nothing yet: it can tell nobody what it is, as those of web frameworks cannot."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise RuntimeError("bound to nothing")
+
+
+@pytest.mark.parametrize("where", ["loop", "task", "threads"])
+async def test_value_that_hides_what_it_is(where: str) -> None:
+    """A value is handed on untouched: that its `__class__` raises is nobody's concern."""
+    value = Proxy()
+
+    async def makes() -> object:
+        return value
+
+    async with Supervisor(queues=[Queue("task", 1, isolation="task")]) as supervisor:
+        if where == "threads":
+            assert await supervisor.call(lambda: value) is value
+        else:
+            made = job(makes, queue="default" if where == "loop" else where)
+            assert await supervisor.call(made) is value
+
+
+async def test_value_that_is_a_coroutine_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    """A coroutine that has begun is somebody else's: it is not closed, and crashes no worker."""
+
+    async def returns_its_workers() -> object:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_coro()
+
+    async def returns_anothers() -> object:
+        return other.get_coro()
+
+    gate = asyncio.Event()
+    other = asyncio.create_task(gate.wait())
+    await asyncio.sleep(0)
+    async with Supervisor(1) as supervisor:
+        for function in (returns_its_workers, returns_anothers):
+            with pytest.raises(TypeError, match="returned a coroutine, not a value"):
+                await supervisor.call(function)
+    gate.set()
+    assert await other
+    assert not caplog.records
+
+
+async def test_cancels_itself_and_returns(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that cancels itself, and never awaits again, leaves nobody the impression of a crash."""
+    async with Supervisor(1) as supervisor:
+
+        async def cancels() -> None:
+            cancelled[0].cancel("by itself")
+
+        cancelled = [await supervisor.submit(cancels)]
+        assert await cancelled[0].wait() == Cancelled("by itself")
+        assert await supervisor.call(echo, 1) == 1
+    assert not caplog.records
+
+
+async def test_outcome_of_a_job_that_another_let_fail() -> None:
+    """A job that failed because another one timed out, or was cancelled, has failed."""
+
+    @job(timeout=0.001)
+    async def late() -> None:
+        await asyncio.sleep(3600)
+
+    async def awaits_late() -> None:
+        await supervisor.call(late)
+
+    async def awaits_cancelled() -> None:
+        one = await supervisor.submit(asyncio.sleep, 3600)
+        one.cancel()
+        await one
+
+    async with Supervisor(1) as supervisor:
+        for function, kind in ((awaits_late, JobTimedOut), (awaits_cancelled, JobCancelled)):
+            parent = await supervisor.submit(function)
+            outcome = await parent.wait()
+            assert isinstance(outcome, Failed)
+            assert outcome.error is parent.exception()
+            assert (type(outcome.error), parent.state) == (kind, JobState.FAILED)

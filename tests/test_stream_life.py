@@ -950,3 +950,78 @@ async def test_map_that_is_collected_in_another_thread() -> None:
         assert threads == [threading.get_ident()]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_iterable_that_ends_everything(way: str) -> None:
+    """Once the iterable's own code has cancelled everything, none of its items begins."""
+    begun: list[int] = []
+
+    async def work(number: int) -> None:
+        begun.append(number)
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            if number == 5:
+                supervisor.cancel_all("enough")
+            yield number
+
+    async with supervisor_of(way) as supervisor:
+        with pytest.raises(JobCancelled, match="enough"):
+            await supervisor.map(work, items())
+    assert not begun
+    assert readers(supervisor) == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_values_that_hide_what_they_are(way: str) -> None:
+    """Values are handed on untouched: that their `__class__` raises is nobody's concern."""
+
+    class Proxy:
+        @property  # type: ignore[misc]
+        def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
+            raise RuntimeError("bound to nothing")
+
+    async def makes(_: int) -> object:
+        return value
+
+    value = Proxy()
+    async with supervisor_of(way) as supervisor:
+        assert all(one is value for one in await supervisor.map(makes, range(3)))
+
+
+async def test_generator_that_ends_the_program_when_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A SystemExit out of the `finally` of the items does not end the loop: it is logged."""
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+        finally:
+            raise SystemExit("at the end")
+
+    async with Supervisor() as supervisor:
+        async with supervisor.map(double, items()) as stream:
+            async for _ in stream:
+                break
+        assert await supervisor.call(double, 2) == 4
+    assert "SystemExit: at the end" in caplog.text
+
+
+@pytest.mark.parametrize("end", [GeneratorExit, KeyboardInterrupt])
+@pytest.mark.parametrize("use", USES)
+async def test_reader_that_is_torn_away(use: str, end: type[BaseException]) -> None:
+    """Whatever ends who reads, also what is no cancellation, ends the jobs that nobody waits for."""
+    async with Supervisor(1) as supervisor:
+        reading = USES[use](supervisor.map(forever, range(3)))
+        reading.send(None)
+        await turns(3)
+        assert supervisor.stats().running == 1
+        with pytest.raises(end):
+            reading.throw(end())
+        del reading
+        await turns(3)
+        assert readers(supervisor) == 0
+        assert counted(supervisor) == (0, 0, 1)

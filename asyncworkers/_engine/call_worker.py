@@ -270,7 +270,7 @@ class CallWorker(BridgedWorker):
         match end:
             case Succeeded(value):
                 outcome = end
-                if value.__class__ in UNFINISHED:
+                if type(value) in UNFINISHED:
                     forget_value(end)
                     outcome = unfinished(value, job.name)
             case Failed(error) if isinstance(error, BaseException):

@@ -12,6 +12,7 @@ from asyncworkers.bridge.child.chunk import UNREAD
 from asyncworkers.bridge.failure import rebuild
 from asyncworkers.bridge.parcel import ChunkCargo, Unsent, cargo_of
 from asyncworkers.job import FAILED, SUCCEEDED, Job, Order
+from asyncworkers.outcome import Failed
 
 __all__ = ["Chunks", "chunks_of"]
 
@@ -142,7 +143,7 @@ class Chunks:
         job: Job[Any] = Job(self._order, (item,), None, None, queue.now())
         job._uncommon().tries = 1
         job._started = job._finished = queue.now()
-        job._value = queue.failure_of(job, error)
+        job._value = queue.failure_of(job, error, Failed(error))
         job._state = FAILED
         queue.failed += 1
         return job

@@ -21,7 +21,14 @@ from asyncworkers._engine.room import Room
 from asyncworkers._engine.teller import Teller
 from asyncworkers._engine.timetable import Timetable
 from asyncworkers._engine.unwinding import Unwinding
-from asyncworkers.errors import JobCancelled, JobExpired, JobFailed, WorkerCrashed, WouldDeadlock
+from asyncworkers.errors import (
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobTimedOut,
+    WorkerCrashed,
+    WouldDeadlock,
+)
 from asyncworkers.job import (
     CANCELLED,
     ENDED,
@@ -33,7 +40,6 @@ from asyncworkers.job import (
     Failure,
     Job,
     Progress,
-    outcome_of,
 )
 from asyncworkers.outcome import (
     Cancel,
@@ -212,8 +218,6 @@ class MemoryQueue:
 
     def put_special(self, job: Job[Any], delay: float, expires: float | None) -> None:
         """Accept a job that has a delay, an end of its time, a priority or a parent."""
-        if self.told:
-            self.teller.submitted(job)
         if expires is not None:
             job._uncommon().expires_at = moment = job._created + expires
             self.timetable.expire_at(moment, job)
@@ -221,8 +225,11 @@ class MemoryQueue:
             self.timetable.schedule(job, delay)
         else:
             self._line_up(job)
-        if self.ending:
-            self.cancel(job, self.ending)
+        if self.told:
+            self.teller.submitted(job)  # only now, for who is told may cancel it
+        ending = self.hub.stopping or self.ending
+        if ending:
+            self.cancel(job, ending)
 
     def put_many(self, jobs: Iterable[Job[Any]]) -> None:
         """Accept many ordinary jobs, as `put` does one."""
@@ -232,8 +239,9 @@ class MemoryQueue:
             self.line.append(job)
             if self.told:
                 self.teller.submitted(job)
-        if self.ending:
-            self.cancel_waiting(self.ending)
+        ending = self.hub.stopping or self.ending  # who was told of the first may have ended all
+        if ending:
+            self.cancel_waiting(ending)
 
     def cancel_waiting(self, reason: str) -> None:
         """Cancel what has not started."""
@@ -378,12 +386,13 @@ class MemoryQueue:
             case Fail(error):
                 if job.attempt > 1:
                     _checks.note(error, f"attempt {job.attempt} of {_attempts(job)}")
-                self._end(job, FAILED, self.failure_of(job, error), moment)
+                self._end(job, FAILED, self.failure_of(job, error, _failed_by(error)), moment)
             case Cancel(reason, expired):
                 kind = JobExpired if expired else JobCancelled
                 failure = self.failure_of(
                     job,
                     kind(f"job {job.name} was cancelled: {_checks.printable(reason)}", reason),
+                    Cancelled(reason, expired),
                 )
                 failure.unread = False  # whoever cancelled it knows
                 self._end(job, CANCELLED, failure, moment)
@@ -411,9 +420,9 @@ class MemoryQueue:
         if job._waiters is not None:
             job._wake()
 
-    def failure_of(self, job: Job[Any], error: Exception) -> Failure:
+    def failure_of(self, job: Job[Any], error: Exception, outcome: Outcome) -> Failure:
         """What a job keeps of the error it ended with."""
-        failure = Failure(error, outcome_of(error), self.job_id(job), job.name)
+        failure = Failure(error, outcome, self.job_id(job), job.name)
         self.hub.failures.add(failure)
         return failure
 
@@ -549,6 +558,13 @@ _NOTHING: deque[Any] = deque()
 
 GIVEN_UP = object()
 """The value of a queued job that is neither in line nor in anybody's hands."""
+
+
+def _failed_by(error: Exception) -> Outcome:
+    """The outcome of a job that has failed. If its code raised a JobTimedOut, that was of another job."""
+    if type(error) is JobTimedOut and error.__traceback__ is None:  # it was made, and never raised
+        return TimedOut(error.timeout)
+    return Failed(error)
 
 
 def _attempts(job: Job[Any]) -> int:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure
 from asyncworkers._engine.crew import TURN
 from asyncworkers._engine.line import rank
-from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers._engine.memory import GIVEN_UP, MemoryQueue
 from asyncworkers._engine.worker import conclude, learn_that_it_sets_context
-from asyncworkers.job import RUNNING, SUCCEEDED, Job, Order, running
+from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
 
 if TYPE_CHECKING:
     from asyncworkers._engine.chunks import Chunks
@@ -171,18 +171,23 @@ class Supply:
         return bool(self.items)
 
     def _pull(self, iterator: Iterator[Any], most: int) -> None:
-        items, trouble, had = self.items, None, len(self.items)
+        items, was_last, trouble, had = self.items, False, None, len(self.items)
         try:
             for _ in range(most):
                 items.append(next(iterator))
         except StopIteration:
-            self.exhausted = True
+            was_last = True
         except BaseException as error:
-            self.exhausted = True
-            trouble = error
-        self.pulled += len(items) - had
-        if self._results is not None:
-            self._results.extend([None] * (len(items) - had))
+            was_last, trouble = True, error
+        if (
+            self.exhausted
+        ):  # the iterable's own code has stopped it: what it gave since is not wanted
+            items.clear()
+        else:
+            self.exhausted = was_last
+            self.pulled += len(items) - had
+            if self._results is not None:
+                self._results.extend([None] * (len(items) - had))
         if trouble is not None:
             self._broken(trouble)
 
@@ -262,12 +267,22 @@ class Supply:
             self.taken += 1
             plan = self._plan
             if not plan.delay and plan.order.policies.expires is None:
-                if self.queue.told:
-                    self.queue.teller.submitted(job)
-                return job
+                if not self.queue.told or self._tell_submitted(job):
+                    return job
+                self.refill()
+                continue
             self.queue.put_special(job, plan.delay, plan.order.policies.expires)
             self.refill()
         return None
+
+    def _tell_submitted(self, job: Job[Any]) -> bool:
+        """Tell of a job that is about to be run; whether it still is: who is told may cancel it."""
+        job._value = GIVEN_UP  # it is in no line from which it could be taken
+        self.queue.teller.submitted(job)
+        if job._state != QUEUED:
+            return False
+        del job._value
+        return True
 
     def make_running_job(self, attempt: Attempt) -> Job[Any]:
         """Make the Job of the item that this attempt is running already."""
@@ -376,7 +391,7 @@ class Supply:
                     if isinstance(error, GeneratorExit):  # perhaps our own end: await nothing more
                         raise
                     return None
-                if attempt.job is not None or value.__class__ in UNFINISHED:
+                if attempt.job is not None or type(value) in UNFINISHED:
                     self._conclude(attempt, None, value)
                     return None
                 self.ended += 1

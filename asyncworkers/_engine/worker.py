@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextvars import copy_context
-from types import CoroutineType
 from typing import Any, cast
 
 from asyncworkers._engine.attempt import UNFINISHED, Attempt, failure, unfinished
 from asyncworkers._engine.drive import begin, own_context
 from asyncworkers._engine.employment import employ
 from asyncworkers._engine.memory import MemoryQueue
+from asyncworkers.bridge.abandoning import forget
 from asyncworkers.function import PLAIN_COROUTINE
 from asyncworkers.job import QUEUED, RUNNING, SUCCEEDED, Job, Order, running
 from asyncworkers.outcome import Outcome, Succeeded
@@ -109,7 +109,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                 return
         moment = now()
         # Settle it.
-        if outcome is None and attempt.verdict is None and value.__class__ not in UNFINISHED:
+        if outcome is None and attempt.verdict is None and type(value) not in UNFINISHED:
             attempt.job = None
             try:
                 if attempt.lends or attempt._token is not None:
@@ -139,6 +139,10 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if moment > crew.turn_ends and crew.is_turn_over(moment):
             await asyncio.sleep(0)
             moment = now()
+    if (
+        cancelling()
+    ):  # for a job that has ended: perhaps only now, and then our task ends as cancelled
+        queue.dismiss(attempt)
 
 
 def conclude(
@@ -150,13 +154,12 @@ def conclude(
     moment: float,
 ) -> None:
     """Settle what is not the ordinary case: an error, a cancelled attempt, a suspicious value."""
-    if value.__class__ is CoroutineType:
-        value.close()  # however this ends, nobody will await it
+    forget(value)  # however this ends, nobody will await it
     if attempt.retired:
         return  # it was settled when it was abandoned; nobody wants to know how it ended after all
     if attempt.verdict is not None:
         outcome = attempt.verdict
-    elif outcome is None and value.__class__ in UNFINISHED:
+    elif outcome is None and type(value) in UNFINISHED:
         outcome = unfinished(value, job.name)
     elif outcome is None:
         outcome = Succeeded(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from inspect import CORO_CREATED, getcoroutinestate
 from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from asyncworkers.bridge.protocol import Bridge, Work
 from asyncworkers.outcome import Failed, Succeeded
 
-__all__ = ["AbandoningBridge", "End", "forget_value"]
+__all__ = ["AbandoningBridge", "End", "forget", "forget_value"]
 
 End: TypeAlias = Succeeded | Failed
 """How a call ended."""
@@ -35,6 +36,12 @@ class AbandoningBridge(Bridge):
 def forget_value(end: object) -> None:
     """Nobody wants what a call returned: if it is a coroutine, nobody will await it either."""
     if isinstance(end, Succeeded):
-        value: Any = end.value
-        if value.__class__ is CoroutineType:
-            value.close()
+        forget(end.value)
+
+
+def forget(value: Any) -> None:
+    """Nobody will await this value: no warning of it, if it is a coroutine. One that has begun is in
+    somebody else's hands, perhaps those of its task.
+    """
+    if type(value) is CoroutineType and getcoroutinestate(cast("Any", value)) == CORO_CREATED:
+        value.close()

@@ -284,7 +284,7 @@ class Serving:
             else:
                 kind, payload = VALUE, b""
                 if value is not None:
-                    if value.__class__ in PLAIN:
+                    if type(value) in PLAIN:
                         payload = dumps(value, 5)
                     else:
                         kind, payload = self._pack(job, value)
