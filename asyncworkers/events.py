@@ -150,7 +150,7 @@ class ChildStarted(Event):
 
 class ChildEnded(Event):
     """A child process has ended, because of `cause`: it was not needed any more, it had served
-    enough by the queue's limits, or it died.
+    enough by the queue's limits, a job was stopped there while it imported, or it died.
     """
 
     queue: str

@@ -1,5 +1,6 @@
 """Functions for the tests of chunks, in a module that a child can import."""
 
+import asyncio
 import os
 import sys
 import time
@@ -39,6 +40,20 @@ def exits(value: int) -> int:
     """Wants to end its process."""
     if value == 300:
         raise SystemExit(3)
+    return value
+
+
+def cancels(value: int) -> int:
+    """Raises what only a cancelled task should."""
+    if value == 300:
+        raise asyncio.CancelledError
+    return value
+
+
+def closes(value: int) -> int:
+    """Raises what only a closed generator should."""
+    if value == 300:
+        raise GeneratorExit
     return value
 
 

@@ -131,13 +131,16 @@ async def test_an_item_that_fails(supervisor: Supervisor) -> None:
     assert stats.failed == 2
 
 
-@pytest.mark.parametrize("function", [chunk_jobs.odd_error, chunk_jobs.exits])
+@pytest.mark.parametrize(
+    "function", [chunk_jobs.odd_error, chunk_jobs.exits, chunk_jobs.cancels, chunk_jobs.closes]
+)
 async def test_an_error_that_must_not_come_back_as_itself(
     supervisor: Supervisor, function: Any
 ) -> None:
-    """It is a JobFailed, as it is for a job of its own."""
-    with pytest.raises(JobFailed):
+    """It is a JobFailed, as it is for a job of its own, and that of its item alone."""
+    with pytest.raises(JobFailed) as caught:
         await supervisor.map(function, range(MANY), cpu=True)
+    assert re.fullmatch(r"item [35]00 of its map, counted from 0", caught.value.__notes__[-1])
     assert await supervisor.map(chunk_jobs.double, [4], cpu=True) == [8]
 
 

@@ -26,7 +26,7 @@ from asyncworkers import (
     job,
 )
 from asyncworkers.bridge.process import ProcessBridge
-from asyncworkers.events import ChildEnded, ChildStarted, SupervisorClosed
+from asyncworkers.events import ChildEnded, ChildStarted, JobProgressed, SupervisorClosed
 from asyncworkers.testing import EventRecorder, no_leaks, simulate
 
 pytestmark = [
@@ -691,3 +691,47 @@ def test_terms_are_for_processes(kind: Any, terms: Any) -> None:
     (name,) = terms
     with pytest.raises(ValueError, match=f"Queue.{name} is for queues of processes"):
         Queue("some", kind=kind, **terms)
+
+
+HALFWAY = """
+from .part import value
+from pathlib import Path
+from time import sleep
+from asyncworkers import current_job
+
+begun = Path(__file__).with_name("begun")
+if not begun.exists():
+    begun.touch()
+    if {reports}:
+        while True:
+            current_job().report(1)
+    current_job().report(1)
+    sleep(3600)
+value = part.value
+"""
+"""A package that is long in coming the first time. When a submodule is there already, its name is not
+given to the package once more, so what is imported a second time is not what it would be the first.
+"""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("reports", [False, True], ids=["sleeps", "reports"])
+async def test_stopped_in_the_middle_of_an_import(
+    tmp_path: Path, event_recorder: EventRecorder, reports: bool
+) -> None:
+    """A job that is stopped while it imports leaves nothing half imported to the next one."""
+    package = tmp_path / "halfway"
+    package.mkdir()
+    (package / "part.py").write_text("value = 7")
+    (package / "__init__.py").write_text(HALFWAY.format(reports=reports))
+    imports = cpu(life_jobs.import_it)
+    async with processes(1, [event_recorder]) as supervisor:
+        pid = await supervisor.call(cpu(life_jobs.whoami))
+        stopped = await supervisor.submit(imports, str(tmp_path), "halfway")
+        await event_recorder.wait_for(JobProgressed)
+        stopped.cancel()
+        await stopped.wait()
+        other, value = await supervisor.call(imports, str(tmp_path), "halfway")
+        assert (value, other != pid) == (7, True)
+        (ended,) = event_recorder.of(ChildEnded)
+        assert "import" in ended.cause

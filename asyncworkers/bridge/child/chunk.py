@@ -7,6 +7,7 @@ from contextvars import copy_context
 from functools import reduce
 from time import monotonic_ns
 
+from .raising import Interrupted
 from .trouble import describe
 
 TYPE_CHECKING = False
@@ -49,7 +50,9 @@ class Chunk:
         if self.reducer is not None and done:
             try:
                 values = [reduce(self.reducer, values)]
-            except Exception as error:
+            except Interrupted:
+                raise
+            except BaseException as error:
                 values, done, trouble = [], 0, describe(error)
         return values, done, monotonic_ns() - began, trouble
 
@@ -70,7 +73,9 @@ class Chunk:
         for at in range(len(values), len(items)):
             try:
                 append(function(items[at]))
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except Interrupted:  # that is meant for all of them
+                raise
+            except BaseException as error:
                 return describe(error)
             if variables or len(copy_context()):
                 break

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["raise_in"]
+__all__ = ["Interrupted", "raise_in"]
+
+
+class Interrupted(BaseException):
+    """Raised inside a job that was cancelled or timed out, so that its `finally` blocks run."""
 
 
 def raise_in(frame: FrameType | None, check: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ from .freight import (
 from .home import Home, tell_on_stderr
 from .lifeline import die_with_parent
 from .prepare import Served, prepare
-from .raising import raise_in
+from .raising import Interrupted, raise_in
 from .ring import (
     ASK,
     CURRENT,
@@ -77,7 +77,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Interrupted", "Serving", "main"]
+__all__ = ["Serving", "main"]
 
 PLAIN = frozenset((int, float, bool, complex, str))
 """Types of values that hold no big data, as far as pickle can tell it apart."""
@@ -90,10 +90,6 @@ CARRIED = 0
 
 serving: Serving | None = None
 """What this process serves, if it is a child."""
-
-
-class Interrupted(BaseException):
-    """Raised inside a job that was cancelled or timed out, so that its `finally` blocks run."""
 
 
 class Serving:
@@ -281,6 +277,7 @@ class Serving:
                 if self._forked:
                     raise
                 kind, payload = _failed(error)
+                enough = self._enough
             else:
                 kind, payload = VALUE, b""
                 if value is not None:
@@ -406,6 +403,7 @@ class Serving:
             if main:
                 self._inside[0] = was_inside
         if main and was_inside and self.words[INTERRUPT] == self.words[CURRENT]:
+            self._look_for_imports(sys._getframe())
             self._inside[0] = 0
             raise Interrupted
 
@@ -428,12 +426,23 @@ class Serving:
     def interrupt(self, _number: int, frame: FrameType | None) -> None:
         """The signal by which the parent asks for the running job's end."""
         if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
+            self._look_for_imports(frame)
             raise_in(frame, self._stop_job)
+
+    def _look_for_imports(self, frame: FrameType | None) -> None:
+        """A module that is left half imported is so for all jobs that come: let there be none."""
+        while frame is not None and frame.f_code is not _run_code:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                self._enough = lambda: "a job was stopped there in the middle of an import"
+            frame = frame.f_back
 
     def _stop_job(self) -> None:
         if self._inside[0] and self.words[INTERRUPT] == self.words[CURRENT]:
             self._inside[0] = 0
             raise Interrupted
+
+
+_run_code = Serving._run.__code__
 
 
 class _TakenBack(BaseException):
