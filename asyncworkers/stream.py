@@ -396,7 +396,7 @@ class _Reader:
             raise RuntimeError("this map is being read already: one reader at a time")
         self._waiter = self._queue.create_future()
         try:
-            with Lending(self._queue.hub.attempt_here()):
+            with Lending(self._queue.hub.lender_here()):
                 await self._waiter
         finally:
             self._waiter = None

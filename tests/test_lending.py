@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from asyncworkers import (
     Queue,
     Retry,
     Supervisor,
+    SupervisorClosed,
     WouldDeadlock,
     current_job,
     job,
@@ -148,8 +150,8 @@ async def test_lends_to_its_own_queue_only() -> None:
         await has_all_its_slots(supervisor, 1, "other")
 
 
-async def test_nothing_lent_to_another_supervisor() -> None:
-    """A job that awaits a job of another supervisor keeps its slot: that is as any other waiting."""
+async def test_lent_while_it_awaits_a_job_of_another_supervisor() -> None:
+    """A job that awaits a job of another supervisor in its loop lends its slot there where it runs."""
     gate = asyncio.Event()
 
     async with Supervisor(1, name="one") as one, Supervisor(1, name="two") as two:
@@ -161,11 +163,72 @@ async def test_nothing_lent_to_another_supervisor() -> None:
         await turns(5)
         beside = await one.submit(double, 1)
         await turns(5)
-        assert one.stats().queues["default"].lent == 0
-        assert beside.state == "queued"
+        assert one.stats().queues["default"].lent == 1
+        assert two.stats().queues["default"].lent == 0
+        assert await beside == 2
         gate.set()
         await waiting
-        assert await beside == 2
+        await has_all_its_slots(one, 1)
+        await has_all_its_slots(two, 1)
+
+
+@pytest.mark.parametrize("how", ["call", "map", "full"])
+async def test_supervisors_that_give_jobs_to_each_other(how: str) -> None:
+    """Two with one worker each go on, whatever their jobs wait for at the other: a job, a stream, room."""
+
+    async def ask(there: Supervisor, here: Supervisor, depth: int) -> int:
+        if depth == 0:
+            return 1
+        if how == "map":
+            return sum(await there.map(partial(ask, here, there), [depth - 1] * 2))
+        jobs = [await there.submit(ask, here, there, depth - 1) for _ in range(2)]
+        return sum([await one for one in jobs])
+
+    maxsize = 1 if how == "full" else 100
+    async with Supervisor(1, maxsize=maxsize) as one, Supervisor(1, maxsize=maxsize) as two:
+        assert await one.call(ask, two, one, 5) == 32
+        for supervisor in (one, two):
+            stats = supervisor.stats().queues["default"]
+            assert (stats.lent, stats.running, stats.failed) == (0, 0, 0)
+
+
+async def test_jobs_of_two_supervisors_that_await_each_other() -> None:
+    """They would wait for ever: the one that closes the circle gets WouldDeadlock."""
+    jobs: list[Job[None]] = []
+
+    async def awaits(number: int) -> None:
+        await gate.wait()
+        await jobs[number]
+
+    gate = asyncio.Event()
+    async with Supervisor(1) as one, Supervisor(1) as two:
+        jobs += [await one.submit(awaits, 1), await two.submit(awaits, 0)]
+        gate.set()
+        for each in jobs:
+            with pytest.raises(WouldDeadlock):
+                await each
+
+
+async def test_room_is_refused_to_jobs_of_another_supervisor() -> None:
+    """A drain lets its own jobs wait for room, and nobody else's, be they jobs elsewhere."""
+
+    async def submits() -> None:
+        await two.submit(gate.wait)
+
+    gate = asyncio.Event()
+    async with Supervisor(1) as one, Supervisor(1, maxsize=1) as two:
+        for _ in range(2):
+            await two.submit(gate.wait)
+            await turns(5)
+        waiting = await one.submit(submits)
+        await turns(5)
+        assert one.stats().queues["default"].lent == 1
+        draining = asyncio.create_task(two.drain())
+        with pytest.raises(SupervisorClosed):
+            await waiting
+        gate.set()
+        await draining
+        await has_all_its_slots(one, 1)
 
 
 async def test_nothing_lent_for_what_has_ended() -> None:

@@ -126,9 +126,16 @@ class Hub:
 
     def attempt_here(self) -> Attempt | None:
         """The attempt whose code is asking, if it is one of this supervisor's."""
+        attempt = self.lender_here()
+        return attempt if attempt is not None and attempt.hub is self else None
+
+    def lender_here(self) -> Attempt | None:
+        """The attempt whose code is asking, if it is one of any supervisor in this loop: whatever it
+        waits for here, it lends its slot meanwhile, or two that give jobs to each other stood still.
+        """
         job = running_job()
         attempt = None if job is None else job._runner()
-        return attempt if isinstance(attempt, Attempt) and attempt.hub is self else None
+        return attempt if isinstance(attempt, Attempt) and attempt.hub.loop is self.loop else None
 
     def check_loop(self) -> None:
         """Raise WrongLoop unless called in this supervisor's event loop."""

@@ -175,11 +175,11 @@ class MemoryQueue:
         return explain_queue(self)
 
     def lender(self, job: Job[Any]) -> Attempt | None:
-        """The attempt that is about to await the job, if a job of this supervisor is.
+        """The attempt that is about to await the job, if a job is.
 
         Raises WouldDeadlock if the job already waits, through others perhaps, for that attempt's.
         """
-        attempt = self.hub.attempt_here()
+        attempt = self.hub.lender_here()
         if attempt is not None and attempt.job is not None and waits_for(job, attempt.job):
             raise WouldDeadlock(f"{attempt.job!r} awaits {job!r}, which waits for it to end")
         return attempt

@@ -63,7 +63,7 @@ class Room:
             raise
 
     async def _wait_lending(self, count: int) -> None:
-        attempt = self._hub.attempt_here()
+        attempt = self._hub.lender_here()
         if attempt is None:
             await self._wait(count, None)
             return
@@ -75,7 +75,7 @@ class Room:
         self._waiting_jobs += 1
         try:
             with Lending(attempt):
-                await self._wait(count, attempt)
+                await self._wait(count, self._hub.attempt_here())
         finally:
             self._waiting_jobs -= 1
 
