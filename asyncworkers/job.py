@@ -166,7 +166,8 @@ class Failure:
         self.job_id = job_id
         self.name = name
         self.unread = True
-        _clear_frames(error)
+        with contextlib.suppress(Exception):  # an error may have a class that answers by raising
+            _clear_frames(error)
 
     def as_new(self) -> Exception:
         """The very exception, with the traceback it had when the job ended; counts as reading."""

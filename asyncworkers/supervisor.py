@@ -200,6 +200,7 @@ class Supervisor:
             if queue.stored and self._store is None:
                 raise ValueError(f"queue {queue.name!r} is to be stored, and there is no store=")
         self._state: State = "new"
+        self._opening = False
         self._relay: Relay | None = None
         self._crashes: deque[float] = deque()
         self._cause: BaseException | None = None
@@ -248,6 +249,10 @@ class Supervisor:
                     f"{self!r} was entered already: one supervisor runs in one place at a time"
                 )
             self._let_go()
+        if self._opening:
+            raise RuntimeError(
+                f"{self!r} is being entered already: one supervisor runs in one place at a time"
+            )
         loop = get_running_loop()
         self._pid = os.getpid()
         if self._chronicle is not None:
@@ -267,13 +272,7 @@ class Supervisor:
         hub.refresh()
         self._escort_in(hub)
         intake = Intake(hub, queues)
-        self._depot = (
-            None
-            if self._store is None
-            else await _premises.open_depot(
-                intake, self._store(), self._functions, self._declared.values(), self._max_block
-            )
-        )
+        self._depot = None if self._store is None else await self._open_depot(intake, self._store())
         self._intake, self._relay = intake, Relay(hub)
         self._host, self._cancelled_host, self._cause = asyncio.current_task(), False, None
         hub.hosted_by(self._host)
@@ -292,6 +291,15 @@ class Supervisor:
             keep_awake(loop, lambda: (one := itself()) is not None and one in _open)
         self._emit(events.SupervisorStarted)
         return self
+
+    async def _open_depot(self, intake: Intake, store: Store) -> Depot:
+        self._opening = True  # which takes a while
+        try:
+            return await _premises.open_depot(
+                intake, store, self._functions, self._declared.values(), self._max_block
+            )
+        finally:
+            self._opening = False
 
     async def __aexit__(
         self,

@@ -180,3 +180,21 @@ async def test_on_a_real_loop() -> None:
     agenda.close()
     await asyncio.sleep(5)
     assert len(told) == 2
+
+
+def test_goes_on_after_an_interrupt() -> None:
+    """What is told may be interrupted, as by Ctrl-C in a notebook: the others are told all the same."""
+    loop, agenda, told = make()
+    items = [Item(1.0), Item(1.0), Item(2.0)]
+    for item in items:
+        agenda.add(item.moment, item)
+
+    def interrupted(item: Item, _stamp: float) -> None:
+        agenda._tell = lambda item, _stamp: told.append(item)
+        raise KeyboardInterrupt
+
+    agenda._tell = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(1.0)
+    loop.run(2.0)
+    assert told == items[1:]

@@ -15,6 +15,7 @@ from asyncworkers import (
     Job,
     JobCancelled,
     JobExpired,
+    JobFailed,
     JobNotFound,
     JobState,
     JobTimedOut,
@@ -540,3 +541,43 @@ async def test_outcome_of_a_job_that_another_let_fail() -> None:
             assert isinstance(outcome, Failed)
             assert outcome.error is parent.exception()
             assert (type(outcome.error), parent.state) == (kind, JobState.FAILED)
+
+
+class Unwilling(Exception):
+    """An error that cannot be asked what it is."""
+
+    def __getattribute__(self, _: str) -> Any:
+        raise RuntimeError("ask somebody else")
+
+
+class Untraced(Exception):
+    """An error whose class has made properties of what every error has, and they raise."""
+
+    __cause__ = __context__ = property(lambda _: 1 / 0)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("how", ["alone", "with retries", "in a thread", "in a map"])
+@pytest.mark.parametrize("kind", [Unwilling, Untraced])
+async def test_error_that_raises_when_looked_at(
+    kind: type[Exception], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It fails its job, one way or another, and crashes no worker."""
+
+    async def raises(_: int) -> None:
+        raise kind
+
+    def raises_in_thread(_: int) -> None:
+        raise kind
+
+    async with Supervisor(1) as supervisor:
+        with pytest.raises((JobFailed, kind)):
+            if how == "alone":
+                await supervisor.call(raises, 1)
+            elif how == "with retries":
+                await supervisor.call(job(raises, retry=Retry(2, on=kind, delay=0)), 1)
+            elif how == "in a thread":
+                await supervisor.call(raises_in_thread, 1)
+            else:
+                await supervisor.map(raises, [1])
+        assert supervisor.stats().failed == 1
+    assert not [record for record in caplog.records if "crashed" in record.getMessage()]

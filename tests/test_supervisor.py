@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +198,19 @@ async def test_entered_twice_at_once_is_refused() -> None:
         with pytest.raises(RuntimeError, match="was entered already"):
             await supervisor.__aenter__()
         assert await supervisor.call(echo, 1) == 1
+
+
+async def test_entered_twice_while_its_store_opens(tmp_path: Path) -> None:
+    """Also while the first is still on its way, which takes a while if there is a store to open."""
+    supervisor = Supervisor(store=f"sqlite:///{tmp_path}/jobs.db")
+    first, second = await asyncio.gather(
+        supervisor.open(), supervisor.open(), return_exceptions=True
+    )
+    assert first is supervisor
+    assert isinstance(second, RuntimeError)
+    assert "is being entered already" in str(second)
+    await supervisor.close()
+    assert supervisor.state == "closed"
 
 
 async def test_entered_again_after_its_end() -> None:

@@ -90,8 +90,10 @@ class Agenda(Generic[T]):
         self._timer = None
         now = self._now()
         entries = self._entries
-        while entries and entries[0][0] <= now:
-            _, _, item, stamp = heapq.heappop(entries)
-            if self._is_live(item, stamp):
-                self._tell(item, stamp)
-        self._set_timer()
+        try:
+            while entries and entries[0][0] <= now:
+                _, _, item, stamp = heapq.heappop(entries)
+                if self._is_live(item, stamp):
+                    self._tell(item, stamp)
+        finally:  # also if Ctrl-C came here: a notebook's loop goes on, and so does what is to come
+            self._set_timer()

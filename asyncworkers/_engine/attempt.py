@@ -246,8 +246,17 @@ def failure(error: BaseException) -> Failed:
 
     An ordinary exception is itself. What would end a task, a thread or the loop if it were raised
     again (SystemExit, KeyboardInterrupt, a CancelledError nobody asked for, StopIteration, ...)
-    comes as a JobFailed with the original as its cause.
+    comes as a JobFailed with the original as its cause; and what raises itself when it is asked what
+    it is, as a JobFailed that says so.
     """
+    try:
+        return _as_seen(error)
+    except BaseException as trouble:
+        kind, said = _checks.kind_of(error), _checks.kind_of(trouble)
+        return Failed(JobFailed(f"the job raised {kind}, which raises {said} when it is looked at"))
+
+
+def _as_seen(error: BaseException) -> Failed:
     _drop_our_frames(error)
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return Failed(error)

@@ -388,7 +388,9 @@ class Supply:
                     value = await function(item)
                 except BaseException as error:
                     self._conclude(attempt, error, None)
-                    if isinstance(error, GeneratorExit):  # perhaps our own end: await nothing more
+                    if issubclass(
+                        type(error), GeneratorExit
+                    ):  # perhaps our own end: await nothing more
                         raise
                     return None
                 if attempt.job is not None or type(value) in UNFINISHED:
