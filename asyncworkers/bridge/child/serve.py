@@ -87,6 +87,10 @@ PLAIN = frozenset((int, float, bool, complex, str))
 HIGH = 200
 """The protocol's descriptors get at least this number, out of the way of code that closes the first."""
 
+NO_ROOM = """\
+big arguments lie in shared memory, for which this process has no room in its address space: \
+limit its own memory instead, by RLIMIT_DATA, not RLIMIT_AS"""
+
 CARRIED = 0
 """The number of functions that travel with each job, as its first argument."""
 
@@ -186,22 +190,33 @@ class Serving:
 
     @property
     def memory(self) -> Memory | None:
-        """The arena, mapped when it is needed first; None if there is none."""
+        """The arena, mapped when it is needed first; None if there is none, or no room for it here."""
         if self._memory is None and self._arena >= 0:
-            self._memory = Memory.attach(self._arena)
+            try:
+                self._memory = Memory.attach(self._arena)
+            except OSError:  # a limit of the address space, say
+                return None
         return self._memory
 
     def _arrived(self, payload: bytes | memoryview) -> tuple[int, tuple[Any, ...], Any]:
         """A job's number, its entry, and its arguments as they lie in the arena.
 
-        This is done before the job begins, for nothing may interrupt it.
+        This is done before the job begins, for nothing may interrupt it. If there is no memory for
+        them, that is what the job raises.
         """
         (job, *entry), message = open_long(payload)
         looker = None if self.memory is None else self.memory.looker
         if self.shared.places[job & MASK]:
             discard(message, looker)
             return job, tuple(entry), ()
-        return job, tuple(entry), finish(open_steps(message, looker))
+        try:
+            return job, tuple(entry), finish(open_steps(message, looker))
+        except MemoryError as error:
+            return job, tuple(entry), error.with_traceback(None)
+        except ValueError:
+            if looker is not None or self._arena < 0:
+                raise
+            return job, tuple(entry), MemoryError(NO_ROOM)
 
     def _trim(self) -> None:
         """Give the memory of results back, unless there is something better to do."""
