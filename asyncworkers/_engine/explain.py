@@ -80,7 +80,7 @@ def _why_queued(queue: Explained) -> str:
         return f"queue {queue.name!r} has no workers"
     if queue.crew.cannot_hire:
         return f"no worker can be hired for queue {queue.name!r}, and is tried again soon"
-    if delays and busy >= queue.crew.workers:
+    if delays and (busy >= queue.crew.workers or not queue.crew.idle):
         return f"queue {queue.name!r}: {delays[0]}"
     queued = queue.census.queued
     wait = f"{counted(queued, 'job')} {agreed(queued, 'waits', 'wait')}"

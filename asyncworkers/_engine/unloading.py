@@ -88,7 +88,10 @@ class Unloading:
         at_hand = True
 
         def found(result: Any) -> None:
-            worker.read_next((FOUND, number, started, ended, result))
+            if isinstance(result, MemoryError):
+                worker.read_next((MADE, number, started, ended, (None, result)))
+            else:
+                worker.read_next((FOUND, number, started, ended, result))
             if not at_hand:
                 worker.look()
 

@@ -97,23 +97,26 @@ class Freighter:
         return self._unloading is not None
 
     def unload(self, message: memoryview, then: Callable[[Any], None], *, at_once: bool) -> bool:
-        """Find a result in the arena and tell `then` what `unpack` wants; False if that takes steps.
+        """Find a result in the arena and tell `then` what `unpack` wants, or the MemoryError there was;
+        False if that takes steps.
 
         Raises ValueError if it is no message.
         """
         steps = open_steps(message, None if self._memory is None else self._memory.looker)
-        if at_once:
-            then(finish(steps))
-            return True
         try:
-            next(steps)
+            if not at_once:
+                next(steps)
+                self._unloading = steps
+                self._then = then
+                self._loop.call_soon(self._unload_on, False, context=_EMPTY)
+                return False
+            found: Any = finish(steps)
         except StopIteration as end:
-            then(end.value)
-            return True
-        self._unloading = steps
-        self._then = then
-        self._loop.call_soon(self._unload_on, False, context=_EMPTY)
-        return False
+            found = end.value
+        except MemoryError as error:
+            found = error
+        then(found)
+        return True
 
     def unload_now(self) -> None:
         """Take all steps that are left at once."""
@@ -130,8 +133,11 @@ class Freighter:
         except StopIteration as end:
             self._unloading = None
             self._then(end.value)
-            return
-        self._loop.call_soon(self._unload_on, False, context=_EMPTY)
+        except MemoryError as error:
+            self._unloading = None
+            self._then(error)
+        else:
+            self._loop.call_soon(self._unload_on, False, context=_EMPTY)
 
     def discard(self, message: memoryview) -> None:
         """Give back a result that nobody wants."""

@@ -14,6 +14,7 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from asyncworkers.bridge.child import ring, wire
 from asyncworkers.bridge.freighter import Freighter
@@ -95,6 +96,7 @@ class ProcessBridge:
             os.close(descriptor)
         self.pid = self._process.pid
         self._open = True
+        _bridges.add(self)
         self._loop.add_reader(self._from_child, self._read)
         self._loop.add_reader(self._stderr, self._hear_stderr)
         self.write(wire.frame(wire.SETUP, pickle.dumps(setup, 5)))
@@ -201,6 +203,13 @@ class ProcessBridge:
             for descriptor in (self._from_child, self._lifeline, self._stderr):
                 os.close(descriptor)
             self.shared.close()
+
+    def let_go_in_copy(self, nowhere: int) -> None:
+        """This is a copy that was forked: have our ends of what the child waits for lead nowhere."""
+        if self._open:
+            for descriptor in (self._lifeline, self._to_child):
+                if descriptor >= 0:
+                    os.dup2(nowhere, descriptor, inheritable=False)
 
     # ---- the control page
 
@@ -314,6 +323,24 @@ class ProcessBridge:
         with contextlib.suppress(Exception):  # whatever stands there: nobody can be told
             sys.stderr.write(data.decode("utf-8", "backslashreplace"))
             sys.stderr.flush()
+
+
+_bridges: WeakSet[ProcessBridge] = WeakSet()
+"""All there are, so that a forked copy of this process lets go of their children."""
+
+
+def _let_go_in_copy() -> None:
+    """A child ends when its parent's ends of the pipes are closed: a copy must not keep them open, for
+    it may outlive the parent. Their numbers stay taken, so that nothing else is closed by them later.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for bridge in tuple(_bridges):
+        bridge.let_go_in_copy(nowhere)
+    os.close(nowhere)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go_in_copy)
 
 
 def _pipe() -> tuple[int, int]:

@@ -99,6 +99,111 @@ def report_from_threads(count: int) -> int:
     return count
 
 
+def ask_while_interrupted(file: str) -> None:
+    """Ask who it is, with a pipe that gives five bytes at first, and be interrupted as they are there."""
+    import signal
+
+    from asyncworkers import current_job
+
+    read, heard = os.readv, signal.getsignal(signal.SIGUSR1)
+    signals: list[int] = []
+
+    def read_a_little(descriptor: int, buffers: Any) -> int:
+        count = read(descriptor, [buffers[0][:5]])
+        os.readv = read
+        Path(file).write_text("five bytes were read")
+        while not signals:
+            time.sleep(0.001)
+        return count
+
+    def hear(number: int, frame: Any) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGUSR1, heard)
+        heard(number, frame)  # type: ignore[operator]
+
+    signal.signal(signal.SIGUSR1, hear)
+    os.readv = read_a_little
+    current_job().id  # noqa: B018
+    Path(file).with_suffix(".answered").touch()
+
+
+def report_within_reports(count: int) -> int:
+    """Report, and report from within each line that writes that to what is shared with the parent, as a
+    signal handler might; how often that was.
+    """
+    from asyncworkers import current_job
+
+    current = current_job()
+    inside = 0
+
+    def trace_line(_frame: Any, event: str, _: Any) -> Any:
+        nonlocal inside
+        if event == "line":
+            inside += 1
+            current.report(inside, message="inside")
+        return trace_line
+
+    def trace(frame: Any, _event: str, _: Any) -> Any:
+        code = frame.f_code
+        return trace_line if code.co_name == "put" and "ring" in code.co_filename else None
+
+    sys.settrace(trace)
+    try:
+        for number in range(count):
+            current.report(number, message="outside")
+    finally:
+        sys.settrace(None)
+    return inside
+
+
+def ask_within_a_report() -> str:
+    """Ask who it is in the middle of a report, as a signal handler might; what that raises."""
+    from asyncworkers import current_job
+
+    current = current_job()
+    said = ""
+
+    def trace(frame: Any, _event: str, _: Any) -> None:
+        nonlocal said
+        if frame.f_code.co_name == "put" and "ring" in frame.f_code.co_filename:
+            try:
+                current.id  # noqa: B018
+            except RuntimeError as error:
+                said = str(error)
+
+    sys.settrace(trace)
+    try:
+        current.report(1)
+    finally:
+        sys.settrace(None)
+    return said
+
+
+class Raises:
+    """Cannot be pickled, because that raises something of this class."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> Any:
+        raise self.kind("in the middle of pickling")
+
+
+def raise_while_pickled(kind: type[BaseException]) -> Any:
+    return Raises(kind)
+
+
+def large_text_in_little_memory(length: int) -> str:
+    """A text of which there cannot be a second one."""
+    import resource
+
+    text = "x" * length
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (used + length // 2, most))
+    return text
+
+
 def poll(file: str) -> None:
     """Wait in a way that no interrupt ends, but the token does."""
     import signal

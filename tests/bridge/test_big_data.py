@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import io
 import os
 import resource
 import select
@@ -17,8 +18,16 @@ import big_jobs
 import numpy as np
 import pytest
 
-from asyncworkers import Cancelled, Failed, Retry, Supervisor, WorkerCrashed, job
-from asyncworkers.bridge.child import arena
+from asyncworkers import (
+    Cancelled,
+    Failed,
+    NotSerializable,
+    Retry,
+    Supervisor,
+    WorkerCrashed,
+    job,
+)
+from asyncworkers.bridge.child import arena, freight
 from asyncworkers.testing import no_leaks
 
 pytestmark = [
@@ -39,6 +48,7 @@ pid, describe, same, ones, zeros, keep, kept, forget, fail_once, die_while_writi
         "die_while_writing",
     )
 )
+limit_space = job(big_jobs.limit_space, cpu=True)
 
 
 @contextlib.asynccontextmanager
@@ -334,6 +344,61 @@ async def test_no_memory_for_a_result_fails_that_job_only() -> None:
         with pytest.raises(MemoryError, match="no shared memory for the result"):
             await do(supervisor, job(big_jobs.result_without_memory, cpu=True), 8 * MIB)
         assert await do(supervisor, pid) > 0
+
+
+@on_linux
+async def test_a_child_that_has_no_room_for_the_arena() -> None:
+    """Where a limit of the address space leaves none, a job with a big argument fails alone with MemoryError,
+    which says what to do, and results come through the pipe.
+    """
+    async with one_child() as supervisor:
+        child = await do(supervisor, pid)
+        await do(supervisor, limit_space, 64 * MIB, resource.RLIMIT_AS)
+        for _ in range(2):
+            with pytest.raises(MemoryError, match="RLIMIT_DATA"):
+                await do(supervisor, describe, np.ones(MIB))
+        result = await do(supervisor, ones, MIB // 2)
+        assert result.sum() == MIB // 2
+        assert not lies_in_an_arena(result)
+        assert await do(supervisor, pid) == child
+
+
+@on_linux
+async def test_a_child_that_has_no_memory_for_bytes() -> None:
+    """Bytes that are an argument own their memory: if there is none, that job fails alone."""
+    async with one_child() as supervisor:
+        child = await do(supervisor, pid)
+        await do(supervisor, describe, np.ones(MIB))
+        await do(supervisor, limit_space, 16 * MIB, resource.RLIMIT_DATA)
+        with pytest.raises(MemoryError):
+            await do(supervisor, same, bytes(64 * MIB))
+        assert await do(supervisor, describe, np.ones(MIB)) == (False, False, MIB)
+        assert await do(supervisor, pid) == child
+
+
+@pytest.mark.parametrize("fails", [1, 2, 4])
+async def test_no_memory_here_for_bytes_that_are_a_result(
+    monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The job whose result they are fails alone and at once, in whichever step it is."""
+    calls = 0
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            nonlocal calls
+            calls += 1
+            if calls == fails:
+                raise MemoryError("there is none left")
+            return super().write(data)
+
+    async with one_child() as supervisor:
+        child = await do(supervisor, pid)
+        monkeypatch.setattr(freight, "BytesIO", Full)
+        bad = await supervisor.submit(zeros, 4 * MIB, "bytes")
+        with pytest.raises(NotSerializable, match="MemoryError: there is none left"):
+            await bad
+        assert len(await do(supervisor, zeros, 4 * MIB, "bytes")) == 4 * MIB
+        assert await do(supervisor, pid) == child
 
 
 async def test_without_an_arena_data_cross_in_messages(

@@ -450,6 +450,19 @@ async def test_initializer_that_takes_too_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_why_of_a_job_for_which_the_first_of_several_children_starts(tmp_path: Path) -> None:
+    """It waits for that child: no other one is wanted for it, though there might be one."""
+    slow = functools.partial(life_jobs.wait_to_start, str(tmp_path / "go"))
+    async with processes(2, initializer=slow) as supervisor:
+        waiting = await supervisor.submit(cpu(life_jobs.echo), 1)
+        await until(lambda: supervisor.stats().queues["processes"].children)
+        (child,) = supervisor.stats().queues["processes"].children
+        assert f"its child process {child.pid} is starting" in waiting.why
+        (tmp_path / "go").touch()
+        assert await waiting == 1
+
+
+@pytest.mark.asyncio
 async def test_close_during_an_initializer(tmp_path: Path) -> None:
     """A supervisor that closes does not wait for children that are being made ready."""
     slow = functools.partial(life_jobs.wait_to_start, str(tmp_path / "never"))

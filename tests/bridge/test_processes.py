@@ -188,6 +188,27 @@ async def test_what_cannot_be_pickled_and_cannot_say_why(one: Supervisor) -> Non
         await one.call(stubborn, 1)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError])
+async def test_a_result_whose_pickling_raises_anything(one: Supervisor, kind: Any) -> None:
+    """It is that job's failure, and says so; the process goes on, among items of a map as well."""
+    pid = await one.call(cpu(bridge_jobs.whoami))
+    says = f"the value it returned cannot be pickled, a Raises: {kind.__name__}: in the middle"
+    with pytest.raises(NotSerializable, match=says):
+        await one.call(cpu(bridge_jobs.raise_while_pickled), kind)
+    with pytest.raises(NotSerializable, match=f"a Raises: {kind.__name__}: in the middle"):
+        await one.map(bridge_jobs.raise_while_pickled, [kind] * 10, cpu=True)
+    assert await one.call(cpu(bridge_jobs.whoami)) == pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, and a limit that is kept")
+async def test_a_result_for_whose_pickle_there_is_no_memory(one: Supervisor) -> None:
+    """It is a MemoryError of that job, and the process goes on."""
+    pid = await one.call(cpu(bridge_jobs.whoami))
+    with pytest.raises(MemoryError):
+        await one.call(cpu(bridge_jobs.large_text_in_little_memory), 200_000_000)
+    assert await one.call(cpu(bridge_jobs.whoami)) == pid
+
+
 async def test_a_function_that_was_redefined_is_sent_anew(one: Supervisor) -> None:
     """As in a notebook: what a function of `__main__` refers to may be replaced between two calls;
     jobs that were submitted before keep what there was then.
@@ -348,6 +369,35 @@ async def test_progress_comes_home(one: Supervisor, tmp_path: Path) -> None:
     go.touch()
     await running
     assert await one.call(cpu(bridge_jobs.report_from_threads), 200) == 200
+
+
+async def test_a_job_that_is_interrupted_while_it_asks(one: Supervisor, tmp_path: Path) -> None:
+    """Nothing that it has read of what its parent sends is lost: the child goes on to the next job."""
+    file = tmp_path / "file"
+    pid = await one.call(cpu(bridge_jobs.whoami))
+    asking = await one.submit(cpu(bridge_jobs.ask_while_interrupted), str(file))
+    await until(file.exists)
+    asking.cancel("enough")
+    with pytest.raises(JobCancelled, match="enough"):
+        await asking
+    assert await one.call(cpu(bridge_jobs.whoami)) == pid
+    assert not file.with_suffix(".answered").exists()
+
+
+async def test_reports_in_the_middle_of_reports(one: Supervisor) -> None:
+    """What a job reports while another report of its is written, in a signal handler say, is dropped:
+    nothing is spoiled.
+    """
+    events: list[Any] = []
+    one.listen(events.append)
+    pid = await one.call(cpu(bridge_jobs.whoami))
+    inside = await one.call(cpu(bridge_jobs.report_within_reports), 100)
+    assert inside > 100
+    told = [event.done for event in events if isinstance(event, JobProgressed)]
+    assert told == list(range(100))
+    said = await one.call(cpu(bridge_jobs.ask_within_a_report))
+    assert said == "this must be asked before: now the child is in the middle of telling something"
+    assert await one.call(cpu(bridge_jobs.whoami)) == pid
 
 
 async def test_a_deaf_job_can_poll_its_token(one: Supervisor, tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def run_on_in_c(started: str, *_: Any) -> None:
     all(itertools.repeat(True))
 
 
+def run_on_in_c_without_files(started: str, *_: Any) -> None:
+    """The same in a process that closes what it has not opened, as a daemon does."""
+    os.closerange(3, 100)
+    run_on_in_c(started)
+
+
 def send_garbage(*_: Any) -> None:
     serving = sys.modules["asyncworkers_child.serve"].serving
     serving.write(b"this is no frame, " * 10)

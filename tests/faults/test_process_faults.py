@@ -258,6 +258,30 @@ run(main)
 """
 
 
+FORKING = """\
+sys.path.insert(0, {folder!r})
+import cpu_jobs, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+
+async def main():
+    async with Supervisor(processes=2) as supervisor:
+        for name, function in dict(one=cpu_jobs.run_on, two=cpu_jobs.run_on_in_c).items():
+            await supervisor.submit(job(function, cpu=True), {place!r} + "/" + name)
+        while not all(os.path.exists({place!r} + "/" + name) for name in ("one", "two")):
+            await asyncio.sleep(0.01)
+        copy = os.fork()
+        if not copy:
+            for descriptor in range(3):
+                os.close(descriptor)
+            while True:
+                signal.pause()
+        say("copy", copy)
+        await asyncio.sleep(600)
+
+run(main)
+"""
+
+
 @contextlib.contextmanager
 def parent_of_two(tmp_path: Path, loop: str, function: str) -> Any:
     """A process whose two children are in the middle of a job, and their ids."""
@@ -279,7 +303,10 @@ def loop_name() -> str:
     return "uvloop" if kind.startswith("uvloop") else "asyncio"
 
 
-@pytest.mark.parametrize("function", ["run_on", "run_on_deaf", "run_on_in_c", "start_grandchild"])
+@pytest.mark.parametrize(
+    "function",
+    ["run_on", "run_on_deaf", "run_on_in_c", "run_on_in_c_without_files", "start_grandchild"],
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 async def test_fault_P08_parent_is_killed(
     tmp_path: Path, function: str, number: signal.Signals
@@ -292,6 +319,21 @@ async def test_fault_P08_parent_is_killed(
         parent.tell(number)
         for pid in pids:
             await gone(pid)
+
+
+async def test_fault_P08_parent_that_has_forked_is_killed(tmp_path: Path) -> None:
+    """Copies that it has made of itself, which go on, do not keep its children alive."""
+    script = FORKING.format(folder=str(Path(__file__).parent), place=str(tmp_path))
+    with child(script, loop_name()) as parent:
+        copy = int(parent.expect("copy").split()[1])
+        try:
+            pids = [int(await appears(tmp_path / name)) for name in ("one", "two")]
+            parent.tell(signal.SIGKILL)
+            for pid in pids:
+                await gone(pid)
+            os.kill(copy, 0)  # it is still there
+        finally:
+            os.kill(copy, signal.SIGKILL)
 
 
 async def test_fault_P09_interrupt_reaches_the_parent_only(caplog: Log, tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ from .wire import FREIGHT as FREIGHT_FRAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["Serving", "main"]
 
@@ -84,6 +86,10 @@ PLAIN = frozenset((int, float, bool, complex, str))
 
 HIGH = 200
 """The protocol's descriptors get at least this number, out of the way of code that closes the first."""
+
+NO_ROOM = """\
+big arguments lie in shared memory, for which this process has no room in its address space: \
+limit its own memory instead, by RLIMIT_DATA, not RLIMIT_AS"""
 
 CARRIED = 0
 """The number of functions that travel with each job, as its first argument."""
@@ -120,13 +126,18 @@ class Serving:
     def _next_frame(self) -> tuple[int, Any] | None:
         """The next frame; None if the parent has closed, or said that it does."""
         while not self._inbox:
-            count = os.readv(self._orders, [self._reader.room()])
-            if not count:
+            if not self._receive():
                 return None
-            self._inbox.extend(self._reader.took(count))
         if self._inbox[0][0] == BYE:
             return None  # and it stays there: nothing comes after it
         return self._inbox.popleft()
+
+    def _receive(self) -> bool:
+        """Read once, and wait for something to be read; False if the parent has closed."""
+        count = os.readv(self._orders, [self._reader.room()])
+        if count:
+            self._inbox.extend(self._reader.took(count))
+        return count > 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Write all of it, however long the parent takes to read it."""
@@ -179,22 +190,33 @@ class Serving:
 
     @property
     def memory(self) -> Memory | None:
-        """The arena, mapped when it is needed first; None if there is none."""
+        """The arena, mapped when it is needed first; None if there is none, or no room for it here."""
         if self._memory is None and self._arena >= 0:
-            self._memory = Memory.attach(self._arena)
+            try:
+                self._memory = Memory.attach(self._arena)
+            except OSError:  # a limit of the address space, say
+                return None
         return self._memory
 
     def _arrived(self, payload: bytes | memoryview) -> tuple[int, tuple[Any, ...], Any]:
         """A job's number, its entry, and its arguments as they lie in the arena.
 
-        This is done before the job begins, for nothing may interrupt it.
+        This is done before the job begins, for nothing may interrupt it. If there is no memory for
+        them, that is what the job raises.
         """
         (job, *entry), message = open_long(payload)
         looker = None if self.memory is None else self.memory.looker
         if self.shared.places[job & MASK]:
             discard(message, looker)
             return job, tuple(entry), ()
-        return job, tuple(entry), finish(open_steps(message, looker))
+        try:
+            return job, tuple(entry), finish(open_steps(message, looker))
+        except MemoryError as error:
+            return job, tuple(entry), error.with_traceback(None)
+        except ValueError:
+            if looker is not None or self._arena < 0:
+                raise
+            return job, tuple(entry), MemoryError(NO_ROOM)
 
     def _trim(self) -> None:
         """Give the memory of results back, unless there is something better to do."""
@@ -206,10 +228,10 @@ class Serving:
     def _pack(self, job: int, value: object) -> tuple[int, bytes]:
         """The record of a value that may be big, or may not be picklable."""
         items: Any = value if value.__class__ is tuple else (value,)
-        small = pack_small(value, items)
-        if small is not None:
-            return VALUE, small
         try:
+            small = pack_small(value, items)
+            if small is not None:
+                return VALUE, small
             freight = pack(value)
         except BaseException as error:
             function = self.functions[self.number]
@@ -281,10 +303,13 @@ class Serving:
             else:
                 kind, payload = VALUE, b""
                 if value is not None:
-                    if type(value) in PLAIN:
-                        payload = dumps(value, 5)
-                    else:
-                        kind, payload = self._pack(job, value)
+                    try:
+                        if type(value) in PLAIN:
+                            payload = dumps(value, 5)
+                        else:
+                            kind, payload = self._pack(job, value)
+                    except BaseException as error:  # there is no memory, say
+                        kind, payload = ERROR, describe(error)
             ended = monotonic_ns()
             if len(payload) > LARGEST:
                 self._send_result(kind, job, [payload])
@@ -344,7 +369,7 @@ class Serving:
         """
         if self._forked:
             return tell_on_stderr(record)
-        if getattr(self._writing, "_is_owned")():  # noqa: B009  # in no type's stub
+        if self._is_writing():
             return False
         with self._writing:
             if self._ring.is_crowded(len(record)):
@@ -360,8 +385,12 @@ class Serving:
     # ---- what the running job may do
 
     def note(self, details: Any) -> None:
-        """Tell the parent something about the running job; may be called from any thread."""
-        self._put(NOTE, pickle.dumps(details, 5))
+        """Tell the parent something about the running job; may be called from any thread.
+
+        Nothing is told if this comes in the middle of telling something, from a signal handler say.
+        """
+        if not self._is_writing():
+            self._put(NOTE, pickle.dumps(details, 5))
 
     def ask(self, details: Any) -> Any:
         """Ask the parent something about the running job and wait for the answer.
@@ -373,32 +402,52 @@ class Serving:
             raise RuntimeError("this must be asked before the job forks")
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("this must be asked in the main thread of the process first")
+        if self._is_writing():
+            raise RuntimeError(
+                "this must be asked before: now the child is in the middle of telling something"
+            )
         self._put(ASK, pickle.dumps(details, 5))
-        later: list[tuple[int, Any]] = []
-        try:
-            while (found := self._next_frame()) is not None:
-                if found[0] == ANSWER:
-                    job, answer = pickle.loads(found[1])  # from our parent
-                    if job == self.words[CURRENT]:
-                        return answer
-                else:
-                    later.append(found)
-        finally:
-            self._inbox.extendleft(reversed(later))
-        raise EOFError("the parent has closed")
+        while True:
+            select([self._orders], (), ())  # to wait here may be interrupted, to read may not
+            answer = self._undisturbed(self._read_answer)
+            if answer is not None:
+                return answer[0]
+
+    def _read_answer(self) -> tuple[Any] | None:
+        """Read what has come; the answer to the running job, if it is there. All stays in the inbox."""
+        if not self._receive():
+            raise EOFError("the parent has closed")
+        for kind, payload in self._inbox:
+            if kind == BYE:
+                raise EOFError("the parent is about to close")
+            if kind == ANSWER:
+                job, answer = pickle.loads(payload)  # from our parent
+                if job == self.words[CURRENT]:
+                    return (answer,)
+        return None
+
+    def _is_writing(self) -> bool:
+        """Whether this thread is in the middle of writing to the parent."""
+        return bool(getattr(self._writing, "_is_owned")())  # noqa: B009  # in no type's stub
 
     def _put(self, kind: int, payload: bytes) -> None:
-        if self._forked:
-            return
+        if not self._forked:
+            self._undisturbed(lambda: self._write_record(kind, payload))
+
+    def _write_record(self, kind: int, payload: bytes) -> None:
+        now = monotonic_ns()
+        with self._writing:
+            self._ring.put(kind, self.words[CURRENT], now, now, payload)
+            self._wake()
+
+    def _undisturbed(self, do: Callable[[], T]) -> T:
+        """Do what must not be left half done; an interrupt that comes meanwhile is raised afterwards."""
         main = threading.current_thread() is threading.main_thread()
         was_inside = self._inside[0]
         if main:
-            self._inside[0] = 0  # a record must not be left half written
+            self._inside[0] = 0
         try:
-            now = monotonic_ns()
-            with self._writing:
-                self._ring.put(kind, self.words[CURRENT], now, now, payload)
-                self._wake()
+            done = do()
         finally:
             if main:
                 self._inside[0] = was_inside
@@ -406,6 +455,7 @@ class Serving:
             self._look_for_imports(sys._getframe())
             self._inside[0] = 0
             raise Interrupted
+        return done
 
     def current(self) -> int:
         """The number of the running job."""
@@ -523,7 +573,7 @@ def main(orders: int, answers: int, memory: int, lifeline: int, arena: int) -> N
     """Serve the parent at the other end of the pipes until it closes."""
     global serving  # noqa: PLW0603  # there is one in a process
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(lifeline)
+    die_with_parent(_dup_high(lifeline))
     orders, answers = _dup_high(orders), _dup_high(answers)
     shared = Shared(memory)
     os.close(memory)
