@@ -763,6 +763,22 @@ async def test_who_waits_is_not_woken_for_other_queues(path, monkeypatch):
         assert await waiting is True
 
 
+async def test_who_waits_while_the_store_is_closed_is_told_at_once(path, monkeypatch):
+    """There is nothing any more, it hears, and not only with the next look, nor of a closed file."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.store.LOOK_AGAIN", 3_600.0)
+    async with opened(path) as store:
+        await store.submit([new(1, delay=60.0)])
+        waits = [
+            asyncio.ensure_future(store.wait_ready(["other"], 3_600.0)),
+            asyncio.ensure_future(store.wait_ended(["job-1"], 3_600.0)),
+        ]
+        while len([one for waiters in store._open._waiters for one in waiters]) < 2:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await store.close()
+            assert await asyncio.gather(*waits) == [False, False]
+
+
 async def test_any_number_of_ids_can_be_asked_for(path):
     """More ids than SQLite has room for among a statement's parameters, and such as no job can have."""
     async with opened(path) as store:

@@ -21,6 +21,7 @@ from asyncworkers import (
 )
 from asyncworkers.store.memory import MemoryStore
 from asyncworkers.store.sqlite import SqliteStore
+from asyncworkers.store.sqlite.effect import Effect
 
 pytestmark = pytest.mark.asyncio
 
@@ -243,6 +244,37 @@ async def test_what_a_stale_worker_wrote_is_undone(path):
         await supervisor.drain(0)
     assert rows(path) == []
     assert one.state is not JobState.SUCCEEDED
+
+
+async def test_what_cancels_all_tasks_leaves_a_commit_alone(path):
+    """A program that ends so while a job's rows are being committed hears what became of them."""
+    store, cancelled = SqliteStore(path), asyncio.Event()
+    before = asyncio.all_tasks()
+
+    def cancel_all():
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        cancelled.set()
+
+    class Cancelling(Effect):
+        def settle(self, settlement):
+            asyncio.get_running_loop().call_soon(cancel_all)
+            return super().settle(settlement)
+
+    async def program():
+        async with Supervisor(store=store, functions=[write]) as supervisor:
+            HERE[:] = [await supervisor.submit(write, 1)]
+            await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asyncworkers.store.sqlite.store.Effect", Cancelling)
+        running = asyncio.create_task(program())
+        async with asyncio.timeout(60):
+            await cancelled.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    assert [number for number, _ in rows(path)] == [1]
+    assert HERE[0].state is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,13 @@ class Effect:
             self.ask(lambda on: self._as_ours(on, self._submit, listed))
         )
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         """Settle, and commit everything together; False, and nothing is written, if the lease was
         lost meanwhile. Raises StoreUnavailable if it could not be committed.
+
+        It is asked at once, and is no task, which would be cancelled by what cancels all of them.
         """
-        return await asyncio.wrap_future(
+        return asyncio.wrap_future(
             self.ask(lambda on: self._as_ours(on, self._settle, settlement))
         )
 
