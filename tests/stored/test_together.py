@@ -79,6 +79,13 @@ async def dawdle() -> None:
 
 
 @job
+async def read_what_is_not_there() -> None:
+    """Take the first of no rows."""
+    async with current_job().transaction() as connection:
+        await connection.run(lambda on: next(on.execute("SELECT 1 WHERE false")))
+
+
+@job
 async def close_it() -> None:
     """Close what is not its own, and go on."""
     async with current_job().transaction() as connection:
@@ -151,6 +158,7 @@ ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
     *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once, write_and_lead_twice),
     close_it,
+    read_what_is_not_there,
 ]
 
 
@@ -318,6 +326,14 @@ async def test_a_job_that_closes_the_connection_harms_only_itself(path):
             await supervisor.call(close_it)
         assert await supervisor.call(write, 3) == 3
         assert [number for number, _ in rows(path)] == [3]
+
+
+async def test_what_no_future_may_hold_is_an_error_all_the_same(path):
+    """A StopIteration of the job's function in the writer's thread fails the job, and does not hang it."""
+    async with supervised(f"sqlite:///{path}") as supervisor, asyncio.timeout(60):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await supervisor.call(read_what_is_not_there)
+        assert await supervisor.call(write, 3) == 3
 
 
 async def test_waiting_for_the_store_that_it_holds_itself(path):

@@ -66,7 +66,14 @@ class Connection:
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Call the function with the connection, in the writer's thread; its value."""
-        answer: T = await asyncio.wrap_future(self._effect.ask(function))
+
+        def call(on: sqlite3.Connection) -> T:
+            try:
+                return function(on)
+            except StopIteration as error:  # which no future may hold: it would never be done
+                raise RuntimeError("the function raised StopIteration, as of next()") from error
+
+        answer: T = await asyncio.wrap_future(self._effect.ask(call))
         return answer
 
 
@@ -165,9 +172,7 @@ class Effect:
 
         It is asked at once, and is no task, which would be cancelled by what cancels all of them.
         """
-        return asyncio.wrap_future(
-            self.ask(lambda on: self._as_ours(on, self._settle, settlement))
-        )
+        return asyncio.wrap_future(self.ask(lambda on: self._as_ours(on, self._settle, settlement)))
 
     # ---- in the writer's thread
 
