@@ -672,6 +672,7 @@ async def test_pausing_everywhere_and_here(place):
         waiting = await supervisor.submit(double, 1)
         assert await supervisor.call(thread_double, 1) == 2
         assert waiting.state is JobState.QUEUED
+        assert "paused in the store" in waiting.why
         await supervisor.stored.resume("default")
         assert await waiting == 2
         supervisor.pause("default")

@@ -524,7 +524,7 @@ class Views:
                     return f"and queue {queue!r} has no workers here: {ELSEWHERE}"
                 if found.capacity()[0] <= 0:
                     return f"for a free worker: {found.explain().splitlines()[0]}"
-                return "for a worker to take it"
+                return "for a worker to take it, unless its queue is paused in the store"
         return f"and there is no queue {queue!r} here: {ELSEWHERE}"
 
     def close(self) -> None:
