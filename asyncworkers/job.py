@@ -362,7 +362,10 @@ class Job(Generic[T_co]):
     @property
     def started(self) -> datetime | None:
         """When its latest attempt started, in UTC; None before the first."""
-        return self._order.home.utc(self._started) if self.attempt else None
+        if not self.attempt:
+            return None
+        # Of a stored job the one may be a store's date, in milliseconds, and the other a moment here.
+        return self._order.home.utc(max(self._started, self._created))
 
     @property
     def due(self) -> datetime | None:

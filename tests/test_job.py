@@ -311,6 +311,24 @@ async def test_times_and_states() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_dates_are_in_the_order_of_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the two clocks behind a date are read a moment apart; a wall clock that is set is followed."""
+    loop: Any = asyncio.get_running_loop()
+    late = [0.0]
+    monkeypatch.setattr(loop, "wall", lambda: 1_800_000_000 + loop.time() + late[0], raising=False)
+    async with Supervisor() as supervisor:
+        one = await supervisor.submit(echo, 1)
+        assert await one == 1
+        late[0] = 0.002
+        created = one.created
+        late[0] = 0.0
+        assert one.started is not None
+        assert created <= one.started
+        late[0] = 3_600
+        assert (one.created - created).total_seconds() == pytest.approx(3_600, abs=0.01)
+
+
+@pytest.mark.virtual_time
 async def test_timeout_and_expiry() -> None:
     """A timeout bounds an attempt from its start, `expires` the waiting from its submission."""
     loop = asyncio.get_running_loop()

@@ -11,6 +11,9 @@ from typing import Any
 
 __all__ = ["Clock"]
 
+SAME = 0.005
+"""Seconds by which two readings of both clocks may differ for no reason but that they are two."""
+
 
 class Clock:
     """Time and chance as the event loop has them; the engine reads neither anywhere else.
@@ -20,7 +23,7 @@ class Clock:
     and `simulated` (no real threads may be started). Ordinary loops have none of these.
     """
 
-    __slots__ = ("_loop", "hold", "now", "random", "real", "release", "simulated", "wall")
+    __slots__ = ("_loop", "_read", "hold", "now", "random", "real", "release", "simulated", "wall")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         given: Callable[[str, Any], Any] = lambda name, default: getattr(loop, name, default)  # noqa: E731
@@ -32,11 +35,17 @@ class Clock:
         self.hold: Callable[[], None] = given("hold", _nothing)
         self.release: Callable[[], None] = given("release", _nothing)
         self.simulated: bool = given("simulated", False)
+        self._read = self.now(), self.wall()
 
     def utc(self, moment: float) -> datetime:
-        """The date of a moment of `now`, by the present reading of both clocks."""
-        ago = self.now() - moment
-        return datetime.fromtimestamp(self.wall(), UTC) - timedelta(seconds=ago)
+        """The date of a moment of `now`, by a reading of both clocks: the same one for as long as they go
+        together, so that dates are in the order of their moments.
+        """
+        now, wall = self._read
+        here, there = self.now(), self.wall()
+        if abs((there - wall) - (here - now)) > SAME:
+            self._read = now, wall = here, there
+        return datetime.fromtimestamp(wall, UTC) + timedelta(seconds=moment - now)
 
     def until(self, date: datetime) -> float:
         """Seconds from now to a date; 0 if it is past."""

@@ -19,6 +19,7 @@ class Explained(Protocol):
     """What the sentences need of a queue."""
 
     name: str
+    stored: bool
     paused: bool
     clock: Any
     crew: Crew
@@ -84,6 +85,8 @@ def _why_queued(queue: Explained) -> str:
         return f"queue {queue.name!r}: {delays[0]}"
     queued = queue.census.queued
     wait = f"{counted(queued, 'job')} {agreed(queued, 'waits', 'wait')}"
+    if queue.stored:
+        wait += " here"
     if busy >= queue.crew.workers:
         workers = queue.crew.workers
         all_of_them = agreed(workers, "the only worker", f"all {workers:,} workers")
@@ -111,7 +114,8 @@ def explain_queue(queue: Explained) -> str:
     busy = max(0, len(queue.crew.members) - len(queue.crew.idle) - queue.crew.lent)
     facts = [
         f"{busy:,} of {counted(queue.crew.workers, 'worker')} busy",
-        f"{counted(queue.census.queued, 'job')} queued",
+        f"{counted(queue.census.queued, 'job')} "
+        + ("at hand, others may wait in the store" if queue.stored else "queued"),
     ]
     if queue.crew.lent:
         facts.append(f"{counted(queue.crew.lent, 'slot')} lent by jobs that await jobs")

@@ -106,14 +106,21 @@ def _set_paused(store: Store, names: tuple[str, ...], paused: bool, as_json: boo
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="QUEUE") from None
 
-    async def work(store: Store) -> None:
+    async def work(store: Store) -> set[str]:
         for name in names:
             await store.pause(name, paused)
+        return {
+            one.queue
+            for one in await store.counts()
+            if one.queued or one.scheduled or one.running or one.failed
+        }
 
-    use(store, work)
+    there = use(store, work)
     for name in names:
         if as_json:
             print_json({"queue": name, "paused": paused})
         else:
             click.echo(f"Queue {name} is {'paused' if paused else 'open'}.")
+        if name not in there:  # it may be to come, or a slip
+            click.echo(f"No unfinished or failed job is on queue {name}.", err=True)
     return 0

@@ -21,7 +21,7 @@ __all__ = ["LoopClock", "StoredJobs", "Submitted", "stored_jobs"]
 OPEN = (JobState.QUEUED, JobState.RUNNING)
 
 STEP = 3_600.0
-"""Seconds of one wait for jobs to end, of any number."""
+"""Seconds of one wait for something to happen to a job, of any number."""
 
 
 class LoopClock:
@@ -98,9 +98,9 @@ class _Recording(MemoryStore):
 class StoredJobs:
     """What `stored_jobs` gives: what was submitted so far, and a way to have it run."""
 
-    def __init__(self, supervisor: Supervisor, store: MemoryStore) -> None:
+    def __init__(self, supervisor: Supervisor, store: MemoryStore, data: MemoryData) -> None:
         self.supervisor = supervisor
-        self._store = store
+        self._store, self._data = store, data
         self._pickled: set[str] = set()
         self._all: list[Submitted] = []
 
@@ -162,8 +162,10 @@ class StoredJobs:
         for name in queues:
             await stored.resume(name)
         wanted = (*OPEN, JobState.SCHEDULED) if delayed else OPEN
-        while left := await self._records(wanted, queues):
-            await self._store.wait_ended([one.id for one in left], STEP)
+        while await self._records(wanted, queues):
+            await self._data.wait_for_change(STEP)  # perhaps an end, or a retry that is to wait
+        depot: Any = self.supervisor._depot
+        await depot.settler.written(STEP)  # and heard of
         for name in queues:
             await stored.pause(name)
         jobs = [
@@ -232,11 +234,12 @@ async def stored_jobs(
     if own is None:
         raise ValueError("supervisor has no store: its jobs run in memory already")
     notes: list[Submission] = []
-    store = _Recording(MemoryData(LoopClock()), notes.append)
+    data = MemoryData(LoopClock())
+    store = _Recording(data, notes.append)
     supervisor._store = lambda: store
     try:
         async with supervisor:
-            jobs = StoredJobs(supervisor, store)
+            jobs = StoredJobs(supervisor, store, data)
             store._accepted = jobs._note
             for queue in supervisor.queues:
                 if run == "drain" and queue.stored is not False:

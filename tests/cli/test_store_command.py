@@ -38,9 +38,10 @@ def test_queues_as_json(run, url):
 
 
 def test_queues_are_paused_and_resumed(run, url):
-    """By name, several at once, also one that has no jobs yet; and it is seen."""
+    """By name, several at once, also one that has no jobs yet, which is said; and it is seen."""
     told = run("queues", "pause", "mail", "new", "--store", url)
     assert (told.code, told.lines) == (0, ["Queue mail is paused.", "Queue new is paused."])
+    assert told.err == "No unfinished or failed job is on queue new.\n"
     found = {
         one["queue"]: one["paused"] for one in run("queues", "--json", "--store", url).documents()
     }

@@ -26,7 +26,7 @@ from asyncworkers.errors import (
 from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.clock import ManualClock
-from asyncworkers.store.sqlite import SqliteStore, place, presence, schema
+from asyncworkers.store.sqlite import SqliteStore, place, presence, schema, thread
 from asyncworkers.store.sqlite.place import file_system
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
@@ -763,6 +763,22 @@ async def test_who_waits_is_not_woken_for_other_queues(path, monkeypatch):
         assert await waiting is True
 
 
+async def test_who_waits_while_the_store_is_closed_is_told_at_once(path, monkeypatch):
+    """There is nothing any more, it hears, and not only with the next look, nor of a closed file."""
+    monkeypatch.setattr("asyncworkers.store.sqlite.store.LOOK_AGAIN", 3_600.0)
+    async with opened(path) as store:
+        await store.submit([new(1, delay=60.0)])
+        waits = [
+            asyncio.ensure_future(store.wait_ready(["other"], 3_600.0)),
+            asyncio.ensure_future(store.wait_ended(["job-1"], 3_600.0)),
+        ]
+        while len([one for waiters in store._open._waiters for one in waiters]) < 2:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await store.close()
+            assert await asyncio.gather(*waits) == [False, False]
+
+
 async def test_any_number_of_ids_can_be_asked_for(path):
     """More ids than SQLite has room for among a statement's parameters, and such as no job can have."""
     async with opened(path) as store:
@@ -880,6 +896,31 @@ async def test_who_renews_does_not_wait_for_all_transactions(path):
         assert not effects[2].begun.done()
         for effect in effects[1:]:
             effect.undo()
+
+
+@pytest.mark.parametrize(("seconds", "between"), [(3600.0, 0), (0.0, 2)])
+async def test_transactions_have_their_turn_while_others_ask_without_an_end(
+    path, monkeypatch, seconds, between
+):
+    """Those that wait together follow each other although something new has been asked since, as long
+    as a turn lasts; when it has lasted for long enough, what was asked is done in between.
+    """
+    monkeypatch.setattr(thread, "TURN", seconds)
+    async with opened(path) as store:
+        writer, order = store._open.writer, []
+        work = writer._work
+        monkeypatch.setattr(writer, "_work", lambda asks: order.append("batch") or work(asks))
+
+        async def hold(effect):
+            await effect.wait_begun()
+            order.append("transaction")
+            submitted = asyncio.ensure_future(store.submit([new(len(order))]))
+            effect.undo()
+            await submitted
+
+        await asyncio.gather(*[hold(store.transaction()) for _ in range(3)])
+        transactions = [place for place, what in enumerate(order) if what == "transaction"]
+        assert order[transactions[0] : transactions[-1]].count("batch") == between, order
 
 
 async def test_fault_S11_a_lease_looks_at_no_more_rows_than_it_takes(path):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import re
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -47,6 +48,8 @@ from asyncworkers import (
 )
 from asyncworkers.events import Event, JobSubmitted
 from asyncworkers.store import Submission
+from asyncworkers.store.clock import ManualClock
+from asyncworkers.store.memory import MemoryData, MemoryStore
 from asyncworkers.testing import EventRecorder, no_leaks
 
 pytestmark = pytest.mark.asyncio
@@ -393,6 +396,18 @@ async def test_a_job_that_runs_is_shown_so_whoever_asks_later(place, tmp_path):
             await found
 
 
+async def test_no_job_has_started_before_it_was_created(tmp_path):
+    """The one is a date of the store, in milliseconds and by its clock, the other a moment of this loop."""
+    clock, diary = ManualClock(time.time() + 60), tmp_path / "diary"
+    store = MemoryStore(MemoryData(clock))
+    async with Supervisor(store=store, functions=[hold]) as supervisor:
+        held = await supervisor.submit(hold, str(diary))
+        await began(diary)
+        found = await supervisor.stored.get(held.id)
+        assert found.created <= found.started
+        held.cancel()
+
+
 async def test_a_job_that_waits_for_a_worker_says_so(place, tmp_path):
     """Of a job that is still in the store while all workers are busy, `why` tells how busy they are."""
     async with place.supervisor(workers=1) as supervisor:
@@ -400,6 +415,8 @@ async def test_a_job_that_waits_for_a_worker_says_so(place, tmp_path):
         await began(tmp_path / "diary")
         waiting = [await supervisor.submit(double, number) for number in range(3)]
         assert "in the store, for a free worker: default: 1 of 1 worker busy" in waiting[-1].why
+        assert waiting[-1].why.endswith("at hand, others may wait in the store")
+        assert supervisor.explain().count("others may wait in the store") == 3
         running.cancel("seen")
         assert [await one for one in waiting] == [0, 2, 4]
         with pytest.raises(JobCancelled):
@@ -655,6 +672,7 @@ async def test_pausing_everywhere_and_here(place):
         waiting = await supervisor.submit(double, 1)
         assert await supervisor.call(thread_double, 1) == 2
         assert waiting.state is JobState.QUEUED
+        assert "paused in the store" in waiting.why
         await supervisor.stored.resume("default")
         assert await waiting == 2
         supervisor.pause("default")

@@ -21,6 +21,7 @@ from asyncworkers import (
 )
 from asyncworkers.store.memory import MemoryStore
 from asyncworkers.store.sqlite import SqliteStore
+from asyncworkers.store.sqlite.effect import Effect
 
 pytestmark = pytest.mark.asyncio
 
@@ -75,6 +76,13 @@ async def dawdle() -> None:
     async with current_job().transaction() as connection:
         await connection.execute("INSERT INTO effects VALUES (1, 'late')")
         await asyncio.sleep(0.4)
+
+
+@job
+async def read_what_is_not_there() -> None:
+    """Take the first of no rows."""
+    async with current_job().transaction() as connection:
+        await connection.run(lambda on: next(on.execute("SELECT 1 WHERE false")))
 
 
 @job
@@ -150,6 +158,7 @@ ALL = [
     *(double, write, write_at_last, write_in_thread, dawdle, lead, lead_and_write),
     *(wait_for_itself, meddle, undone_by_a_conflict, lead_twice, double_once, write_and_lead_twice),
     close_it,
+    read_what_is_not_there,
 ]
 
 
@@ -245,6 +254,37 @@ async def test_what_a_stale_worker_wrote_is_undone(path):
     assert one.state is not JobState.SUCCEEDED
 
 
+async def test_what_cancels_all_tasks_leaves_a_commit_alone(path):
+    """A program that ends so while a job's rows are being committed hears what became of them."""
+    store, cancelled = SqliteStore(path), asyncio.Event()
+    before = asyncio.all_tasks()
+
+    def cancel_all():
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        cancelled.set()
+
+    class Cancelling(Effect):
+        def settle(self, settlement):
+            asyncio.get_running_loop().call_soon(cancel_all)
+            return super().settle(settlement)
+
+    async def program():
+        async with Supervisor(store=store, functions=[write]) as supervisor:
+            HERE[:] = [await supervisor.submit(write, 1)]
+            await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asyncworkers.store.sqlite.store.Effect", Cancelling)
+        running = asyncio.create_task(program())
+        async with asyncio.timeout(60):
+            await cancelled.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    assert [number for number, _ in rows(path)] == [1]
+    assert HERE[0].state is JobState.SUCCEEDED
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -286,6 +326,14 @@ async def test_a_job_that_closes_the_connection_harms_only_itself(path):
             await supervisor.call(close_it)
         assert await supervisor.call(write, 3) == 3
         assert [number for number, _ in rows(path)] == [3]
+
+
+async def test_what_no_future_may_hold_is_an_error_all_the_same(path):
+    """A StopIteration of the job's function in the writer's thread fails the job, and does not hang it."""
+    async with supervised(f"sqlite:///{path}") as supervisor, asyncio.timeout(60):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await supervisor.call(read_what_is_not_there)
+        assert await supervisor.call(write, 3) == 3
 
 
 async def test_waiting_for_the_store_that_it_holds_itself(path):

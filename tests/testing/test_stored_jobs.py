@@ -111,6 +111,22 @@ async def test_drain_runs_what_waits_and_what_that_submits():
         assert await late == "late"
 
 
+@pytest.mark.parametrize("first", [True, False])
+async def test_drain_leaves_a_retry_that_waits(first):
+    """Whether it is the only job, or another one ends after it: the drain does not wait for it."""
+    loop = asyncio.get_running_loop()
+    async with stored_jobs(SUPERVISOR, run="drain") as jobs:
+        retried = await SUPERVISOR.submit(flaky, 2)
+        if not first:
+            await SUPERVISOR.submit(send, "Ada")
+        began = loop.time()
+        assert [one.name for one in await jobs.drain()] == ([] if first else ["send"])
+        assert loop.time() - began < 1
+        assert retried.state is JobState.SCHEDULED
+        assert [one.name for one in await jobs.drain(delayed=True)] == ["flaky"]
+        assert await retried == 2
+
+
 async def test_one_queue_is_drained():
     """The jobs of the others stay."""
     async with stored_jobs(SUPERVISOR, run="drain") as jobs:

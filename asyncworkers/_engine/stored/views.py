@@ -51,6 +51,9 @@ WINDOW = 64
 SWEEP = 1.0
 """Seconds after which all that are awaited are looked at."""
 
+ELSEWHERE = "another process must run it, and may do so already"
+"""Of a job that nobody here will run: what becomes of it is heard by who awaits it, or asks the store."""
+
 AT_ONCE = 1_000
 """Jobs that are read at a time."""
 
@@ -518,11 +521,11 @@ class Views:
                 if found.paused:
                     return f"and queue {queue!r} is paused here"
                 if not found.crew.workers:
-                    return f"and queue {queue!r} has no workers here"
+                    return f"and queue {queue!r} has no workers here: {ELSEWHERE}"
                 if found.capacity()[0] <= 0:
                     return f"for a free worker: {found.explain().splitlines()[0]}"
-                return "for a worker to take it"
-        return f"and there is no queue {queue!r} here"
+                return "for a worker to take it, unless its queue is paused in the store"
+        return f"and there is no queue {queue!r} here: {ELSEWHERE}"
 
     def close(self) -> None:
         """Nothing more is heard of them: whoever waits is told."""

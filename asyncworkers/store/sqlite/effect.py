@@ -66,7 +66,14 @@ class Connection:
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Call the function with the connection, in the writer's thread; its value."""
-        answer: T = await asyncio.wrap_future(self._effect.ask(function))
+
+        def call(on: sqlite3.Connection) -> T:
+            try:
+                return function(on)
+            except StopIteration as error:  # which no future may hold: it would never be done
+                raise RuntimeError("the function raised StopIteration, as of next()") from error
+
+        answer: T = await asyncio.wrap_future(self._effect.ask(call))
         return answer
 
 
@@ -159,13 +166,13 @@ class Effect:
             self.ask(lambda on: self._as_ours(on, self._submit, listed))
         )
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         """Settle, and commit everything together; False, and nothing is written, if the lease was
         lost meanwhile. Raises StoreUnavailable if it could not be committed.
+
+        It is asked at once, and is no task, which would be cancelled by what cancels all of them.
         """
-        return await asyncio.wrap_future(
-            self.ask(lambda on: self._as_ours(on, self._settle, settlement))
-        )
+        return asyncio.wrap_future(self.ask(lambda on: self._as_ours(on, self._settle, settlement)))
 
     # ---- in the writer's thread
 

@@ -302,6 +302,7 @@ class _Open:
         self._waiters: tuple[dict[asyncio.Future[None], frozenset[str] | None], ...] = ({}, {})
         self._untold: deque[News] = deque()  # committed, and not yet heard of on the loop
         self._broken: BaseException | None = None
+        self._leaving = False
         self._arriving: Presence | None = None
         self.writer: Batches
         self._reader: Batches | None = None
@@ -342,6 +343,7 @@ class _Open:
     async def end(self) -> None:
         """Leave; on the loop."""
         self.check_process()
+        self._leaving = True
         self.loop.remove_reader(self.presence.bell)
         self._wake(READY)
         self._wake(ENDED)
@@ -404,7 +406,7 @@ class _Open:
     ) -> bool:
         """Wait until a look finds something; whatever happens (to these queues) after it wakes us."""
         deadline = self.loop.time() + timeout
-        while True:
+        while not self._leaving:
             waiter: asyncio.Future[None] = self.loop.create_future()
             self._waiters[what][waiter] = queues
             self._board.wait(self.presence.worker, what, True)
@@ -425,8 +427,7 @@ class _Open:
                 if not self._waiters[what]:
                     self._board.wait(self.presence.worker, what, False)
             self.check_process()
-            if self.writer.ended.done():
-                return False
+        return False
 
     async def maintain(self) -> Maintained:
         """A round of maintenance; counting all ended jobs is left to the reader."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from asyncio import AbstractEventLoop, Future
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +18,11 @@ from typing import Any
 from asyncworkers.errors import StoreUnavailable
 
 __all__ = ["Ask", "Batches"]
+
+TURN = 0.02
+"""Seconds for which those that come after a batch follow each other, once the first of them is done, while
+something new is asked.
+"""
 
 
 class Ask:
@@ -35,8 +41,8 @@ class Ask:
 
 class Batches:
     """The thread. `work` gets all asks there are, and leaves an answer or an error in each; what it
-    returns is called when these have been delivered, one at a time: what was asked meanwhile is not
-    kept waiting for all of them.
+    returns is called when these have been delivered, in turns: whoever asks without an end does not
+    keep these waiting, nor do many of these whoever asks.
 
     `start` runs first, in the thread, and `stop` last; `deliver` is called on the loop with each
     batch that was worked off.
@@ -59,6 +65,7 @@ class Batches:
         self._after: deque[Callable[[], None]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()  # a semaphore in C: threading's is Python
         self._roused = False
+        self._pressing = False  # a thread is blocked until it is answered
         self._closing = False
         self.opened: Future[None] = loop.create_future()
         self.ended: Future[None] = loop.create_future()
@@ -94,7 +101,7 @@ class Batches:
             if self._closing:
                 raise StoreUnavailable("the store is closed")
             self._gathered.append(ask)
-            self._roused = True
+            self._roused = self._pressing = True
         self._wake.put(None)
         assert ask.waiting is not None
         ask.waiting.wait()
@@ -134,14 +141,27 @@ class Batches:
         self._wake.get()
         while True:
             with self._lock:
-                asks, self._gathered = self._gathered, []
+                asks, self._gathered, self._pressing = self._gathered, [], False
                 if not asks and not self._after:
                     self._roused = False
                     return not self._closing
             if asks:
                 self._one_answer(asks)
-            if self._after:
-                self._after.popleft()()
+            self._one_turn()
+
+    def _one_turn(self) -> None:
+        """Those that are there have asked before whatever gathers now, so they go first; but not for long,
+        and not while a thread is blocked.
+
+        The first is not counted: it may have waited for a loop that was busy with the batch's answers.
+        """
+        ends: float | None = None
+        for _ in range(len(self._after)):
+            self._after.popleft()()
+            now = time.monotonic()
+            ends = ends or now + TURN
+            if self._pressing or now >= ends:
+                return
 
     def _one_answer(self, asks: Sequence[Ask]) -> None:
         try:
