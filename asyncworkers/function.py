@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -279,6 +281,12 @@ def job(function: Any = None, /, **options: Unpack[Options]) -> Any:
     return JobFunction(function, options)
 
 
+if sys.version_info < (3, 12):
+    _is_coroutine_function = asyncio.iscoroutinefunction
+else:
+    _is_coroutine_function = inspect.iscoroutinefunction
+"""Whether this is an `async def`, or is marked as one, as a mock is, or a wrapper that says so."""
+
 _COROUTINE = inspect.CO_COROUTINE
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 PLAIN_COROUTINE = Policies(None, False, {})
@@ -292,8 +300,10 @@ def policies_of(function: Any) -> Policies:
     """
     if type(function) is types.FunctionType:  # the common case costs one look at the flags
         flags = function.__code__.co_flags
-        if not flags & _GENERATOR:
-            return PLAIN_COROUTINE if flags & _COROUTINE else PLAIN_BLOCKING
+        if flags & (_COROUTINE | _GENERATOR) == _COROUTINE:
+            return PLAIN_COROUTINE
+        if not flags & _GENERATOR and not function.__dict__:  # where a mark would be
+            return PLAIN_BLOCKING
     blocking, _ = _look_at(function)
     return PLAIN_BLOCKING if blocking else PLAIN_COROUTINE
 
@@ -329,5 +339,5 @@ def _look_at(function: Any) -> tuple[bool, str]:
         inner = type(inner).__call__
     if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
         raise TypeError(f"a job must return one value; {name_of(function)} is a generator function")
-    is_coroutine_function = inspect.iscoroutinefunction(inner)
-    return not is_coroutine_function, name_of(function)
+    blocking = not (_is_coroutine_function(inner) or _is_coroutine_function(function))
+    return blocking, name_of(function)

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -281,6 +282,29 @@ async def test_whatever_can_be_awaited(variable: bool) -> None:
             user.set("submitter")
         found = await supervisor.call(job(later, queue="shared"))
         assert found == ("submitter" if variable else "nobody")
+        assert await supervisor.call(later) == found
+
+
+class Wrapper:
+    """An object that is called like a function, and may be marked as a coroutine function."""
+
+    def __call__(self, number: int) -> Any:
+        return asyncio.sleep(0, number)
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+async def test_object_that_is_marked_as_a_coroutine_function(decorated: bool) -> None:
+    """What says so by itself runs on the loop, as mocks of coroutine functions do."""
+    marked: list[Any] = [AsyncMock(return_value=7), AsyncMock(return_value=7).method]
+    marked[1].return_value = 7
+    if sys.version_info >= (3, 12):
+        wrapper = Wrapper()
+        inspect.markcoroutinefunction(wrapper)
+        marked.append(wrapper)
+    async with supervisor_with() as supervisor:
+        for function in marked:
+            submitted = await supervisor.submit(job(function) if decorated else function, 7)
+            assert (await submitted, submitted.queue) == (7, "default")
 
 
 # ---- attempts
