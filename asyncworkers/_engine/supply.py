@@ -388,10 +388,8 @@ class Supply:
                     value = await function(item)
                 except BaseException as error:
                     self._conclude(attempt, error, None)
-                    if issubclass(
-                        type(error), GeneratorExit
-                    ):  # perhaps our own end: await nothing more
-                        raise
+                    if issubclass(type(error), GeneratorExit):
+                        raise  # perhaps our own end: await nothing more
                     return None
                 if attempt.job is not None or type(value) in UNFINISHED:
                     self._conclude(attempt, None, value)

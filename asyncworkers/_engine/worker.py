@@ -104,9 +104,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
                     value = await _in_own_task(queue, attempt, job)
         except BaseException as error:
             outcome = failure(error)
-            if issubclass(
-                type(error), GeneratorExit
-            ):  # perhaps this is our own end: await nothing more
+            if issubclass(type(error), GeneratorExit):  # perhaps our own end: await nothing more
                 conclude(queue, attempt, job, outcome, None, now())
                 return
         moment = now()
