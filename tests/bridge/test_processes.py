@@ -186,6 +186,23 @@ async def test_what_cannot_be_pickled_and_cannot_say_why(one: Supervisor) -> Non
         NotSerializable, match="the value it returned cannot be pickled, a Stubborn"
     ):
         await one.call(stubborn, 1)
+    with pytest.raises(
+        NotSerializable, match="unreadable returned or raised could not be unpickled"
+    ):
+        await one.call(cpu(bridge_jobs.unreadable))
+
+
+async def test_an_initializer_that_cannot_say_why_it_failed() -> None:
+    """Its children are given up at once, as for any other error."""
+    queue = Queue("processes", 1, kind="processes", initializer=bridge_jobs.raise_unspeakable)
+    async with Supervisor(queues=[queue]) as supervisor:
+        with pytest.raises(WorkerCrashed, match="its initializer raised Unspeakable"):
+            await supervisor.call(cpu(bridge_jobs.whoami))
+
+
+async def test_a_program_that_a_job_starts_can_be_interrupted(one: Supervisor) -> None:
+    """A child does not hear SIGINT, but what it starts does, as anywhere else."""
+    assert await one.call(cpu(bridge_jobs.interrupt_a_program)) == 3
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError])
