@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import linecache
 import math
 import os
 import sys
@@ -152,6 +153,21 @@ async def test_tracebacks_of_functions_by_value_show_their_lines(one: Supervisor
         await one.call(cpu(lambda: 1 / 0))
     assert f'File "{__file__}", line ' in str(caught.value.__cause__)
     assert "cpu(lambda: 1 / 0)" in str(caught.value.__cause__)
+
+
+async def test_tracebacks_show_lines_that_only_the_parent_knows(
+    one: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of a notebook's cell is in no file, so the child cannot show it."""
+    source = "def fails():\n    return [][1]  # in a cell\n"
+    name = str(tmp_path / "cell.py")
+    monkeypatch.setitem(linecache.cache, name, (len(source), None, source.splitlines(True), name))
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(source, name, "exec"), scope)
+    with pytest.raises(IndexError) as caught:
+        await one.call(cpu(scope["fails"]))
+    shown = f'  File "{name}", line 2, in fails\n    return [][1]  # in a cell\nIndexError: '
+    assert shown in str(caught.value.__cause__)
 
 
 async def test_an_error_that_pickle_cannot_make_anew_says_why(one: Supervisor) -> None:
