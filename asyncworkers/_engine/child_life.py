@@ -68,8 +68,7 @@ class ChildLife:
     def is_unfit(self, error: BaseException) -> None:
         """It could not be made ready: its initializer raised this."""
         self._unfit = error
-        text = _checks.printable(str(error))[:300]
-        self.die(f"its initializer raised {_checks.kind_of(error)}: {text}")
+        self.die(f"its initializer raised {_checks.summary(error, 300)}")
 
     def hurry(self) -> None:
         """The supervisor closes: it is not needed, and gets little time to end."""

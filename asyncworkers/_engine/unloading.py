@@ -171,8 +171,7 @@ def outcome_of_record(job: Job[Any], kind: int, payload: Any) -> Outcome | None:
 def unreadable(job: Job[Any], error: BaseException) -> Failed:
     """What a job returned or raised raises this when it is unpickled."""
     failed = NotSerializable(
-        f"what {job.name} returned or raised could not be unpickled: "
-        f"{_checks.kind_of(error)}: {_checks.printable(str(error))[:300]}"
+        f"what {job.name} returned or raised could not be unpickled: {_checks.summary(error, 300)}"
     )
     failed.__cause__ = error
     return Failed(failed)

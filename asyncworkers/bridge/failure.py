@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import pickle
+import re
 import signal
 from typing import Any
 
@@ -10,6 +12,9 @@ from asyncworkers import _checks
 from asyncworkers.errors import JobFailed, NotSerializable, WorkerCrashed
 
 __all__ = ["ChildTraceback", "crashed", "rebuild", "said_of", "unready"]
+
+
+PLACE = re.compile(r'  File "(.+)", line (\d+), in ')
 
 
 class ChildTraceback(Exception):
@@ -41,8 +46,19 @@ def rebuild(described: Any) -> BaseException:
             "give it a __reduce__",
         )
     if text:
-        error.__cause__ = ChildTraceback(text)
+        error.__cause__ = ChildTraceback(_with_lines(text))
     return error
+
+
+def _with_lines(text: str) -> str:
+    """The traceback with the lines of code that only this process knows: those of a notebook's cells."""
+    lines = text.split("\n")
+    for at in range(len(lines) - 1, 0, -1):
+        place = PLACE.match(lines[at - 1])
+        if place and not lines[at].startswith("    ") and place[1] in linecache.cache:
+            code = linecache.getline(place[1], int(place[2])).strip()
+            lines.insert(at, f"    {code}")
+    return "\n".join(lines)
 
 
 def said_of(exit_code: int | None) -> str:

@@ -272,3 +272,32 @@ class Stubborn:
 
 def stubborn(_: Any) -> Stubborn:
     return Stubborn()
+
+
+class Unreadable:
+    """Can be pickled but not unpickled, and why cannot be told."""
+
+    def __reduce__(self) -> Any:
+        return raise_unspeakable, ()
+
+
+def raise_unspeakable() -> None:
+    raise Unspeakable
+
+
+def unreadable() -> Unreadable:
+    return Unreadable()
+
+
+def interrupt_a_program() -> int:
+    """Start a Python program that waits for Ctrl-C, and give it that; its exit code."""
+    import signal
+    import subprocess
+
+    code = "import sys, time\ntry: print('waiting', flush=True); time.sleep(60)\n"
+    code += "except KeyboardInterrupt: sys.exit(3)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.send_signal(signal.SIGINT)
+        return program.wait()

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import linecache
 import math
 import os
 import sys
@@ -154,6 +155,21 @@ async def test_tracebacks_of_functions_by_value_show_their_lines(one: Supervisor
     assert "cpu(lambda: 1 / 0)" in str(caught.value.__cause__)
 
 
+async def test_tracebacks_show_lines_that_only_the_parent_knows(
+    one: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of a notebook's cell is in no file, so the child cannot show it."""
+    source = "def fails():\n    return [][1]  # in a cell\n"
+    name = str(tmp_path / "cell.py")
+    monkeypatch.setitem(linecache.cache, name, (len(source), None, source.splitlines(True), name))
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(source, name, "exec"), scope)
+    with pytest.raises(IndexError) as caught:
+        await one.call(cpu(scope["fails"]))
+    shown = f'  File "{name}", line 2, in fails\n    return [][1]  # in a cell\nIndexError: '
+    assert shown in str(caught.value.__cause__)
+
+
 async def test_an_error_that_pickle_cannot_make_anew_says_why(one: Supervisor) -> None:
     """It comes as a JobFailed with its class and text, and a note on what its class lacks."""
 
@@ -186,6 +202,23 @@ async def test_what_cannot_be_pickled_and_cannot_say_why(one: Supervisor) -> Non
         NotSerializable, match="the value it returned cannot be pickled, a Stubborn"
     ):
         await one.call(stubborn, 1)
+    with pytest.raises(
+        NotSerializable, match="unreadable returned or raised could not be unpickled"
+    ):
+        await one.call(cpu(bridge_jobs.unreadable))
+
+
+async def test_an_initializer_that_cannot_say_why_it_failed() -> None:
+    """Its children are given up at once, as for any other error."""
+    queue = Queue("processes", 1, kind="processes", initializer=bridge_jobs.raise_unspeakable)
+    async with Supervisor(queues=[queue]) as supervisor:
+        with pytest.raises(WorkerCrashed, match="its initializer raised Unspeakable"):
+            await supervisor.call(cpu(bridge_jobs.whoami))
+
+
+async def test_a_program_that_a_job_starts_can_be_interrupted(one: Supervisor) -> None:
+    """A child does not hear SIGINT, but what it starts does, as anywhere else."""
+    assert await one.call(cpu(bridge_jobs.interrupt_a_program)) == 3
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError])

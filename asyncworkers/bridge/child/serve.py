@@ -572,7 +572,7 @@ def _find(module: str, qualname: str) -> Any:
 def main(orders: int, answers: int, memory: int, lifeline: int, arena: int) -> None:
     """Serve the parent at the other end of the pipes until it closes."""
     global serving  # noqa: PLW0603  # there is one in a process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _unheard)  # programs that a job starts do hear it
     die_with_parent(_dup_high(lifeline))
     orders, answers = _dup_high(orders), _dup_high(answers)
     shared = Shared(memory)
@@ -590,6 +590,10 @@ def main(orders: int, answers: int, memory: int, lifeline: int, arena: int) -> N
     _enable_fault_handler()
     if serving.make_ready(setup):
         serving.serve()
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None:
+    """A signal that concerns our parent only."""
 
 
 def _dup_high(descriptor: int) -> int:
