@@ -120,7 +120,7 @@ class Unique(Record):
         on_duplicate: Literal["existing", "replace", "reject"] = "existing",
     ) -> None:
         if not callable(key):
-            _unique_key("the key of unique", key)
+            _unique_key("the key of unique", key, "a str or a function that makes one")
         if isinstance(until, str):
             _checks.one_of("Unique.until", until, ("started", "done"))
         else:
@@ -132,14 +132,13 @@ class Unique(Record):
         """The key of a call. Raises TypeError or ValueError if the function makes none of it."""
         if isinstance(self.key, str):
             return self.key
-        return _unique_key("what the function given as unique answers", self.key(*args, **kwargs))
+        key = self.key(*args, **kwargs)
+        return _unique_key("what the function given as unique answers", key, "a str")
 
 
-def _unique_key(argument: str, value: object) -> str:
+def _unique_key(argument: str, value: object, wanted: str) -> str:
     if type(value) is not str:
-        raise TypeError(
-            f"{argument} must be a str or a function that makes one, not {_checks.shown(value)}"
-        )
+        raise TypeError(f"{argument} must be {wanted}, not {_checks.shown(value)}")
     unfit = any(one == "\0" or "\ud800" <= one <= "\udfff" for one in value[:256])
     if unfit or not 1 <= len(value) <= 256:
         raise ValueError(

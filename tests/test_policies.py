@@ -18,6 +18,7 @@ from asyncworkers import (
     RetryLater,
     Succeeded,
     TimedOut,
+    Unique,
 )
 from asyncworkers.outcome import Cancel, Complete, Fail, RetryAfter
 from asyncworkers.policies import decide
@@ -214,3 +215,11 @@ def test_on_is_required() -> None:
     """What is worth another attempt has no default."""
     with pytest.raises(TypeError, match="on"):
         Retry(3)  # type: ignore[call-arg]
+
+
+def test_what_makes_a_key_must_make_a_text() -> None:
+    """The error says what was to come of the function, not what might have been given in its place."""
+    with pytest.raises(TypeError, match=r"given as unique answers must be a str, not 7$"):
+        Unique(lambda number: number).key_of((7,), {})
+    with pytest.raises(TypeError, match=r"must be a str or a function that makes one, not 7$"):
+        Unique(7)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ from asyncworkers.store.protocol import (
     Where,
     error_text,
 )
+from asyncworkers.units import counted
 
 __all__ = ["MemoryData", "MemoryStore"]
 
@@ -594,7 +595,7 @@ class MemoryStore:
                 job.losses += 1
                 if once or job.losses >= self._data.losses:
                     done["lost"] += 1
-                    message = f"its worker ended {job.losses} times while it ran"
+                    message = f"its worker ended {counted(job.losses, 'time')} while it ran"
                     self._end(job, JobState.FAILED, error_text("JobLost", message))
                     continue
             else:

@@ -98,9 +98,9 @@ class _Recording(MemoryStore):
 class StoredJobs:
     """What `stored_jobs` gives: what was submitted so far, and a way to have it run."""
 
-    def __init__(self, supervisor: Supervisor, store: MemoryStore, data: MemoryData) -> None:
+    def __init__(self, supervisor: Supervisor, store: MemoryStore) -> None:
         self.supervisor = supervisor
-        self._store, self._data = store, data
+        self._store = store
         self._pickled: set[str] = set()
         self._all: list[Submitted] = []
 
@@ -163,7 +163,9 @@ class StoredJobs:
             await stored.resume(name)
         wanted = (*OPEN, JobState.SCHEDULED) if delayed else OPEN
         while await self._records(wanted, queues):
-            await self._data.wait_for_change(STEP)  # perhaps an end, or a retry that is to wait
+            await self._store._data.wait_for_change(
+                STEP
+            )  # perhaps an end, or a retry that is to wait
         depot: Any = self.supervisor._depot
         await depot.settler.written(STEP)  # and heard of
         for name in queues:
@@ -234,12 +236,11 @@ async def stored_jobs(
     if own is None:
         raise ValueError("supervisor has no store: its jobs run in memory already")
     notes: list[Submission] = []
-    data = MemoryData(LoopClock())
-    store = _Recording(data, notes.append)
+    store = _Recording(MemoryData(LoopClock()), notes.append)
     supervisor._store = lambda: store
     try:
         async with supervisor:
-            jobs = StoredJobs(supervisor, store, data)
+            jobs = StoredJobs(supervisor, store)
             store._accepted = jobs._note
             for queue in supervisor.queues:
                 if run == "drain" and queue.stored is not False:

@@ -48,7 +48,7 @@ async def test_a_job_that_may_run_once_is_lost_with_its_process(sqlite, children
         job = await supervisor.submit(at_most_once, str(tmp_path / "diary"))
         await children.wrote("began")
         children.kill(child)
-        with pytest.raises(JobLost):
+        with pytest.raises(JobLost, match="ended 1 time while it ran"):
             await job
         assert "the store took it back; of them 1 failed as JobLost" in caplog.text
         await children.start()

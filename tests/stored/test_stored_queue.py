@@ -517,6 +517,16 @@ async def test_however_many_await_it_all_hear_of_the_drain(place):
         await patient
 
 
+async def test_a_drain_does_not_mind_what_is_collected_meanwhile(place):
+    """Jobs that nobody holds any more may be collected at any moment, also while it looks who is awaited."""
+    async with place.supervisor(workers=0) as supervisor:
+        supervisor._depot.views.here["collects"] = lambda: gc.collect() and None
+        cycle = [await supervisor.submit(double, 1)]
+        cycle.append(cycle)
+        del cycle
+        await supervisor.drain(0)
+
+
 @pytest.mark.parametrize(
     "function", [hold, thread_hold, cpu_hold], ids=["loop", "thread", "process"]
 )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 
 import pytest
 from stored_jobs import double
@@ -326,6 +327,38 @@ async def test_a_job_that_closes_the_connection_harms_only_itself(path):
             await supervisor.call(close_it)
         assert await supervisor.call(write, 3) == 3
         assert [number for number, _ in rows(path)] == [3]
+
+
+async def test_an_attempt_that_ends_while_it_begins_its_transaction_holds_nothing(path):
+    """A call in a thread runs on when its job was cancelled: what it began at that very moment is undone
+    at once, and it does not enter the block.
+    """
+    entered, gate, seen = asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+
+    class Slow(SqliteStore):
+        def transaction(self):
+            loop.call_soon_threadsafe(entered.set)
+            assert gate.wait(60)
+            return super().transaction()
+
+    @job
+    def late() -> None:
+        try:
+            with current_job().transaction():
+                seen.append("inside")
+        except RuntimeError as error:
+            seen.append(str(error))
+            raise
+
+    async with Supervisor(1, store=Slow(path), functions=[late], threads=1) as supervisor:
+        one = await supervisor.submit(late)
+        await entered.wait()
+        one.cancel()
+        with pytest.raises(JobCancelled):
+            await one
+        gate.set()
+    assert [one.endswith("late is over") for one in seen] == [True]
 
 
 async def test_what_no_future_may_hold_is_an_error_all_the_same(path):

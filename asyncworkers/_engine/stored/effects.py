@@ -49,6 +49,9 @@ class JobTransaction:
             raise RuntimeError(f"this attempt of {self._job.name} is over")
         transaction: Transaction = begin()
         self._transaction = held.transaction = transaction
+        if self._job._state != RUNNING:  # by now: in a thread, this goes on beside the loop
+            transaction.undo()
+            raise RuntimeError(f"this attempt of {self._job.name} is over")
         return transaction
 
     def _leave(self, error: BaseException | None) -> None:

@@ -16,7 +16,8 @@ async def end_waits(views: Views, seconds: float) -> None:
     told then that it must be awaited elsewhere.
     """
     awaited: list[tuple[Job[Any], asyncio.Future[None]]] = []
-    for view in filter(None, [one() for one in views.here.values()]):
+    known = list(views.here.values())  # at once: any of them may be collected meanwhile
+    for view in filter(None, [one() for one in known]):
         if view._state < ENDED and view._waiters is not None:
             ended = views.link.hub.loop.create_future()
             Job[Any]._watch(view, ended)  # not as one more who awaits it

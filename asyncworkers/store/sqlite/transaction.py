@@ -48,6 +48,7 @@ from asyncworkers.store.sqlite.records import (
     leases_type,
     milliseconds,
 )
+from asyncworkers.units import counted
 
 __all__ = ["Settings", "Tables"]
 
@@ -690,7 +691,7 @@ class Tables:
             charged = begun is None or (seq, token) in begun or (once and not certain)
             if charged and (once or losses + 1 >= self._settings.losses):
                 done["lost"] += 1
-                message = f"its worker ended {losses + 1} times while it ran"
+                message = f"its worker ended {counted(losses + 1, 'time')} while it ran"
                 error = error_text("JobLost", message)
                 self._end("seq = ?", [seq], FAILED, error)
             elif cancelling is not None:
