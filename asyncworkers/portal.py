@@ -552,7 +552,7 @@ class _End(Generic[T]):
 
     def _set(self) -> None:
         self.come = True
-        self._inbox.put(self)
+        self._inbox.put(None)
 
     def wait(self) -> T:
         """The value, or raise the error. Of several threads that wait one is woken at once."""
@@ -644,7 +644,7 @@ class _Inbox:
     """What the thread that reads a stream has to do while it waits: take items, if it is asked to."""
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[_Call | _Wish] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
         self._iterator: Iterator[Any] = iter(())
 
     async def feed(self, iterator: Iterator[Any]) -> AsyncGenerator[Any]:
@@ -671,7 +671,7 @@ class _Inbox:
                     message = self._messages.get(timeout=SLICE)
                 except queue.Empty:
                     continue
-                if isinstance(message, _Wish):
+                if message is not None:
                     self._fulfil(message)
             return call.result()
         except BaseException:

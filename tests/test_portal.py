@@ -3,12 +3,15 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -748,3 +751,26 @@ def test_a_process_ends_whatever_its_jobs_do(loop: str) -> None:
     )
     assert sorted(said.split()) == ["2", "begun"]
     assert code == 0, error
+
+
+def test_a_value_is_let_go_with_whoever_asked(portal: Portal) -> None:
+    """No cycle keeps what a call gave, not even where it has come before anybody waits for it."""
+
+    class Value:
+        pass
+
+    def wait_for_it(home: Any, call: Any, function: Any, *args: Any) -> None:
+        start(home, call, function, *args)
+        while not call.come:
+            time.sleep(0)
+
+    start = type(portal._home).start
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(portal._home), "start", wait_for_it)
+            gone = weakref.ref(portal.run(Value))
+        portal.run(asyncio.sleep, 0)  # the loop's thread may be the last that lets go of it
+        assert gone() is None
+    finally:
+        gc.enable()
