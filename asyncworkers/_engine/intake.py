@@ -104,7 +104,7 @@ class Intake:
         crew = queue.crew
         if crew.calls < AT_ONCE and (crew.idle or crew.spare > 0):
             crew.staff(1)
-        line.append(job)
+        queue.line.append(job)  # which may be another now: to hire may run the code of others
         if queue.told:
             queue.teller.submitted(job)
         return job
