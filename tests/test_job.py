@@ -599,3 +599,27 @@ async def test_error_that_raises_when_looked_at(
                 await supervisor.map(raises, [1])
         assert supervisor.stats().failed == 1
     assert not [record for record in caplog.records if "crashed" in record.getMessage()]
+
+
+async def test_submitted_while_a_worker_is_hired() -> None:
+    """A task factory that submits the first job of a higher priority makes another line: what is being
+    submitted meanwhile comes to stand in that one, and is run.
+    """
+    loop = asyncio.get_running_loop()
+    usual = loop.get_task_factory()
+    ordinary, first = job(echo), job(echo, priority=1)
+    urgent: list[Job[Any]] = []
+    async with Supervisor(workers=3) as supervisor:
+        before = [supervisor.submit_nowait(ordinary, number) for number in range(2)]
+
+        def factory(
+            loop: asyncio.AbstractEventLoop, coroutine: Any, **given: Any
+        ) -> asyncio.Task[Any]:
+            loop.set_task_factory(usual)
+            urgent.append(supervisor.submit_nowait(first, "urgent"))
+            return asyncio.Task(coroutine, loop=loop, **given)
+
+        loop.set_task_factory(factory)
+        last = supervisor.submit_nowait(ordinary, "last")
+        assert urgent
+        assert await asyncio.gather(*before, *urgent, last) == [0, 1, "urgent", "last"]
