@@ -33,7 +33,7 @@ from asyncworkers import (
 )
 from asyncworkers import events as events_module
 from asyncworkers.bridge import ThreadBridge
-from asyncworkers.store.memory import MemoryData, MemoryStore
+from asyncworkers.store.memory import MemoryStore
 from asyncworkers.testing import (
     CancelReport,
     CancelRun,
@@ -400,7 +400,7 @@ TESTING: dict[str, tuple[Callable[[], Any], str]] = {
         shows("Cancellation(step=3", "waking"),
     ),
     "StoredJobs": (
-        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore(), MemoryData()),
+        lambda: asyncworkers.testing.StoredJobs(Supervisor(), MemoryStore()),
         shows("<StoredJobs 0 submitted>"),
     ),
     "Submitted": (
