@@ -280,3 +280,42 @@ async def test_fault_S05_many_processes_share_a_queue_without_a_double_lease(tmp
     assert {record.state for record in records} == {JobState.SUCCEEDED}
     assert {record.attempt for record in records} == {1}
     await store.close()
+
+
+HOLDS = """
+import fcntl, sys
+file = open(sys.argv[1], "r+b")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print(flush=True)
+input()
+"""
+
+
+async def test_who_was_killed_while_it_came_leaves_nothing(tmp_path):
+    """Files of workers that the store does not know of go when the next worker comes, unless somebody
+    holds their lock: a file that was put back to what it was knows less than there is.
+    """
+    first = SqliteStore(tmp_path / "jobs.db")
+    await first.open()
+    folder = tmp_path / "jobs.db-workers"
+    for number in ("701", "702"):
+        (folder / f"{number}.alive").touch()
+        os.mkfifo(folder / f"{number}.bell")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, folder / "701.alive"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        holder.stdout.readline()
+        second = SqliteStore(tmp_path / "jobs.db")
+        await second.open()
+        left = {path.name for path in folder.iterdir()}
+        holder.communicate(b"\n")
+    assert {"701.alive", "701.bell"} <= left
+    assert not {"702.alive", "702.bell"} & left
+    await second.close()
+    third = SqliteStore(tmp_path / "jobs.db")
+    await third.open()
+    await third.close()
+    await first.close()
+    assert [path.suffix for path in folder.iterdir()] == [""]  # the board

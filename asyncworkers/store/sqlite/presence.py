@@ -23,7 +23,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -166,14 +166,15 @@ def examine(directory: Path, worker: int, *, overdue: bool, restarted: bool) -> 
     `restarted`: it was of another start of the machine, so what its file says may never have
     reached the disk.
     """
-    paths = directory / f"{worker}.alive", directory / f"{worker}.bell"
+    alive = directory / f"{worker}.alive"
+    paths = directory / f"{worker}.bell", alive  # the one that says who died goes last
     if restarted:
         return Dead(None, certain=True, _paths=paths)
-    mine = _here.get(paths[0])
+    mine = _here.get(alive)
     if mine is not None:
         return Dead(mine.begun(), certain=False, _paths=paths) if overdue else None
     try:
-        file = os.open(paths[0], PRIVATE)
+        file = os.open(alive, PRIVATE)
     except OSError:
         return Dead(None, certain=False, _paths=paths) if overdue else None
     try:
@@ -223,8 +224,22 @@ class Board:
 
     def newest(self) -> int:
         """The greatest number of a worker that has a file here, 0 if none has."""
+        return max(self._numbers(), default=0)
+
+    def clear_up(self, known: Collection[int]) -> None:
+        """Remove what those left behind who were killed while they came or went, and are not known.
+
+        To be called inside a transaction that may write: nobody else comes meanwhile.
+        """
+        for worker in self._numbers():
+            if worker not in known:
+                dead = examine(self.directory, worker, overdue=False, restarted=False)
+                if dead is not None:
+                    dead.bury()
+
+    def _numbers(self) -> list[int]:
         names = (path.stem for path in self.directory.glob("*.alive"))
-        return max((int(name) for name in names if name.isdecimal()), default=0)
+        return [int(name) for name in names if name.isdecimal()]
 
     def announce(self) -> None:
         """Let the others know that somebody came."""

@@ -520,6 +520,7 @@ class _Open:
     def _come_in(self) -> None:
         """Take this worker in, inside a transaction; it has `_arrived` when that is committed."""
         beyond = self._board.newest()  # the file may be older than those who have it open
+        self._board.clear_up(self._tables.workers())
         number = self._tables.enlist(self._pid, self._clock.boot(), self._expires(), beyond)
         self._arriving = Presence(self._board.directory, number)
 

@@ -636,6 +636,10 @@ class Tables:
 
     # ---- workers
 
+    def workers(self) -> frozenset[int]:
+        """The numbers of all workers."""
+        return frozenset(self._listed("SELECT json_group_array(worker) FROM asyncworkers_workers"))
+
     def enlist(self, pid: int, boot: str, expires: int, beyond: int) -> int:
         """Take a worker in; its number is greater than `beyond` and never used twice."""
         newest = "ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'asyncworkers_workers'), 0)"
