@@ -292,14 +292,7 @@ class Portal:
         """
         if not callable(function):
             raise TypeError(f"function must be callable, not {_checks.shown(function)}")
-        home = self._opened()
-        call = _Call()
-        try:
-            home.start(call, function, *args, **kwargs)
-            return call.wait()
-        except BaseException:
-            home.give_up(call)
-            raise
+        return _Inbox().wait(self._opened(), function, *args, **kwargs)
 
     def _opened(self) -> _Home:
         if self._home is None:
@@ -571,7 +564,7 @@ class _End(Generic[T]):
 class _Call(_End[Any]):
     """A call that the loop runs for another thread, and how that gives it up."""
 
-    def __init__(self, inbox: queue.SimpleQueue[Any] | None = None) -> None:
+    def __init__(self, inbox: queue.SimpleQueue[Any]) -> None:
         super().__init__(inbox)
         self.given_up = False
         self.task: asyncio.Task[Any] | None = None
@@ -641,7 +634,7 @@ class _Wish:
 
 
 class _Inbox:
-    """What the thread that reads a stream has to do while it waits: take items, if it is asked to."""
+    """What a thread that waits for a call has to do meanwhile: take items of a stream, if it is asked to."""
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[_Wish | None] = queue.SimpleQueue()
@@ -661,11 +654,14 @@ class _Inbox:
             if end is not None:
                 raise end
 
-    def wait(self, home: _Home, function: Callable[..., Any], *args: Any) -> Any:
-        """Have a function called in the loop and wait for it, taking items meanwhile."""
+    def wait(self, home: _Home, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Have a function called in the loop and wait for it, taking items meanwhile.
+
+        The call exists before it begins: from then on an interrupt has something to give up.
+        """
         call = _Call(self._messages)
         try:
-            home.start(call, function, *args)
+            home.start(call, function, *args, **kwargs)
             while not call.come:
                 try:
                     message = self._messages.get(timeout=SLICE)

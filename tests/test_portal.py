@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -762,7 +761,7 @@ def test_a_value_is_let_go_with_whoever_asked(portal: Portal) -> None:
     def wait_for_it(home: Any, call: Any, function: Any, *args: Any) -> None:
         start(home, call, function, *args)
         while not call.come:
-            time.sleep(0)
+            pass
 
     start = type(portal._home).start
     gc.disable()

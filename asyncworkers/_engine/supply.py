@@ -179,9 +179,7 @@ class Supply:
             was_last = True
         except BaseException as error:
             was_last, trouble = True, error
-        if (
-            self.exhausted
-        ):  # the iterable's own code has stopped it: what it gave since is not wanted
+        if self.exhausted:  # by the iterable's own code: what it gave since is not wanted
             items.clear()
         else:
             self.exhausted = was_last

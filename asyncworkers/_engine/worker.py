@@ -139,9 +139,7 @@ async def work(queue: MemoryQueue, attempt: Attempt) -> None:
         if moment > crew.turn_ends and crew.is_turn_over(moment):
             await asyncio.sleep(0)
             moment = now()
-    if (
-        cancelling()
-    ):  # for a job that has ended: perhaps only now, and then our task ends as cancelled
+    if cancelling():  # for a job that has ended, perhaps only now: our task will end as cancelled
         queue.dismiss(attempt)
 
 

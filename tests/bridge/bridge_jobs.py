@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from amid import at_each_line_of_a_record
+
 tenant: ContextVar[Any] = ContextVar("tenant", default="nobody")
 unset: ContextVar[str] = ContextVar("unset")
 
@@ -134,26 +136,10 @@ def report_within_reports(count: int) -> int:
     from asyncworkers import current_job
 
     current = current_job()
-    inside = 0
-
-    def trace_line(_frame: Any, event: str, _: Any) -> Any:
-        nonlocal inside
-        if event == "line":
-            inside += 1
-            current.report(inside, message="inside")
-        return trace_line
-
-    def trace(frame: Any, _event: str, _: Any) -> Any:
-        code = frame.f_code
-        return trace_line if code.co_name == "put" and "ring" in code.co_filename else None
-
-    sys.settrace(trace)
-    try:
+    with at_each_line_of_a_record(lambda at: current.report(at, message="inside")) as inside:
         for number in range(count):
             current.report(number, message="outside")
-    finally:
-        sys.settrace(None)
-    return inside
+    return len(inside)
 
 
 def ask_within_a_report() -> str:
@@ -161,22 +147,18 @@ def ask_within_a_report() -> str:
     from asyncworkers import current_job
 
     current = current_job()
-    said = ""
+    said: set[str] = set()
 
-    def trace(frame: Any, _event: str, _: Any) -> None:
-        nonlocal said
-        if frame.f_code.co_name == "put" and "ring" in frame.f_code.co_filename:
-            try:
-                current.id  # noqa: B018
-            except RuntimeError as error:
-                said = str(error)
+    def ask(_: int) -> None:
+        try:
+            current.id  # noqa: B018
+        except RuntimeError as error:
+            said.add(str(error))
 
-    sys.settrace(trace)
-    try:
+    with at_each_line_of_a_record(ask):
         current.report(1)
-    finally:
-        sys.settrace(None)
-    return said
+    (one,) = said
+    return one
 
 
 class Raises:

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from amid import at_each_line_of_a_record
+
 state: dict[str, Any] = {}
 kept: list[bytes] = []
 
@@ -76,26 +78,10 @@ def log_while_logging(count: int) -> int:
     import logging
 
     logger = logging.getLogger("life.middle")
-    inside = 0
-
-    def trace_line(_frame: Any, event: str, _: Any) -> Any:
-        nonlocal inside
-        if event == "line":
-            inside += 1
-            logger.warning("inside")
-        return trace_line
-
-    def trace(frame: Any, _event: str, _: Any) -> Any:
-        code = frame.f_code
-        return trace_line if code.co_name == "put" and "ring" in code.co_filename else None
-
-    sys.settrace(trace)
-    try:
+    with at_each_line_of_a_record(lambda _: logger.warning("inside")) as inside:
         for number in range(count):
             logger.warning("%d", number)
-    finally:
-        sys.settrace(None)
-    return inside
+    return len(inside)
 
 
 def log_from_a_fork() -> int:
