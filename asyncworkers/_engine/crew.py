@@ -60,7 +60,9 @@ class Crew:
         "_loop",
         "_reaper",
         "_second_try",
+        "_used_up",
         "_waiting",
+        "breathe",
         "calls",
         "held",
         "idle",
@@ -68,6 +70,7 @@ class Crew:
         "members",
         "overflow",
         "spare",
+        "turn",
         "turn_ends",
         "workers",
         "zombies",
@@ -90,7 +93,10 @@ class Crew:
         self.overflow: Callable[[], None] | None = (
             None  # told when more waits than anybody is free for
         )
+        self.turn = TURN
         self.turn_ends = 0.0
+        self.breathe: Callable[[], None] | None = None  # called where a turn was used up
+        self._used_up = False
         self._loop = loop
         self._hire_one = hire
         self._waiting = waiting  # how many things there are to take
@@ -164,13 +170,18 @@ class Crew:
     def is_turn_over(self, moment: float) -> bool:
         """Asked by a worker after each job that ends later than `turn_ends`: must it give way?"""
         if self.turn_ends:
+            self._used_up = True
             return True
-        self.turn_ends = moment + TURN
+        self.turn_ends = moment + self.turn
         self._loop.call_soon(self._begin_anew)
         return False
 
     def _begin_anew(self) -> None:
         self.turn_ends = 0.0
+        if self._used_up:
+            self._used_up = False
+            if self.breathe is not None:
+                self.breathe()
 
     def lend(self) -> None:
         """A job waits for another one: its slot may serve somebody else meanwhile."""

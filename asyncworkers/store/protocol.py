@@ -384,6 +384,10 @@ class Store(Protocol):
     All verbs but `renew`, `started` and `close` answer with an awaitable, and are called on the
     loop that opened the store. They raise `StoreUnavailable` and its kinds if the store cannot
     do it; then whether it was done is unknown, and it may be asked again.
+
+    A store that works in a thread of its own may have a method `breathe()`, too. It is called on
+    the loop each time jobs there have used up their turn, 1 ms while it is there, and may block for
+    a small part of that, to let the thread have the interpreter.
     """
 
     @property

@@ -22,6 +22,7 @@ from asyncworkers import (
     timeline,
 )
 from asyncworkers._engine import attempt, crew, room, stop, watchdog
+from asyncworkers._engine.stored import queue as stored_queue
 from asyncworkers._record import fields
 from asyncworkers.function import Options, job
 
@@ -180,6 +181,9 @@ def test_fixed_limits_are_those_of_the_code():
         "jobs that may wait inside `submit` for room in one queue": f"{room.WAITING_JOBS:,}",
         "an idle worker or thread is let go": f"after {crew.REAP_AFTER:g} s",
         "workers of a queue give way to the rest of the loop": f"every {crew.TURN * 1000:g} ms",
+        "the same, of jobs in a SQLite file, which needs the interpreter too": (
+            f"every {stored_queue.TURN * 1000:g} ms"
+        ),
         "cancelled jobs may unwind when the supervisor stops": f"{stop.LAST_UNWIND:g} s",
         "the longest duration of any setting": f"{_checks.LONGEST / 86_400:,.0f} days",
         "tasks left behind may wind up when `run()` ends": f"{run.__globals__['WIND_UP']:g} s",

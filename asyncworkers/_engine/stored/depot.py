@@ -410,11 +410,12 @@ class Depot:
                 f"{job.name} holds the store with its transaction, and would wait for itself: "
                 "supervisor.using(connection).submit(...)"
             )
-        batch = [submission for _, submission in written]
+        # The store may be at work on them while the views are made.
+        receipts = self.store.submit([submission for _, submission in written])
         views = self._views_of(written, unbound)
         for name in {form.queue for form, _ in written}:
             self.feeder.submitted(name)
-        return await self._received(written, views, await self.store.submit(batch))
+        return await self._received(written, views, await receipts)
 
     def _written(self, unbound: list[Unbound]) -> list[tuple[Form, Submission]]:
         """The calls written down, with the headers that the escort, if there is one, has them carry."""

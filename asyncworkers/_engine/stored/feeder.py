@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from functools import partial
 
@@ -21,6 +21,7 @@ LONGEST_WAIT = 60.0
 MOST_UNSETTLED = 5_000
 """Settlements that may wait to be written before nothing new is leased."""
 
+NOTHING: Mapping[str, int] = {}
 
 FRUITLESS = 0.02
 """Seconds to wait before another look, when the last ones promised more than there was."""
@@ -29,7 +30,8 @@ FRUITLESS = 0.02
 class Feeder:
     """Brings leases to their queues.
 
-    `pull` asks, at once, unless a call is under way. A queue whose last lease brought less than was
+    `pull` asks, at once, unless a call is under way: each call is followed by the next one, for as
+    long as anything is wanted. A queue whose last lease brought less than was
     wanted is dry: it is not asked for again before the store says that there is something, or
     something was submitted here.
     """
@@ -50,7 +52,6 @@ class Feeder:
         self._wet = set(self._queues)
         self._asked: dict[str, Want] = {}
         self._leasing: asyncio.Future[list[Lease]] | None = None
-        self._again = False
         self._fruitless = 0  # leases in a row that brought nothing
         self._resting = False
         self._uncertain = False  # whether we hold leases that nobody told us of
@@ -71,11 +72,10 @@ class Feeder:
             self._wet.add(queue)
             self._link.stir()
 
-    def pull(self) -> None:
-        """Ask for what is wanted, if anything is and it may be there."""
+    def pull(self, coming: Mapping[str, int] = NOTHING) -> None:
+        """Ask for what is wanted beyond what is coming, if anything is and it may be there."""
         if self._leasing is not None:
-            self._again = True
-            return
+            return  # which asks again when it is answered
         if self.closed or self._resting or not self._may():
             return
         if self._backlog() > MOST_UNSETTLED:
@@ -83,7 +83,7 @@ class Feeder:
         wants: dict[str, Want] = {}
         hungry = False
         for name, queue in self._queues.items():
-            free, ahead = queue.capacity()
+            free, ahead = queue.capacity(coming.get(name, 0))
             if free <= 0 and ahead <= 0:
                 continue
             if name in self._wet:
@@ -91,7 +91,6 @@ class Feeder:
             elif name not in self._waits_for:
                 hungry = True
         if wants:
-            self._again = False
             self._asked = wants
             batch = list(wants.values())
             self._leasing = self._link.start(lambda: self._link.store.lease(batch))
@@ -123,15 +122,14 @@ class Feeder:
         for name, want in self._asked.items():
             if len(found[name]) < want.free + want.ahead:
                 self._wet.discard(name)
-            if found[name]:
-                self._queues[name].feed(found[name])
         self._fruitless = 0 if future.result() else self._fruitless + 1
+        # The store looks for the next ones while these run: they may take all of this turn.
+        self.pull({name: len(leases) for name, leases in found.items()})
+        for name, leases in found.items():
+            if leases:
+                self._queues[name].feed(leases)
         self.release(unwanted)
-        if self._again:
-            self._again = False
-            self.pull()
-        else:
-            self._wait_anew_if_hungry()
+        self._wait_anew_if_hungry()
 
     def _is_here(self, lease: Lease) -> bool:
         """Whether this very lease is in hand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 from asyncworkers import _checks, events
@@ -53,6 +53,9 @@ MOST_AHEAD = 4_000
 
 LEAST_STRETCH = 0.01
 """Seconds over which the rate of work is measured at the least."""
+
+TURN = 0.001
+"""Seconds of `Crew.turn` where the store works in a thread, which waits for the loop's turn to end."""
 
 STALE = 1.0
 """Seconds after which what was leased ahead and has not begun goes back: others may be idle."""
@@ -132,6 +135,9 @@ class StoredQueue(MemoryQueue):
     def belong_to(self, desk: Desk) -> None:
         """The depot is there."""
         self._desk = desk
+        breathe: Callable[[], None] | None = getattr(desk.link.store, "breathe", None)
+        if breathe is not None:
+            self.crew.turn, self.crew.breathe = TURN, breathe
 
     @property
     def desk(self) -> Desk:
@@ -145,18 +151,21 @@ class StoredQueue(MemoryQueue):
 
     # ---- what the feeder asks
 
-    def capacity(self) -> tuple[int, int]:
-        """How many jobs free workers could take now, and how many more to have at hand."""
+    def capacity(self, coming: int = 0) -> tuple[int, int]:
+        """How many jobs free workers could take now, and how many more to have at hand, beyond those
+        that are about to be fed.
+        """
         crew = self.crew
         if crew.held or self.ending is not None:
             return 0, 0
         takers = crew.spare + len(crew.idle) + crew.calls
-        free = takers - self._to_take()
+        free = takers - self._to_take() - coming
         ahead = min(int(self._measure() * LOOK_AHEAD + 0.5), MOST_AHEAD)
+        # By halves, so that the store finds the next while these are run.
+        half = ahead // 2 + 1
         if free >= 0:
-            return free, ahead
-        left = ahead + free
-        return 0, left if left > ahead // 2 else 0
+            return free, min(ahead, half)
+        return 0, min(max(ahead + free, 0), half)
 
     def _measure(self) -> float:
         now = self.now()

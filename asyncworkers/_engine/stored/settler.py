@@ -89,6 +89,7 @@ class Settler:
             self._timer = self._link.hub.loop.call_later(seconds, self._again, context=EMPTY)
             return
         self._link.found("settle")
+        self.flush()  # what gathered meanwhile, before anything else: the store waits for nothing
         for (settlement, job, queue), accepted in zip(batch, future.result(), strict=True):
             queue.settled(job, settlement, accepted)
         self._link.stir()

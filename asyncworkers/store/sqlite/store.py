@@ -55,6 +55,9 @@ LOOK_AGAIN = 1.0
 LOOK_AT_FILE = 0.25
 """Seconds between two looks at whether the file is still there, while there is something to do."""
 
+MANY = 100
+"""Jobs whose submission begins while the loop goes on with its turn: it has as much to do for each."""
+
 COUNT_HISTORY = 60.0
 """Seconds between two counts of all ended jobs."""
 
@@ -138,7 +141,7 @@ class SqliteStore:
 
     def submit(self, batch: Sequence[Submission]) -> Awaitable[list[Receipt]]:
         """Store jobs: all of the batch in one commit or none."""
-        return self._use().write("submit", batch)
+        return self._use().write("submit", batch, at_once=len(batch) >= MANY)
 
     def lease(self, wants: Sequence[Want]) -> Awaitable[list[Lease]]:
         """Take waiting jobs that are due."""
@@ -147,6 +150,11 @@ class SqliteStore:
     def holding(self) -> Awaitable[list[Lease]]:
         """The leases that this worker has now."""
         return self._use().write("holding", None)
+
+    def breathe(self) -> None:
+        """Let the writer have the interpreter, if it is at work, before the loop goes on."""
+        if self._open is not None:
+            self._open.writer.breathe()
 
     def started(self, lease: Lease) -> None:
         """Note that the job begins now."""
@@ -382,11 +390,11 @@ class _Open:
                     return
         raise ValueError(f"connection is open on another file than {self._place.name}")
 
-    def write(self, verb: str, items: Any) -> Awaitable[Any]:
+    def write(self, verb: str, items: Any, *, at_once: bool = False) -> Awaitable[Any]:
         """Ask the writer."""
         if self._broken is not None:
             raise self._broken
-        return self.writer.ask(verb, items)
+        return self.writer.ask(verb, items, at_once=at_once)
 
     def change(self, do: Callable[[Tables], Any]) -> Awaitable[Any]:
         """Ask the writer to do something to the tables."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
+from asyncworkers._log import log
 from asyncworkers.errors import StoreUnavailable
 
 __all__ = ["Ask", "Batches"]
@@ -23,6 +24,9 @@ TURN = 0.02
 """Seconds for which those that come after a batch follow each other, once the first of them is done, while
 something new is asked.
 """
+
+BREATH = 0.00005
+"""Seconds for which a busy loop lets go of the interpreter: long enough for a thread to take it."""
 
 
 class Ask:
@@ -72,8 +76,10 @@ class Batches:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def ask(self, verb: str, items: Any) -> Future[Any]:
-        """Ask something, on the loop. What is asked in one turn of the loop is done together."""
+    def ask(self, verb: str, items: Any, *, at_once: bool = False) -> Future[Any]:
+        """Ask something, on the loop. What is asked in one turn of the loop is done together; unless
+        that is much, and is to begin `at_once`, while the loop goes on with its turn.
+        """
         future: Future[Any] = self._loop.create_future()
         with self._lock:
             if self._closing:
@@ -82,8 +88,21 @@ class Batches:
             if self._roused:
                 return future
             self._roused = True
-        self._loop.call_soon(self._wake.put, None)
+        if at_once:
+            self._wake.put(None)
+            self.breathe()
+        else:
+            self._loop.call_soon(self._wake.put, None)
         return future
+
+    def breathe(self) -> None:
+        """On a loop that has more to do: if the thread is at work, let it have the interpreter.
+
+        A thread gets it from a busy one after 5 ms only (sys.setswitchinterval), and has to ask for
+        it after each statement: they would work in turn, on two cores as on one.
+        """
+        if self._roused:
+            time.sleep(BREATH)
 
     def post(self, verb: str, items: Any) -> None:
         """Ask something from any thread; `items` itself hears of the answer."""
@@ -131,11 +150,23 @@ class Batches:
         try:
             while self._one_batch():
                 pass
+        except BaseException as error:
+            log.failure("the thread of a store broke off: open it anew", error)
+            self._break_off()
         finally:
             try:
                 self._stop()
             finally:
                 self._tell(_finish, self.ended)  # whatever became of it: somebody waits
+
+    def _break_off(self) -> None:
+        """Nobody waits for a thread that has ended, and nobody asks it any more."""
+        with self._lock:
+            self._closing = True
+            asks, self._gathered = self._gathered, []
+        for ask in asks:
+            ask.error = StoreUnavailable("the store's thread has ended")
+        self._hand_out(asks)
 
     def _one_batch(self) -> bool:
         self._wake.get()
@@ -169,6 +200,9 @@ class Batches:
         except BaseException as error:
             for ask in asks:
                 ask.error = error
+        self._hand_out(asks)
+
+    def _hand_out(self, asks: Sequence[Ask]) -> None:
         for ask in asks:
             if ask.waiting is not None:
                 ask.waiting.set()

@@ -52,7 +52,7 @@ from asyncworkers.units import counted
 
 __all__ = ["Settings", "Tables"]
 
-CHUNK = 512
+CHUNK = 2048
 """Rows of one statement: enough to make its cost a row's, and few enough for SQLite's limits."""
 
 TERMS = 250
@@ -116,7 +116,7 @@ class Tables:
         self._pruned_keys = ""  # up to this one they have been looked at
         self.news = News()
         self.now = 0
-        self._decode = msgspec.json.Decoder(leases_type).decode
+        self._decode = msgspec.json.Decoder(leases_type, strict=False).decode
 
     def begin(self) -> None:
         """Start a transaction that may write."""
@@ -534,7 +534,7 @@ class Tables:
             f" JOIN asyncworkers_kinds USING (kind) WHERE worker = ? AND state = {RUNNING}",
             worker,
         )
-        return msgspec.json.decode(text, type=list[Lease])
+        return msgspec.json.decode(text, type=list[Lease], strict=False)
 
     def kinds_of(
         self, queue: str, names: Collection[str], codecs: Collection[str]
@@ -568,10 +568,8 @@ class Tables:
             f" (SELECT min(expires) FROM asyncworkers_jobs"
             f" WHERE state < {RUNNING} AND expires IS NOT NULL),"
             " (SELECT ifnull(max(kind), 0) FROM asyncworkers_kinds),"
-            " json(iif((SELECT paused FROM asyncworkers_queues WHERE queue = :queue),"
-            " 'true', 'false')),"
-            " json(iif((SELECT 1 FROM asyncworkers_workers WHERE worker = :worker),"
-            " 'true', 'false')))"
+            " ifnull((SELECT paused FROM asyncworkers_queues WHERE queue = :queue), 0),"
+            " EXISTS (SELECT 1 FROM asyncworkers_workers WHERE worker = :worker))"
             # CROSS JOIN keeps the order of what stands on its left.
             f" FROM (SELECT seq AS first FROM ({each}) ORDER BY rank, due, seq LIMIT :limit)"
             " CROSS JOIN asyncworkers_jobs AS j ON j.seq = first"
