@@ -712,6 +712,7 @@ DAMAGE = {
     "extra": "extra = 'y'",
     "id": "id = 'job-9'",
     "once": "once = 1",
+    "once no truth": "once = 2",
     "another queue": "kind = (SELECT kind FROM asyncworkers_kinds WHERE name = 'g')",
 }
 
