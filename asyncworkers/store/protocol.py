@@ -386,8 +386,9 @@ class Store(Protocol):
     do it; then whether it was done is unknown, and it may be asked again.
 
     A store that works in a thread of its own may have a method `breathe()`, too. It is called on
-    the loop each time jobs there have used up their turn, 1 ms while it is there, and may block for
-    a small part of that, to let the thread have the interpreter.
+    the loop each time jobs there have used up their turn, 1 ms where a store has it, and may block
+    for a small part of that, to let the thread have the interpreter. A thread that runs Python then,
+    and no statement, keeps it for up to `sys.getswitchinterval()`.
     """
 
     @property

@@ -27,6 +27,7 @@ from asyncworkers.job import JobState
 from asyncworkers.store import Settlement, Submission, Unique, Want, Where
 from asyncworkers.store.clock import ManualClock
 from asyncworkers.store.sqlite import SqliteStore, place, presence, schema, thread
+from asyncworkers.store.sqlite.effect import Effect
 from asyncworkers.store.sqlite.place import file_system
 from asyncworkers.testing import FaultInjector, no_leaks, sweep_async
 
@@ -712,6 +713,7 @@ DAMAGE = {
     "extra": "extra = 'y'",
     "id": "id = 'job-9'",
     "once": "once = 1",
+    "once no truth": "once = 2",
     "another queue": "kind = (SELECT kind FROM asyncworkers_kinds WHERE name = 'g')",
 }
 
@@ -896,6 +898,37 @@ async def test_who_renews_does_not_wait_for_all_transactions(path):
         assert not effects[2].begun.done()
         for effect in effects[1:]:
             effect.undo()
+
+
+async def test_no_job_waits_for_its_transaction_when_the_thread_broke_off(path, monkeypatch):
+    """Whether it was being served, was to follow, or was only asked for; and none begins any more."""
+    busy, serving, gathered = threading.Event(), threading.Event(), threading.Event()
+
+    def breaks(effect, connection):
+        serving.set()
+        assert gathered.wait(30)
+        raise MemoryError
+
+    monkeypatch.setattr(Effect, "serve", breaks)
+    store = SqliteStore(path)
+    await store.open({"f"})
+    waits = store._open.change(lambda tables: busy.wait(30))
+    effects = [store.transaction(), store.transaction()]
+    busy.set()
+    await waits
+    while not serving.is_set():
+        await asyncio.sleep(0)
+    effects.append(store.transaction())
+    gathered.set()
+    for effect in effects:
+        with pytest.raises(StoreUnavailable):
+            await effect.wait_begun()
+        with pytest.raises(StoreUnavailable):
+            await effect.connection.execute("SELECT 1")
+    with pytest.raises(StoreUnavailable):
+        store.transaction()
+    with pytest.raises(StoreUnavailable):
+        await store.close()
 
 
 @pytest.mark.parametrize(("seconds", "between"), [(3600.0, 0), (0.0, 2)])

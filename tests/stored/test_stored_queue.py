@@ -46,6 +46,8 @@ from asyncworkers import (
     events,
     job,
 )
+from asyncworkers._engine.stored.feeder import NOTHING, Feeder
+from asyncworkers._engine.stored.queue import TURN, StoredQueue
 from asyncworkers.events import Event, JobSubmitted
 from asyncworkers.store import Submission
 from asyncworkers.store.clock import ManualClock
@@ -690,3 +692,41 @@ async def test_pausing_everywhere_and_here(place):
         assert "paused" in waiting.why
         supervisor.resume("default")
         assert await waiting == 4
+
+
+async def test_the_next_jobs_are_asked_for_before_those_that_came_are_fed(place, monkeypatch):
+    """So the store, if it works in a thread, finds them while these run; the loop lets it, too."""
+    asked, told = Feeder.pull, []
+
+    def pull(feeder, coming=NOTHING):
+        told.append(sum(coming.values()))
+        asked(feeder, coming)
+
+    def feed(queue, leases):
+        told.append(f"fed {len(leases)}")
+        fed(queue, leases)
+
+    fed = StoredQueue.feed
+    monkeypatch.setattr(Feeder, "pull", pull)
+    monkeypatch.setattr(StoredQueue, "feed", feed)
+    async with place.supervisor(workers=2) as supervisor:
+        crew = supervisor._intake.queues["default"].crew
+        in_thread = hasattr(supervisor._depot.store, "breathe")
+        assert in_thread is (place.kind == "sqlite")
+        assert (crew.turn == TURN, crew.breathe is not None) == (in_thread, in_thread)
+        jobs = await supervisor.submit_many(double, range(5))
+        assert [await one for one in jobs] == [0, 2, 4, 6, 8]
+    places = [place for place, what in enumerate(told) if isinstance(what, str)]
+    assert places
+    assert all(told[place] == f"fed {told[place - 1]}" for place in places)
+
+
+async def test_those_that_came_are_counted_when_the_next_are_asked_for(place, tmp_path):
+    """They take the free workers: others may run what is left, so it is not leased here."""
+    diary = tmp_path / "diary"
+    async with place.supervisor(workers=2) as supervisor:
+        await supervisor.submit_many(hold, [str(diary)] * 4)
+        await began(diary, 2)
+        held = await supervisor._depot.store.holding()
+        await supervisor.drain(0)
+    assert len(held) == 2

@@ -177,11 +177,11 @@ class Effect:
     # ---- in the writer's thread
 
     def refuse(self, error: BaseException) -> None:
-        """It cannot even begin."""
-        with self._lock:
-            self._over = StoreUnavailable("the transaction could not begin")
-        if self.begun.set_running_or_notify_cancel():
-            self.begun.set_exception(self._place.translate(error))
+        """It cannot even begin, or the thread broke off while it served it: nobody waits for it."""
+        self._close(StoreUnavailable("the transaction could not begin"))
+        begun = self.begun
+        if begun.running() or (not begun.done() and begun.set_running_or_notify_cancel()):
+            begun.set_exception(self._place.translate(error))
 
     def serve(self, connection: sqlite3.Connection) -> None:
         """Do what is asked until it is over."""
@@ -280,6 +280,9 @@ class Effect:
         with contextlib.suppress(sqlite3.Error):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        self._close(error)
+
+    def _close(self, error: Exception) -> None:
         with self._lock:
             self._over = error
             while not self._asked.empty():

@@ -61,10 +61,11 @@ def checksum(
 # to wait for it again, behind a busy loop up to 5 ms; so one statement takes one step.
 LEASED = (
     "json_array(seq, token + 1, id, queue, name, args, codec, attempt + 1, failures, losses, -rank,"
-    " submitted || 'e-3', due || 'e-3', expires || 'e-3', once, json(tags), extra)"
+    " submitted || 'e-3', due || 'e-3', expires || 'e-3', iif(once, 1, 0), json(tags), extra)"
 )
 """A job as the Lease it is about to become; decode it with `strict=False`. Texts are made into floats
-much faster there than floats are into texts here.
+much faster there than floats are into texts here. A damaged `once` is a truth all the same: the checksum
+sets that one job aside, where what cannot be decoded would stop its queue.
 """
 
 RECORD = (

@@ -309,6 +309,7 @@ class _Open:
         # For READY and for ENDED: who waits, and for which queues, if not for any.
         self._waiters: tuple[dict[asyncio.Future[None], frozenset[str] | None], ...] = ({}, {})
         self._untold: deque[News] = deque()  # committed, and not yet heard of on the loop
+        self._unserved: deque[Effect] = deque()  # the job transactions to come, and the one at work
         self._broken: BaseException | None = None
         self._leaving = False
         self._arriving: Presence | None = None
@@ -490,6 +491,8 @@ class _Open:
         for ask in asks:
             future = ask.future
             if future is None:
+                if ask.verb == "effect" and ask.error is not None:
+                    ask.items.refuse(ask.error)  # nobody will serve it
                 continue
             if not future.done():
                 if ask.error is not None:
@@ -541,6 +544,8 @@ class _Open:
         return milliseconds(self._clock.uptime() + self._ttl)
 
     def _stop_writing(self) -> None:
+        for effect in self._unserved:  # the thread broke off
+            effect.refuse(StoreUnavailable("the store's thread has ended"))
         assert self._writing is not None
         self._writing.close()
         if self._effects is not None:
@@ -557,18 +562,21 @@ class _Open:
             asks = [ask for ask in asks if ask.verb != "effect"]
         if asks:
             self._do(asks)
-        return [partial(self._serve, effect) for effect in effects]
+        self._unserved += effects
+        return [self._serve] * len(effects)
 
-    def _serve(self, effect: Effect) -> None:
+    def _serve(self) -> None:
         """A job's own transaction, from its beginning to its end."""
+        effect = self._unserved[0]
         try:
             self._place.check_identity()
             if self._effects is None or is_closed(self._effects):  # by the job before
                 self._effects = self._place.connect()
         except BaseException as error:
             effect.refuse(error)
-            return
-        effect.serve(self._effects)
+        else:
+            effect.serve(self._effects)
+        self._unserved.popleft()
 
     def tables_on(self, connection: Any) -> Tables:
         """What writes jobs inside a transaction that is open on this connection."""

@@ -162,7 +162,7 @@ class Batches:
     def _break_off(self) -> None:
         """Nobody waits for a thread that has ended, and nobody asks it any more."""
         with self._lock:
-            self._closing = True
+            self._closing, self._roused = True, False
             asks, self._gathered = self._gathered, []
         for ask in asks:
             ask.error = StoreUnavailable("the store's thread has ended")

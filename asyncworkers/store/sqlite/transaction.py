@@ -568,7 +568,7 @@ class Tables:
             f" (SELECT min(expires) FROM asyncworkers_jobs"
             f" WHERE state < {RUNNING} AND expires IS NOT NULL),"
             " (SELECT ifnull(max(kind), 0) FROM asyncworkers_kinds),"
-            " ifnull((SELECT paused FROM asyncworkers_queues WHERE queue = :queue), 0),"
+            " iif((SELECT paused FROM asyncworkers_queues WHERE queue = :queue), 1, 0),"
             " EXISTS (SELECT 1 FROM asyncworkers_workers WHERE worker = :worker))"
             # CROSS JOIN keeps the order of what stands on its left.
             f" FROM (SELECT seq AS first FROM ({each}) ORDER BY rank, due, seq LIMIT :limit)"
