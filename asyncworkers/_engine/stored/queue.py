@@ -161,11 +161,12 @@ class StoredQueue(MemoryQueue):
         takers = crew.spare + len(crew.idle) + crew.calls
         free = takers - self._to_take() - coming
         ahead = min(int(self._measure() * LOOK_AHEAD + 0.5), MOST_AHEAD)
-        # By halves, so that the store finds the next while these are run.
+        # By halves, so that the store finds the next while these are run; but not one by one.
         half = ahead // 2 + 1
         if free >= 0:
             return free, min(ahead, half)
-        return 0, min(max(ahead + free, 0), half)
+        left = min(ahead + free, half)
+        return 0, left if left > ahead // 8 else 0
 
     def _measure(self) -> float:
         now = self.now()
