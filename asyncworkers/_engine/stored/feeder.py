@@ -21,19 +21,20 @@ LONGEST_WAIT = 60.0
 MOST_UNSETTLED = 5_000
 """Settlements that may wait to be written before nothing new is leased."""
 
-NOTHING: Mapping[str, int] = {}
-
 FRUITLESS = 0.02
 """Seconds to wait before another look, when the last ones promised more than there was."""
+
+NOTHING: Mapping[str, int] = {}
+"""No jobs are coming to any queue."""
 
 
 class Feeder:
     """Brings leases to their queues.
 
     `pull` asks, at once, unless a call is under way: each call is followed by the next one, for as
-    long as anything is wanted. A queue whose last lease brought less than was
-    wanted is dry: it is not asked for again before the store says that there is something, or
-    something was submitted here.
+    long as anything is wanted. A queue whose last lease brought less than was wanted is dry: it is
+    not asked for again before the store says that there is something, or something was submitted
+    here.
     """
 
     def __init__(

@@ -162,9 +162,9 @@ class StoredQueue(MemoryQueue):
         free = takers - self._to_take() - coming
         ahead = min(int(self._measure() * LOOK_AHEAD + 0.5), MOST_AHEAD)
         # By halves, so that the store finds the next while these are run; but not one by one.
-        half = ahead // 2 + 1
+        half = (ahead + 1) // 2
         if free >= 0:
-            return free, min(ahead, half)
+            return free, half
         left = min(ahead + free, half)
         return 0, left if left > ahead // 8 else 0
 
